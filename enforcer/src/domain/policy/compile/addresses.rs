@@ -52,7 +52,9 @@ impl AddressClasses {
                 *number
             } else {
                 CompileError::check("peer classes", new.into(), PEER_CLASSES.into())?;
-                members.iter().for_each(|member| of_block[*member as usize].push(new));
+                for member in &members {
+                    of_block[*member as usize].push(new);
+                }
                 numbers.insert(members, new);
                 new += 1;
                 new - 1
