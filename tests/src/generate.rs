@@ -32,7 +32,7 @@ pub struct World {
 
 /// A world with this number of flows.
 pub fn world(flows: usize) -> impl Strategy<Value = World> {
-    (vec(policy(), 0..6), vec((namespace(), labels()), 0..5), vec(rule_key(), 0..6), vec(question(), flows))
+    (vec(policy(), 0..9), vec((namespace(), labels()), 0..5), vec(rule_key(), 0..6), vec(question(), flows))
         .prop_map(|(mut policies, bystanders, history, questions)| {
             // Names are drawn from few, because the order of names matters and need not be the order given.
             let mut seen = BTreeMap::new();
@@ -42,7 +42,7 @@ pub fn world(flows: usize) -> impl Strategy<Value = World> {
 }
 
 fn namespace() -> impl Strategy<Value = String> + Clone {
-    select(&["blue", "green", "red"]).prop_map(str::to_owned)
+    select(&["blue", "blue", "red"]).prop_map(str::to_owned)
 }
 
 fn label_key() -> impl Strategy<Value = String> {
@@ -61,7 +61,7 @@ pub fn labels() -> impl Strategy<Value = LabelSet> {
 /// A selector, often one that selects everything.
 pub fn selector() -> impl Strategy<Value = Selector> {
     let condition = prop_oneof![
-        4 => btree_set(label_value(), 0..3).prop_map(Condition::In),
+        4 => btree_set(label_value(), 1..3).prop_map(Condition::In),
         2 => btree_set(label_value(), 0..3).prop_map(Condition::NotIn),
         1 => Just(Condition::Exists),
         1 => Just(Condition::DoesNotExist),
@@ -69,7 +69,7 @@ pub fn selector() -> impl Strategy<Value = Selector> {
     let requirement = (label_key(), condition).prop_map(|(key, condition)| Requirement { key, condition });
     prop_oneof![
         1 => Just(Selector::default()),
-        3 => vec(requirement, 0..3).prop_map(|requirements| Selector { requirements }),
+        2 => vec(requirement, 0..3).prop_map(|requirements| Selector { requirements }),
     ]
 }
 
@@ -135,8 +135,8 @@ fn ports() -> impl Strategy<Value = Ports> {
         });
     let whole = protocol().prop_map(|protocol| PortRange { protocol, first: 0, last: u16::MAX });
     prop_oneof![
-        2 => Just(Ports::All),
-        5 => vec(prop_oneof![5 => range, 1 => whole], 0..4).prop_map(Ports::AnyOf),
+        3 => Just(Ports::All),
+        4 => vec(prop_oneof![5 => range, 1 => whole], 0..4).prop_map(Ports::AnyOf),
     ]
 }
 
