@@ -75,6 +75,12 @@ impl AddressClasses {
     }
 }
 
+/// Whether a block contains an address.
+pub(in crate::domain::policy) fn is_inside(address: Address, net: IpNet, except: &[IpNet]) -> bool {
+    let number = u128::from_be_bytes(address.bytes());
+    ranges(net, except).iter().any(|(first, last)| (*first..=*last).contains(&number))
+}
+
 /// The canonical numbers of a block.
 fn ranges(net: IpNet, except: &[IpNet]) -> Vec<Range> {
     let mut ranges = whole(net);
