@@ -1,6 +1,6 @@
 //! Small worlds in which things collide a lot: few labels, few namespaces, nested address blocks, touching ports.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
@@ -35,8 +35,8 @@ pub fn world(flows: usize) -> impl Strategy<Value = World> {
     (vec(policy(), 0..9), vec((namespace(), labels()), 0..5), vec(rule_key(), 0..6), vec(question(), flows))
         .prop_map(|(mut policies, bystanders, history, questions)| {
             // Names are drawn from few, because the order of names matters and need not be the order given.
-            let mut seen = BTreeMap::new();
-            policies.retain(|policy| seen.insert(policy.key.clone(), ()).is_none());
+            let mut seen = BTreeSet::new();
+            policies.retain(|policy| seen.insert(policy.key.clone()));
             World { policies, bystanders, history, questions }
         })
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 
+use enforcer::domain::labels::{LabelSet, Selector};
 use enforcer::domain::policy::compile::compile;
 use enforcer::domain::policy::model::{
     Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey,
@@ -163,7 +164,7 @@ fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy 
         key: PolicyKey { namespace: "blue".into(), name: name.into() },
         mode: PolicyMode::Enforce,
         errno: Errno::Perm,
-        subject: enforcer::domain::labels::Selector::default(),
+        subject: Selector::default(),
         ingress: None,
         egress: Some(vec![rule]),
     }
@@ -185,7 +186,7 @@ proptest! {
             about_addresses("c", Action::Allow, &denied),
         ];
         let mut registry = Registry::default();
-        let subject = Side::Workload { namespace: "blue".into(), labels: Default::default() };
+        let subject = Side::Workload { namespace: "blue".into(), labels: LabelSet::default() };
         identity(&mut registry, &subject);
         let table = compile(&policies, &mut registry, Generation(1)).unwrap();
         let ends = denied.iter().flat_map(|net| [net.network(), net.broadcast(), net.addr()]);
