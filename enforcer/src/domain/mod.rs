@@ -1,6 +1,7 @@
 //! The pure core: what workloads, identities and policies mean. No I/O, no clock, no async, no kernel.
 
 pub mod command;
+pub mod delta;
 pub mod flow;
 pub mod labels;
 pub mod names;

@@ -1,3 +1,5 @@
 //! Policies: from bytes to a model that is valid by construction, and from there to table entries.
 
+pub mod compile;
+pub mod explain;
 pub mod model;
