@@ -1,2 +1,45 @@
-//! Stub.
-fn main() {}
+//! The project's own commands: `cargo xtask COMMAND`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "these commands exist to tell a person something")]
+
+mod ebpf;
+mod setup;
+mod shell;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Commands of the enforcer project.
+///
+/// `cargo xtask demo` shows it at work, `cargo xtask test` proves it.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Setup(setup::Arguments),
+    Ebpf(ebpf::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{} {error:#}", shell::bold("error:"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Ebpf(arguments) => ebpf::run(&arguments),
+    }
+}
