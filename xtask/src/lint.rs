@@ -36,9 +36,12 @@ pub(crate) fn run(_: &Arguments) -> Result<ExitCode> {
 fn fmt(root: &Path) -> Result<()> {
     let hint = "`cargo fmt --all && cargo fmt --manifest-path enforcer-ebpf/Cargo.toml` formats";
     let host = shell::status(shell::cargo(root).args(["fmt", "--all", "--check"]))?;
-    let ebpf = shell::status(
-        shell::cargo(root).args(["fmt", "--manifest-path", "enforcer-ebpf/Cargo.toml", "--check"]),
-    )?;
+    let ebpf = shell::status(shell::cargo(root).args([
+        "fmt",
+        "--manifest-path",
+        "enforcer-ebpf/Cargo.toml",
+        "--check",
+    ]))?;
     if host.success() && ebpf.success() { Ok(()) } else { bail!("not formatted; {hint}") }
 }
 
@@ -55,7 +58,9 @@ fn clippy_ebpf(root: &Path) -> Result<()> {
     if tools.has_clippy() {
         command = tools.cargo(root, ebpf::this_machine(), "clippy");
     } else {
-        println!("no clippy of the same version: the compiler's own warnings only (`cargo xtask setup` gets clippy)");
+        println!(
+            "no clippy of the same version: the compiler's own warnings only (`cargo xtask setup` gets clippy)"
+        );
         command = tools.cargo(root, ebpf::this_machine(), "rustc");
     }
     command.args(["--", "-D", "warnings"]);

@@ -1,5 +1,9 @@
 //! The project's own commands: `cargo xtask COMMAND`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "these commands exist to tell a person something")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these commands exist to tell a person something"
+)]
 
 mod clean;
 mod demo;

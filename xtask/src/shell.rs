@@ -77,7 +77,9 @@ pub(crate) fn warm_sudo() -> Result<()> {
         return Ok(());
     }
     let Some(sudo) = toolchain::in_path("sudo") else {
-        bail!("this loads programs into the kernel, which needs root; sudo is not installed: use a root shell");
+        bail!(
+            "this loads programs into the kernel, which needs root; sudo is not installed: use a root shell"
+        );
     };
     let status = Command::new(sudo).arg("-v").status().context("cannot start sudo")?;
     if status.success() { Ok(()) } else { bail!("sudo refused; this step needs root") }

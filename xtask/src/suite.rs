@@ -38,7 +38,17 @@ pub(crate) fn build_enforcer(root: &Path) -> Result<PathBuf> {
 /// Builds one binary target of the suite's crate together with `enforcer`.
 pub(crate) fn build_with(root: &Path, bin: &str) -> Result<(PathBuf, PathBuf)> {
     let mut cargo = shell::cargo(root);
-    cargo.args(["build", "--package", "enforcer", "--package", "enforcer-tests", "--bin", "enforcer", "--bin", bin]);
+    cargo.args([
+        "build",
+        "--package",
+        "enforcer",
+        "--package",
+        "enforcer-tests",
+        "--bin",
+        "enforcer",
+        "--bin",
+        bin,
+    ]);
     let built = executables(&mut cargo, &format!("building {bin}"))?;
     Ok((pick(&built, "enforcer")?, pick(&built, bin)?))
 }
@@ -46,7 +56,8 @@ pub(crate) fn build_with(root: &Path, bin: &str) -> Result<(PathBuf, PathBuf)> {
 /// The suite's binary, ready to run as root on this machine.
 pub(crate) fn native(root: &Path, binaries: &Binaries) -> Result<Command> {
     let policies = root.join("policies");
-    let environment = [("ENFORCER_BIN", binaries.enforcer.as_os_str()), ("ENFORCER_POLICIES", policies.as_os_str())];
+    let environment =
+        [("ENFORCER_BIN", binaries.enforcer.as_os_str()), ("ENFORCER_POLICIES", policies.as_os_str())];
     shell::as_root(&binaries.live, &environment)
 }
 
@@ -92,7 +103,8 @@ impl Tally {
                 self.skips.push(skip.to_owned());
             }
         }
-        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
             return;
         };
         self.closed += 1;
@@ -111,9 +123,8 @@ impl Tally {
     /// Skipped tests that gave no reason, or reasons without a skipped test.
     pub(crate) fn unexplained(&self) -> Option<String> {
         let reasons = self.skips.len();
-        (u64::try_from(reasons).ok() != Some(self.ignored)).then(|| {
-            format!("{} skipped tests but {reasons} lines `SKIP name: reason`", self.ignored)
-        })
+        (u64::try_from(reasons).ok() != Some(self.ignored))
+            .then(|| format!("{} skipped tests but {reasons} lines `SKIP name: reason`", self.ignored))
     }
 }
 
@@ -142,7 +153,9 @@ mod tests {
     #[test]
     fn a_skip_needs_a_reason() {
         assert!(tally("test result: ok. 0 passed; 0 failed; 1 ignored;\n").unexplained().is_some());
-        assert!(tally("SKIP lsm:\ntest result: ok. 0 passed; 0 failed; 1 ignored;\n").unexplained().is_some());
+        assert!(
+            tally("SKIP lsm:\ntest result: ok. 0 passed; 0 failed; 1 ignored;\n").unexplained().is_some()
+        );
     }
 
     #[test]

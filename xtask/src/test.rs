@@ -245,7 +245,14 @@ fn machine_row(name: &str, outcome: Result<vm::Outcome>) -> Row {
 
 impl Row {
     fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), time: Duration::ZERO, passed: 0, failed: 0, skipped: 0, notes: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            time: Duration::ZERO,
+            passed: 0,
+            failed: 0,
+            skipped: 0,
+            notes: Vec::new(),
+        }
     }
 
     fn fail(&mut self, note: String) {

@@ -51,7 +51,8 @@ struct Row {
 }
 
 fn parse(answer: &str) -> Result<Vec<Row>> {
-    let answer: Value = serde_json::from_str(answer).context("`enforcer probe --programs` answered no JSON")?;
+    let answer: Value =
+        serde_json::from_str(answer).context("`enforcer probe --programs` answered no JSON")?;
     let Some(programs) = answer.as_array() else { bail!("`enforcer probe --programs` answered no list") };
     programs
         .iter()
@@ -72,7 +73,8 @@ fn table(rows: &[Row]) -> String {
     let mut text = line("program", COLUMNS.map(|(heading, _)| heading.to_owned()));
     for row in rows {
         // Older kernels do not tell every number.
-        text += &line(&row.program, row.numbers.map(|number| number.map_or("-".to_owned(), |n| n.to_string())));
+        text +=
+            &line(&row.program, row.numbers.map(|number| number.map_or("-".to_owned(), |n| n.to_string())));
     }
     text
 }
@@ -83,7 +85,8 @@ mod tests {
 
     #[test]
     fn the_table_aligns_and_marks_what_is_unknown() {
-        let rows = parse(r#"[{"program":"connect4","instructions_verified":120,"load_microseconds":7}]"#).unwrap();
+        let rows =
+            parse(r#"[{"program":"connect4","instructions_verified":120,"load_microseconds":7}]"#).unwrap();
         assert_eq!(
             table(&rows),
             "program       verified  translated B      native B       load us\n\

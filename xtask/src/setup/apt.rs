@@ -26,7 +26,9 @@ impl Apt {
         let mut command = root_apt()?;
         // Debian's rustc-web conflicts with its rustc, cargo and rustup packages: whoever uses those
         // keeps them, and is told.
-        command.args(["install", "--yes", "--quiet", "--no-install-recommends", "--no-remove"]).args(packages);
+        command
+            .args(["install", "--yes", "--quiet", "--no-install-recommends", "--no-remove"])
+            .args(packages);
         shell::require(
             &mut command,
             &format!("apt-get install {list}"),

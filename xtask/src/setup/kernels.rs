@@ -110,14 +110,19 @@ fn download(folder: &Path, package: &str) -> Result<()> {
     let mut command = Command::new("apt-get");
     // Without the setting apt warns that its own user cannot write into a private folder.
     command.current_dir(folder).args(["--option", "APT::Sandbox::User=root", "download", package]);
-    shell::require(&mut command, &format!("apt-get download {package}"), "check the network, then run setup again")
+    shell::require(
+        &mut command,
+        &format!("apt-get download {package}"),
+        "check the network, then run setup again",
+    )
 }
 
 fn keep(tree: &Path, kept: &Path) -> Result<()> {
     let boot = files(&tree.join("boot"))?;
-    let Some((image, release)) = boot.iter().find_map(|file| {
-        Some((file, file.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
-    }) else {
+    let Some((image, release)) = boot
+        .iter()
+        .find_map(|file| Some((file, file.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned())))
+    else {
         bail!("the kernel package has no boot/vmlinuz-*; Debian changed its layout, please report it");
     };
     let modules = kept.join("modules");

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-pub(crate) use kernels::{Kernel, KERNELS, find as find_kernel};
+pub(crate) use kernels::{KERNELS, Kernel, find as find_kernel};
 
 use crate::shell;
 use crate::toolchain;

@@ -49,8 +49,8 @@ impl<W: Write> Archive<W> {
         let name_size = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
         self.inode += 1;
         let links = 1;
-        let fields =
-            [self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0].map(|n| format!("{n:08x}"));
+        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0]
+            .map(|n| format!("{n:08x}"));
         let header = format!("070701{}", fields.concat());
         self.out.write_all(header.as_bytes())?;
         self.out.write_all(name.as_bytes())?;

@@ -32,7 +32,8 @@ pub(super) fn write(
     image.archive.device("dev/console", 5, 1)?;
     image.file("etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n")?;
     image.file("etc/live-args", lines(arguments).as_bytes())?;
-    let programs = [("init", &binaries.init), ("bin/live", &binaries.live), ("bin/enforcer", &binaries.enforcer)];
+    let programs =
+        [("init", &binaries.init), ("bin/live", &binaries.live), ("bin/enforcer", &binaries.enforcer)];
     let mut libraries = BTreeSet::new();
     for (name, path) in programs {
         libraries.extend(libraries_of(path)?);

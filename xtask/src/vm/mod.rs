@@ -123,7 +123,8 @@ pub(crate) fn run_all(
             .collect();
         runs.into_iter()
             .map(|(name, run)| {
-                let outcome = run.join().unwrap_or_else(|_| Err(anyhow!("the thread of this machine panicked")));
+                let outcome =
+                    run.join().unwrap_or_else(|_| Err(anyhow!("the thread of this machine panicked")));
                 (name.clone(), outcome)
             })
             .collect()
@@ -133,7 +134,10 @@ pub(crate) fn run_all(
 fn run_one(root: &Path, name: &str, binaries: &Binaries, options: &Options) -> Result<Outcome> {
     let kernel = setup::find_kernel(root, name).map_err(|missing| {
         let known: Vec<_> = setup::KERNELS.iter().map(|line| line.name).collect();
-        anyhow!("kernel {name}: {missing}; the matrix has {}; `cargo xtask setup` fetches them", known.join(", "))
+        anyhow!(
+            "kernel {name}: {missing}; the matrix has {}; `cargo xtask setup` fetches them",
+            known.join(", ")
+        )
     })?;
     if !cfg!(target_arch = "x86_64") {
         bail!("the kernels of the matrix are Debian's for x86-64; on this machine run the suite natively");

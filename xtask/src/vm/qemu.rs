@@ -150,7 +150,8 @@ fn end_of(line: &str) -> Option<End> {
     if let Some(code) = line.strip_prefix("init: exit ") {
         return code.trim().parse().ok().map(End::Exit);
     }
-    line.find("Kernel panic - not syncing").map(|at| End::Panic(line.get(at..).unwrap_or_default().to_owned()))
+    line.find("Kernel panic - not syncing")
+        .map(|at| End::Panic(line.get(at..).unwrap_or_default().to_owned()))
 }
 
 /// A console line without carriage returns and terminal sequences.
