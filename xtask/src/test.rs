@@ -151,7 +151,7 @@ impl Run {
             Some(0) => {}
             Some(CANNOT_RUN) if !reason.is_empty() => {
                 println!("SKIP live: {reason}");
-                row.skip(reason);
+                row.skip(&reason);
                 return Ok(());
             }
             _ => bail!("the suite cannot tell whether it can run here ({}): {reason}", answer.status),
@@ -173,7 +173,7 @@ impl Run {
             for name in kernels {
                 println!("SKIP vm {name}: {reason}");
                 let mut row = Row::new(&format!("vm {name}"));
-                row.skip(reason.to_owned());
+                row.skip(reason);
                 self.rows.push(row);
             }
             return;
@@ -261,7 +261,7 @@ impl Row {
         self.notes.push(note);
     }
 
-    fn skip(&mut self, reason: String) {
+    fn skip(&mut self, reason: &str) {
         self.skipped += 1;
         self.notes.push(format!("skipped: {reason}"));
     }

@@ -274,7 +274,7 @@ impl Toolchain {
                     self.describe()
                 ));
             }
-            Err(error) => return Err(format!("cannot start {:?}: {error}", command.get_program())),
+            Err(error) => return Err(format!("cannot start {}: {error}", command.get_program().display())),
         }
         let object = target_dir(root).join(target.triple()).join("release/enforcer-ebpf");
         if object.is_file() { Ok(object) } else { Err(format!("{} was not written", object.display())) }

@@ -67,7 +67,7 @@ fn parse(answer: &str) -> Result<Vec<Row>> {
 fn table(rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.program.len()).chain(["program".len()]).max().unwrap_or_default();
     let line = |name: &str, cells: [String; COLUMNS.len()]| {
-        let cells: String = cells.iter().map(|cell| format!("  {cell:>12}")).collect();
+        let cells = cells.map(|cell| format!("  {cell:>12}")).concat();
         format!("{name:<width$}{cells}\n")
     };
     let mut text = line("program", COLUMNS.map(|(heading, _)| heading.to_owned()));

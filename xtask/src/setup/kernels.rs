@@ -52,13 +52,12 @@ pub(super) fn obtain(root: &Path, name: &str, apt: &mut Apt) -> Result<()> {
     let Some(line) = KERNELS.iter().find(|line| line.name == name) else {
         bail!("no kernel line {name} in the matrix; there are 6.1 and 6.12");
     };
-    let package = match real_package(line) {
-        Ok(package) => package,
+    let package = if let Ok(package) = real_package(line) {
+        package
+    } else {
         // The lists may be absent or older than the archive.
-        Err(_) => {
-            apt.update(line.package)?;
-            real_package(line)?
-        }
+        apt.update(line.package)?;
+        real_package(line)?
     };
     println!("setup: unpacking {package} into .tools/kernels/{name} (it is not installed)");
     let folder = root.join(".tools/kernels").join(name);

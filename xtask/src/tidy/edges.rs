@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::lex::Source;
-use super::paths;
+use super::paths::{self, Reference};
 
 /// Permission for everything below `from` to name everything below `to`.
 struct Edge {
@@ -72,24 +72,23 @@ pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {
     let from = if package == "enforcer" { module } else { package.to_owned() };
     let own_room = from.split('/').next().unwrap_or_default();
     for reference in paths::of(source) {
-        let inside = |segment: &str| package == "enforcer" && ROOMS.contains(&segment);
-        let target: Vec<&str> =
-            match reference.segments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-                ["crate", rest @ ..] if rest.first().is_some_and(|room| inside(room)) => rest.to_vec(),
-                // The binary names its library by the crate's name.
-                ["enforcer", rest @ ..] if rest.first().is_some_and(|room| inside(room)) => rest.to_vec(),
-                all @ [first, ..]
-                    if CRATES.contains(first) && !(*first == "enforcer" && package == "enforcer") =>
-                {
-                    all.to_vec()
-                }
-                _ => continue,
-            };
-        if target.first() == Some(&own_room) || is_allowed(&from, &target.join("::")) {
-            continue;
+        let Some(target) = target_of(package, &reference) else { continue };
+        if target.split("::").next() != Some(own_room) && !is_allowed(&from, &target) {
+            findings.push(Finding::new(&source.path, reference.line, message(&from, &target)));
         }
-        findings.push(Finding::new(&source.path, reference.line, message(&from, &target.join("::"))));
     }
+}
+
+/// What an arrow would point to: a room of `enforcer` with what is named in it, or another crate.
+fn target_of(package: &str, reference: &Reference) -> Option<String> {
+    let text = reference.text();
+    let (first, rest) = text.split_once("::").unwrap_or((&text, ""));
+    // The binary names its library by the crate's name.
+    if package == "enforcer" && ["crate", "enforcer"].contains(&first) {
+        let room = rest.split("::").next().unwrap_or_default();
+        return ROOMS.contains(&room).then(|| rest.to_owned());
+    }
+    CRATES.contains(&first).then_some(text)
 }
 
 fn is_allowed(from: &str, target: &str) -> bool {

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(text.matches("070701").count(), 3);
         // 110 bytes of header and 4 of name are padded to 116.
         assert!(text[116..].starts_with("07070100000002000081ed"), "{text}");
-        assert!(text.contains("hello\0\0\0070701"), "{text}");
+        assert!(text.contains("hello\0\0\x00070701"), "{text}");
         assert!(text.contains("TRAILER!!!\0"));
     }
 }

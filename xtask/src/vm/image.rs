@@ -31,7 +31,7 @@ pub(super) fn write(
     }
     image.archive.device("dev/console", 5, 1)?;
     image.file("etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n")?;
-    image.file("etc/live-args", lines(arguments).as_bytes())?;
+    image.file("etc/live-args", arguments.join("\n").as_bytes())?;
     let programs =
         [("init", &binaries.init), ("bin/live", &binaries.live), ("bin/enforcer", &binaries.enforcer)];
     let mut libraries = BTreeSet::new();
@@ -93,10 +93,6 @@ impl<W: Write> Image<W> {
         }
         Ok(())
     }
-}
-
-fn lines(arguments: &[String]) -> String {
-    arguments.iter().map(|argument| format!("{argument}\n")).collect()
 }
 
 fn inside(path: &str) -> &str {
