@@ -1,1 +1,8 @@
-//! Stub.
+//! `enforcer`: the agent and the command line in one library, with one thin binary around it.
+//!
+//! Rooms, from the pure core outwards (the edges between them are checked by `cargo xtask tidy`):
+//! `domain` computes; `config` is typed settings; `engine` decides what should happen; the adapters `kernel`,
+//! `sources`, `store`, `telemetry` and `api` make it happen and never see each other; `agent` wires them;
+//! `cli` is the command line.
+
+pub mod domain;

@@ -1,0 +1,124 @@
+//! Counters (the truth) and events (the story).
+
+use crate::wire::wire;
+
+wire! {
+    /// Key of the per-CPU map `COUNTERS`.
+    pub struct FlowKey {
+        /// Identity of the subject: the workload whose policy was judged.
+        pub subject: u32,
+        /// Identity of the other end.
+        pub peer: u32,
+        /// The rule that decided, or 0.
+        pub rule: u32,
+        /// Port of the server side, host byte order.
+        pub port: u16,
+        /// IP protocol number.
+        pub protocol: u8,
+        /// A [`crate::reason::Reason`] code.
+        pub reason: u8,
+        /// A [`crate::verdict::Direction`] code, from the subject's point of view.
+        pub direction: u8,
+        /// An [`Outcome`] code.
+        pub outcome: u8,
+        /// Always zero.
+        pub reserved: u16,
+    }
+}
+
+wire! {
+    /// Value of the per-CPU map `COUNTERS`.
+    pub struct FlowCount {
+        /// Verdicts given: one per connect(2), one per datagram of an unconnected socket.
+        pub verdicts: u64,
+    }
+}
+
+/// What became of a flow. Names as in Hubble's verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Allowed.
+    Forwarded = 0,
+    /// Denied.
+    Dropped = 1,
+    /// Would have been denied; let through because the policy (or everything) is in audit mode.
+    Audit = 2,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of its code.
+    pub const ALL: &'static [Self] = &[Self::Forwarded, Self::Dropped, Self::Audit];
+
+    /// The outcome with this code.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Forwarded),
+            1 => Some(Self::Dropped),
+            2 => Some(Self::Audit),
+            _ => None,
+        }
+    }
+
+    /// The name in flow records and `--verdict`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Forwarded => "FORWARDED",
+            Self::Dropped => "DROPPED",
+            Self::Audit => "AUDIT",
+        }
+    }
+}
+
+wire! {
+    /// One record of the event ring: a new flow, or a denial. `version` and `size` come first so that a reader
+    /// of another version can tell.
+    pub struct FlowEvent {
+        /// [`crate::abi::VERSION`].
+        pub version: u16,
+        /// Size of this record in bytes.
+        pub size: u16,
+        /// A [`crate::hook::Hook`] code.
+        pub hook: u8,
+        /// IP protocol number.
+        pub protocol: u8,
+        /// Port of the destination, host byte order.
+        pub port: u16,
+        /// Nanoseconds since boot (`CLOCK_BOOTTIME`).
+        pub time: u64,
+        /// Generation of the tables that judged.
+        pub generation: u64,
+        /// Socket cookie, unique while the host is up.
+        pub cookie: u64,
+        /// Cgroup in which the subject's socket was created.
+        pub subject_cgroup: u64,
+        /// Cgroup in which the peer's socket was created; 0 where the peer was not found by its socket.
+        pub peer_cgroup: u64,
+        /// Destination, see [`crate::address::Address`]: first 64 bits.
+        pub address_high: u64,
+        /// Destination: last 64 bits.
+        pub address_low: u64,
+        /// [`crate::verdict::Word`] of the subject's egress.
+        pub egress: u64,
+        /// [`crate::verdict::Word`] of the peer's ingress; 0 where it was not judged here.
+        pub ingress: u64,
+        /// Identity of the subject.
+        pub subject: u32,
+        /// Identity of the peer.
+        pub peer: u32,
+        /// Process (thread group) id of the caller.
+        pub pid: u32,
+        /// User id of the caller.
+        pub uid: u32,
+        /// The [`crate::verdict::Direction`] whose policy decided the outcome.
+        pub direction: u8,
+        /// An [`Outcome`] code.
+        pub outcome: u8,
+        /// The errno the caller got (positive), 0 when let through.
+        pub errno: u16,
+        /// Identity of the calling process where it differs from the socket's, else 0.
+        pub caller: u32,
+        /// Command name of the caller, NUL padded.
+        pub comm: [u8; 16],
+    }
+}

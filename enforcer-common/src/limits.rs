@@ -1,0 +1,23 @@
+//! Sizes of everything that is bounded. Each map is declared with one of these; `status` prints them.
+
+/// Levels of the cgroup tree, root excluded, that a socket records and an identity look-up walks. Deeper
+/// workloads are found when their binding is within the outermost levels; the excess is counted as a fault.
+pub const CGROUP_DEPTH: usize = 12;
+/// Bindings (cgroup directory -> identity).
+pub const BINDINGS: usize = 65_536;
+/// Addresses (prefix -> identity).
+pub const ADDRESSES: usize = 65_536;
+/// Rows of per-CPU flow counters.
+pub const COUNTERS: usize = 65_536;
+/// Bytes of the event ring; a power of two and a multiple of the page size.
+pub const EVENT_RING_BYTES: usize = 1 << 20;
+/// Rows (64 bytes each) of one policy table: 256 MiB, far above every budget, bounds the search loops.
+pub const TABLE_ROWS: u32 = 1 << 22;
+/// Highest class number of a subject in a table key (20 bits).
+pub const SUBJECT_CLASSES: u32 = (1 << 20) - 1;
+/// Highest class number of a peer in a table key (24 bits).
+pub const PEER_CLASSES: u32 = (1 << 24) - 1;
+/// Highest port class (16 bits).
+pub const PORT_CLASSES: u32 = (1 << 16) - 1;
+/// Steps of the search over address intervals: up to 2^20 rows of three intervals each.
+pub const ADDRESS_STEPS: u32 = 20;

@@ -1,0 +1,10 @@
+//! The pure core: what workloads, identities and policies mean. No I/O, no clock, no async, no kernel.
+
+pub mod command;
+pub mod flow;
+pub mod labels;
+pub mod names;
+pub mod policy;
+pub mod registry;
+pub mod table;
+pub mod workload;

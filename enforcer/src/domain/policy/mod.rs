@@ -1,0 +1,3 @@
+//! Policies: from bytes to a model that is valid by construction, and from there to table entries.
+
+pub mod model;

@@ -1,0 +1,78 @@
+//! Workloads: what has labels and a place in the cgroup tree, or an address elsewhere.
+
+use enforcer_common::id::CgroupId;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::labels::LabelSet;
+
+/// The namespace of workloads and policies that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Name of a workload: `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WorkloadKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name, unique in its namespace.
+    pub name: String,
+}
+
+impl std::fmt::Display for WorkloadKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A workload as a source describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Its name.
+    pub key: WorkloadKey,
+    /// Its labels.
+    pub labels: LabelSet,
+    /// Directory in the cgroup v2 tree, relative to its root and starting with `/`; `None` for a remote workload.
+    pub cgroup: Option<String>,
+    /// Addresses by which other hosts know it.
+    pub addresses: Vec<IpNet>,
+}
+
+/// Where a workload stands, for `endpoint list` and status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointState {
+    /// Its directory is bound to its identity in the kernel.
+    Bound,
+    /// Its directory does not exist (yet).
+    WaitingForCgroup,
+    /// It has addresses only.
+    Remote,
+}
+
+/// A workload together with its directory's id, if that exists now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The workload.
+    pub workload: Workload,
+    /// The id of its cgroup directory.
+    pub cgroup: Option<CgroupId>,
+}
+
+/// What a source says. Sources always tell the whole set they know, so that a lost message heals with the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkloadEvent {
+    /// All workloads of this source, with the directories that exist now.
+    Snapshot {
+        /// Name of the source, e.g. `static`.
+        source: String,
+        /// All of its workloads.
+        workloads: Vec<Resolved>,
+    },
+    /// The source can't be read; its last snapshot stays.
+    Problem {
+        /// Name of the source.
+        source: String,
+        /// One sentence: what failed, on what, what to do.
+        message: String,
+    },
+}
