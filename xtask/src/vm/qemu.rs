@@ -202,7 +202,7 @@ mod tests {
             console.take(format!("line {number}"), start);
         }
         assert_eq!(console.tail.len(), TAIL);
-        let limit = start + Duration::from_secs(300);
+        let limit = start + Duration::from_mins(5);
         assert_eq!(console.deadline(limit), limit);
         console.take("init: exit 0".to_owned(), start);
         assert!(console.deadline(limit) < start + Duration::from_secs(20));
