@@ -67,7 +67,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         shell::warm_sudo()?;
     }
     let scope = if !wanted(Step::Vm) || arguments.quick { Scope::Lint } else { Scope::Test };
-    run.check("setup", |root| setup::ensure(root, scope));
+    // These two need nothing but the stable toolchain, and are wanted alone while writing.
+    let is_bare = |step: &Step| [Step::Fmt, Step::Tidy].contains(step);
+    if arguments.only.is_empty() || !arguments.only.iter().all(is_bare) {
+        run.check("setup", |root| setup::ensure(root, scope));
+    }
     let steps = [Step::Fmt, Step::Tidy, Step::Clippy, Step::ClippyEbpf];
     for (step, (name, check)) in steps.into_iter().zip(lint::CHECKS) {
         if wanted(step) {

@@ -236,6 +236,10 @@ impl Toolchain {
         let mut flags = OsString::from(format!("--cfg=bpf_target_arch=\"{}\"", target.bpf_arch()));
         flags.push("\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f-Clinker=");
         flags.push(&self.linker);
+        // The verifier quotes source lines by file name: one that is the same in every checkout.
+        flags.push("\x1f--remap-path-prefix=");
+        flags.push(root);
+        flags.push("=.");
         command
             .env("CARGO_ENCODED_RUSTFLAGS", flags)
             .current_dir(root.join("enforcer-ebpf"))

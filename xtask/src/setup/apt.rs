@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{shell, toolchain};
 
@@ -21,9 +21,9 @@ impl Apt {
     /// Installs `packages`; `purpose` completes "this is for ...".
     pub(super) fn install(&mut self, packages: &[&str], purpose: &str) -> Result<()> {
         let list = packages.join(" ");
-        println!("setup: installing {list}: {purpose}");
         self.update(&list)?;
-        let mut command = root_apt()?;
+        println!("setup: installing {list}: {purpose}");
+        let mut command = root_apt(&list)?;
         // Debian's rustc-web conflicts with its rustc, cargo and rustup packages: whoever uses those
         // keeps them, and is told.
         command
@@ -48,7 +48,7 @@ impl Apt {
             return Ok(());
         }
         println!("setup: fetching the package lists (apt-get update)");
-        let mut command = root_apt()?;
+        let mut command = root_apt(wanted)?;
         command.args(["update", "--quiet"]);
         shell::require(
             &mut command,
@@ -60,6 +60,8 @@ impl Apt {
     }
 }
 
-fn root_apt() -> Result<Command> {
-    shell::as_root("apt-get", &[("DEBIAN_FRONTEND", "noninteractive".as_ref())])
+fn root_apt(wanted: &str) -> Result<Command> {
+    shell::as_root("apt-get", &[("DEBIAN_FRONTEND", "noninteractive".as_ref())]).with_context(|| {
+        format!("{wanted} is missing; as root: `apt-get update && apt-get install {wanted}`")
+    })
 }
