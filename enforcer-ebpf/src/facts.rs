@@ -39,6 +39,8 @@ pub struct Facts {
     pub port: u64,
     /// IP protocol number.
     pub protocol: u64,
+    /// Not 0 where denials are only reported: the daemon's mode is `audit`.
+    pub audit: u64,
     /// See [`forget`].
     noise: u64,
 }
@@ -55,7 +57,7 @@ impl Facts {
 }
 
 #[inline(always)]
-pub fn gather(hook: Hook, ctx: &SockAddrContext) -> Facts {
+pub fn gather(hook: Hook, ctx: &SockAddrContext, audit: bool) -> Facts {
     // SAFETY: no arguments. Inlined by the verifier's fix-ups to a plain load; any unknown number would do.
     let noise = unsafe { bpf_jiffies64() };
     let to = destination(hook, ctx);
@@ -75,6 +77,7 @@ pub fn gather(hook: Hook, ctx: &SockAddrContext) -> Facts {
         source: forget_address(source, noise),
         port: forget(u64::from(to.port), noise),
         protocol: forget(u64::from(to.protocol), noise),
+        audit: forget(u64::from(audit), noise),
         noise,
     }
 }
@@ -91,7 +94,7 @@ fn forget_address(address: Address, noise: u64) -> Address {
 
 /// The same value, of which the verifier knows nothing.
 #[inline(always)]
-fn forget(value: u64, noise: u64) -> u64 {
+pub fn forget(value: u64, noise: u64) -> u64 {
     let mut value = value;
     // SAFETY: two register-only instructions that cancel out.
     unsafe {

@@ -61,10 +61,10 @@ pub fn outbound(hook: Hook, ctx: &SockAddrContext) -> i32 {
     if matches!(mode, Mode::Off) {
         return ALLOW;
     }
-    let facts = facts::gather(hook, ctx);
-    let (judgement, generation) = judge_both(&facts, mode);
-    let decision = decide(&judgement, mode);
-    account_for(&judgement, &facts, mode);
+    let facts = facts::gather(hook, ctx, matches!(mode, Mode::Audit));
+    let (judgement, generation) = judge_both(&facts);
+    let decision = decide(&judgement, &facts);
+    account_for(&judgement, &facts);
     if decision.outcome == Outcome::Dropped || is_news(hook, ctx, &facts, generation) {
         emit::flow(ctx, hook, &facts, &judgement, &decision, generation);
     }
@@ -80,21 +80,16 @@ fn mode(config: &Config) -> Mode {
 /// Judges the creator of the socket and, where someone else makes the call (a socket that was passed on, a process
 /// that moved), the caller too: both must be allowed.
 #[inline(always)]
-fn judge_both(facts: &Facts, mode: Mode) -> (Judgement, Generation) {
-    let mut judgement = Judgement {
-        subject: facts.creator,
-        egress: Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES },
-        ingress: SILENT,
-    };
+fn judge_both(facts: &Facts) -> (Judgement, Generation) {
     let Some(table) = policy::current() else {
         fault::count(Stat::TableFault);
-        return (judgement, Generation(0));
+        let egress = facts.forget_verdict(Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES });
+        return (Judgement { subject: facts.creator, egress, ingress: facts.forget_verdict(SILENT) }, Generation(0));
     };
-    judge(table, facts, &mut judgement);
-    if facts.caller.identity != facts.creator.identity && decide(&judgement, mode).outcome != Outcome::Dropped {
-        let mut other = Judgement { subject: facts.caller, egress: SILENT, ingress: SILENT };
-        judge(table, facts, &mut other);
-        if decide(&other, mode).outcome != Outcome::Forwarded {
+    let mut judgement = judge(table, facts, facts.creator);
+    if facts.caller.identity != facts.creator.identity && decide(&judgement, facts).outcome != Outcome::Dropped {
+        let other = judge(table, facts, facts.caller);
+        if decide(&other, facts).outcome != Outcome::Forwarded {
             judgement = other;
         }
     }
@@ -103,15 +98,15 @@ fn judge_both(facts: &Facts, mode: Mode) -> (Judgement, Generation) {
 
 /// Egress of the subject and, where the peer was found by its socket, ingress of the peer.
 #[inline(always)]
-fn judge(table: KernelTable, facts: &Facts, judgement: &mut Judgement) {
-    let subject = IdentityId(judgement.subject.identity as u32);
-    let peer = IdentityId(facts.peer.identity as u32);
-    let egress = query(subject, peer, facts.address, facts, Direction::Egress);
-    judgement.egress = facts.forget_verdict(policy::verdict(table, &egress));
-    if facts.peer.cgroup != 0 && !judgement.egress.enforced.is_deny() {
-        let ingress = query(peer, subject, facts.source, facts, Direction::Ingress);
-        judgement.ingress = facts.forget_verdict(policy::verdict(table, &ingress));
+fn judge(table: KernelTable, facts: &Facts, subject: Party) -> Judgement {
+    let (from, to) = (IdentityId(subject.identity as u32), IdentityId(facts.peer.identity as u32));
+    let egress = policy::verdict(table, &query(from, to, facts.address, facts, Direction::Egress));
+    let egress = facts.forget_verdict(egress);
+    let mut ingress = SILENT;
+    if facts.peer.cgroup != 0 && !egress.enforced.is_deny() {
+        ingress = policy::verdict(table, &query(to, from, facts.source, facts, Direction::Ingress));
     }
+    Judgement { subject, egress, ingress: facts.forget_verdict(ingress) }
 }
 
 #[inline(always)]
@@ -121,9 +116,9 @@ fn query(subject: IdentityId, peer: IdentityId, address: Address, facts: &Facts,
 
 /// Brings the two directions together: a denial decides, then what audit mode held back, then egress.
 #[inline(always)]
-fn decide(judgement: &Judgement, mode: Mode) -> Decision {
-    let egress = outcome(judgement.egress, mode);
-    let ingress = outcome(judgement.ingress, mode);
+fn decide(judgement: &Judgement, facts: &Facts) -> Decision {
+    let egress = outcome(judgement.egress, facts);
+    let ingress = outcome(judgement.ingress, facts);
     if egress == Outcome::Dropped || (egress == Outcome::Audit && ingress != Outcome::Dropped) || ingress == Outcome::Forwarded {
         Decision { outcome: egress, direction: Direction::Egress, word: judgement.egress.reported() }
     } else {
@@ -133,9 +128,9 @@ fn decide(judgement: &Judgement, mode: Mode) -> Decision {
 
 /// What becomes of one direction in this mode. The one place where the mode is applied.
 #[inline(always)]
-fn outcome(verdict: Verdict, mode: Mode) -> Outcome {
+fn outcome(verdict: Verdict, facts: &Facts) -> Outcome {
     if verdict.enforced.is_deny() {
-        if matches!(mode, Mode::Enforce) { Outcome::Dropped } else { Outcome::Audit }
+        if facts.audit == 0 { Outcome::Dropped } else { Outcome::Audit }
     } else if verdict.is_audited() {
         Outcome::Audit
     } else {
@@ -145,16 +140,16 @@ fn outcome(verdict: Verdict, mode: Mode) -> Outcome {
 
 /// Counts one verdict per judged direction.
 #[inline(always)]
-fn account_for(judgement: &Judgement, facts: &Facts, mode: Mode) {
+fn account_for(judgement: &Judgement, facts: &Facts) {
     let (subject, peer) = (judgement.subject.identity as u32, facts.peer.identity as u32);
-    count(subject, peer, facts, Direction::Egress, judgement.egress, mode);
+    count(subject, peer, facts, Direction::Egress, judgement.egress);
     if judgement.ingress.enforced.0 != 0 {
-        count(peer, subject, facts, Direction::Ingress, judgement.ingress, mode);
+        count(peer, subject, facts, Direction::Ingress, judgement.ingress);
     }
 }
 
 #[inline(always)]
-fn count(subject: u32, peer: u32, facts: &Facts, direction: Direction, verdict: Verdict, mode: Mode) {
+fn count(subject: u32, peer: u32, facts: &Facts, direction: Direction, verdict: Verdict) {
     let word = verdict.reported();
     account::verdict(&FlowKey {
         subject,
@@ -164,7 +159,7 @@ fn count(subject: u32, peer: u32, facts: &Facts, direction: Direction, verdict: 
         protocol: facts.protocol as u8,
         reason: word.reason_code(),
         direction: direction as u8,
-        outcome: outcome(verdict, mode) as u8,
+        outcome: outcome(verdict, facts) as u8,
         reserved: 0,
     });
 }

@@ -1,8 +1,10 @@
 //! The policy table as the kernel sees it.
 
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use enforcer_common::abi::policy::Row;
 use enforcer_common::verdict::{PolicyView, Query, Verdict, Word, decide};
 
+use crate::facts::forget;
 use crate::maps::{TABLES, Table};
 
 /// The table of one generation. Whoever holds it reads that generation only, whatever is published meanwhile.
@@ -13,6 +15,12 @@ impl PolicyView for KernelTable {
     #[inline(always)]
     fn row(&self, index: u32) -> Option<&Row> {
         self.0.get(index)
+    }
+
+    #[inline(always)]
+    fn opaque(self, value: u64) -> u64 {
+        // SAFETY: no arguments; a plain load after the verifier's fix-ups.
+        forget(value, unsafe { bpf_jiffies64() })
     }
 }
 
