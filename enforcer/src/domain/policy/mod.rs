@@ -5,3 +5,4 @@ pub mod diagnostic;
 pub mod document;
 pub mod model;
 mod rules;
+mod selector;
