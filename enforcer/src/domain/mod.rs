@@ -7,5 +7,8 @@ pub mod labels;
 pub mod names;
 pub mod policy;
 pub mod registry;
+pub mod syntax;
 pub mod table;
 pub mod workload;
+pub mod workload_file;
+pub mod yaml;
