@@ -3,6 +3,8 @@
 pub mod check;
 pub mod compile;
 pub mod diagnostic;
-mod document;
+pub mod document;
 pub mod explain;
 pub mod model;
+mod rules;
+mod selector;
