@@ -2,9 +2,13 @@
 
 pub mod command;
 pub mod flow;
+pub mod flow_filter;
 pub mod labels;
 pub mod names;
 pub mod policy;
 pub mod registry;
 pub mod table;
+pub mod timestamp;
 pub mod workload;
+
+pub use enforcer_common::abi::config::Mode;
