@@ -1,0 +1,174 @@
+//! The file of the static source: workloads by name, with their labels and their place.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::command::PolicyFile;
+use super::labels::LabelSet;
+use super::policy::diagnostic::{Code, Diagnostic, Location, Source, quote};
+use super::syntax::{Name, check_label_key, cidr, label_value};
+use super::workload::{DEFAULT_NAMESPACE, Workload, WorkloadKey};
+use super::yaml::{self, Mapping, Node, Reader};
+
+/// Most workloads of one file.
+pub const MAX_WORKLOADS: usize = 20_000;
+/// Most addresses of one workload.
+pub const MAX_ADDRESSES: usize = 1_000;
+
+/// What a workload file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Outcome {
+    /// The workloads in the order of the file; empty if anything is wrong, because a file is taken as a whole.
+    pub workloads: Vec<Workload>,
+    /// Errors and warnings in the order of the text.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Outcome {
+    /// Whether nothing is wrong; there may be warnings.
+    pub fn is_ok(&self) -> bool {
+        !self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+
+    /// The workloads, or everything that is wrong.
+    pub fn into_result(self) -> Result<Vec<Workload>, Vec<Diagnostic>> {
+        if self.is_ok() { Ok(self.workloads) } else { Err(self.diagnostics) }
+    }
+}
+
+/// Reads a workload file: all problems, never just the first.
+pub fn parse_workloads(file: &PolicyFile) -> Outcome {
+    let source = Source::new(0, file);
+    let mut reader = Reader::new(&source);
+    let documents = yaml::parse(&mut reader);
+    if documents.is_empty() && reader.errors() == 0 {
+        let help = "write `workloads: []` if that is meant";
+        reader
+            .warning(&(0..0), Code::EmptyFile, "the file has no workloads")
+            .label("nothing here")
+            .help(help);
+    }
+    let mut workloads = Vec::new();
+    let mut seen = Seen::default();
+    for document in &documents {
+        let what = "the document";
+        let Some(root) = reader.mapping(&document.root, what, &["workloads"]) else { continue };
+        let Some(list) = reader.required(&root, what, "workloads", None) else { continue };
+        let Some(items) = reader.list(list, "`workloads`", MAX_WORKLOADS) else { continue };
+        workloads.extend(items.iter().filter_map(|item| workload(&mut reader, item, &mut seen)));
+    }
+    let diagnostics = reader.finish();
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        workloads.clear();
+    }
+    Outcome { workloads, diagnostics }
+}
+
+/// What is taken already, and where.
+#[derive(Default)]
+struct Seen {
+    names: BTreeMap<WorkloadKey, Location>,
+    cgroups: BTreeMap<String, Location>,
+    addresses: BTreeMap<IpNet, Location>,
+}
+
+fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Workload> {
+    let errors = reader.errors();
+    let item =
+        reader.mapping(node, "a workload", &["name", "namespace", "labels", "cgroup", "addresses"])?;
+    let key = name(reader, &item);
+    let labels = labels(reader, &item);
+    if let Some((key, place)) = key.as_ref().zip(item.get("name")) {
+        claim(reader, &mut seen.names, key, place, format!("the workload `{key}` is defined twice"));
+    }
+    let cgroup = item.get("cgroup").and_then(|node| Some((cgroup(reader, node)?, node)));
+    if let Some((path, node)) = &cgroup {
+        let message = format!("the cgroup {} belongs to two workloads", quote(path));
+        claim(reader, &mut seen.cgroups, path, node, message);
+    }
+    let mut addresses = Vec::new();
+    let list = item.get("addresses").and_then(|node| reader.list(node, "`addresses`", MAX_ADDRESSES));
+    for node in list.unwrap_or_default() {
+        let Some(net) = cidr(reader, node, "an address", true) else { continue };
+        if net.prefix_len() == 0 {
+            let message = format!("`{net}` is every address, not a workload's");
+            reader.error(&node.span, Code::BadAddress, message).label("everyone");
+            continue;
+        }
+        claim(reader, &mut seen.addresses, &net, node, format!("the address `{net}` belongs to two workloads"));
+        addresses.push(net);
+    }
+    if reader.errors() == errors && cgroup.is_none() && addresses.is_empty() {
+        reader
+            .error(&item.place(), Code::MissingField, "a workload has neither `cgroup` nor `addresses`")
+            .label("where is it?")
+            .help("write `cgroup: /path/below/the/cgroup/root` for a local workload, `addresses` for a remote one");
+    }
+    let (key, labels) = key.zip(labels)?;
+    let cgroup = cgroup.map(|(path, _)| path);
+    (reader.errors() == errors).then_some(Workload { key, labels, cgroup, addresses })
+}
+
+/// The `name` and `namespace` of a workload.
+pub fn name(reader: &mut Reader<'_>, item: &Mapping<'_>) -> Option<WorkloadKey> {
+    let name = reader.required(item, "a workload", "name", None);
+    let name = name.and_then(|node| Name::Subdomain.read(reader, node, "the name of a workload"));
+    let namespace = match item.get("namespace") {
+        Some(node) => Name::Label.read(reader, node, "a namespace"),
+        None => Some(DEFAULT_NAMESPACE),
+    };
+    name.zip(namespace)
+        .map(|(name, namespace)| WorkloadKey { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+/// The `labels` of a workload; none if missing.
+pub fn labels(reader: &mut Reader<'_>, item: &Mapping<'_>) -> Option<LabelSet> {
+    let Some(node) = item.get("labels") else { return Some(LabelSet::default()) };
+    let errors = reader.errors();
+    let mut labels = LabelSet::default();
+    for entry in reader.any_mapping(node, "`labels`")?.entries() {
+        check_label_key(reader, &entry.key, &entry.span);
+        let what = format!("the label {}", quote(&entry.key));
+        if let Some(value) = label_value(reader, &entry.value, &what) {
+            labels.0.insert(entry.key.clone(), value.to_owned());
+        }
+    }
+    (reader.errors() == errors).then_some(labels)
+}
+
+fn cgroup(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    const LONGEST: usize = 4_000;
+    const MOUNT: &str = "/sys/fs/cgroup";
+    let text = reader.text(node, "`cgroup`")?;
+    let is_plain = |part: &str| !part.is_empty() && !matches!(part, "." | "..") && !part.contains(char::is_control);
+    let help = match text {
+        _ if text.starts_with(MOUNT) => "leave the mount point out: the path starts at the cgroup v2 root",
+        _ if !text.starts_with('/') => "start it with `/`: the path is relative to the cgroup v2 root",
+        _ if text == "/" => "the root holds every process; name a directory below it",
+        _ if text.len() > LONGEST => "it is longer than any path",
+        _ if !text.split('/').skip(1).all(is_plain) => {
+            "write it without `.`, `..`, double or trailing slashes, and control characters"
+        }
+        _ => return Some(text.to_owned()),
+    };
+    let message = format!("{} can't be a workload's cgroup", quote(text));
+    reader.error(&node.span, Code::BadPath, message).label("not such a path").help(help);
+    None
+}
+
+/// Takes a name, directory or address, or reports who has it.
+fn claim<K: Ord + Clone>(
+    reader: &mut Reader<'_>,
+    taken: &mut BTreeMap<K, Location>,
+    key: &K,
+    node: &Node,
+    message: String,
+) {
+    if let Some(first) = taken.get(key) {
+        reader.error(&node.span, Code::Duplicate, message).label("second").related(first.clone(), "first");
+    } else {
+        taken.insert(key.clone(), reader.location(&node.span));
+    }
+}

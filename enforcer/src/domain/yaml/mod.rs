@@ -1,0 +1,80 @@
+//! YAML as a tree whose every node knows its place in the text. Strict where YAML is loose.
+//!
+//! The parser's events are turned into [`Node`]s directly, instead of through its own tree, for three reasons: all
+//! duplicate keys are reported with both places, nesting is bounded before anything recurses, and a document with a
+//! syntax error does not hide the problems of the documents around it.
+//!
+//! Invariants: a span is a range of bytes on character boundaries within the text; the depth of a tree is at most
+//! [`MAX_DEPTH`]; keys of a mapping are unique. JSON is YAML and reads the same. Not supported, and said so where it
+//! is written: aliases, merge keys, tags, keys that are not plain text.
+
+mod parse;
+mod read;
+
+use std::ops::Range;
+
+pub use parse::{Document, parse};
+pub use read::{Mapping, Reader};
+
+/// Longest text that is parsed, in bytes.
+pub const MAX_BYTES: usize = 1 << 20;
+/// Deepest nesting of lists and mappings. A policy has 10.
+pub const MAX_DEPTH: usize = 32;
+/// Most problems that are reported for one file.
+pub const MAX_PROBLEMS: usize = 100;
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Where it is. A missing value (`key:`) has the place of its key.
+    pub span: Range<usize>,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node is, by YAML's core schema.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Something that was refused where it was parsed; reading it says nothing more.
+    Refused,
+    /// Nothing, `~` or `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number, as written.
+    Number(String),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping in the order of the text.
+    Mapping(Vec<Entry>),
+}
+
+impl Value {
+    /// `a list`, `a string` and so on, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused => "something unsupported",
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) | Self::Number(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::List(_) => "a list",
+            Self::Mapping(_) => "a mapping",
+        }
+    }
+}
+
+/// One key of a mapping and its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The key as text.
+    pub key: String,
+    /// Where the key is.
+    pub span: Range<usize>,
+    /// The value.
+    pub value: Node,
+}
