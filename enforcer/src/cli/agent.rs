@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, bail};
 
+use super::Answer;
 use super::args::Uninstall;
 use super::context::{Context, block_on};
 use super::settings::SettingFlags;
-use super::Answer;
 use crate::api::{self, client::Client};
 use crate::config::{LogLevel, Value};
 

@@ -31,11 +31,23 @@ pub struct Cli {
 /// What applies to every command.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Unix socket of the agent [env: ENFORCER_SOCKET]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    /// Unix socket of the agent
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help = "Unix socket of the agent [env: ENFORCER_SOCKET]",
+        help_heading = "Global options"
+    )]
     pub socket: Option<PathBuf>,
-    /// Configuration file [env: ENFORCER_CONFIG] [default: /etc/enforcer/enforcer.yaml, if there is one]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Configuration file [env: ENFORCER_CONFIG] [default: /etc/enforcer/enforcer.yaml, if there is one]",
+        help_heading = "Global options"
+    )]
     pub config: Option<PathBuf>,
     /// When to use colour; `auto` means on a terminal unless `NO_COLOR` is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
@@ -231,8 +243,8 @@ pub struct Probe {
 /// `enforcer uninstall`
 #[derive(Args, Debug)]
 pub struct Uninstall {
-    /// Directory of the pins [env: ENFORCER_PINS]
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the pins
+    #[arg(long, value_name = "DIR", help = "Directory of the pins [env: ENFORCER_PINS]")]
     pub pins: Option<PathBuf>,
 }
 

@@ -1,10 +1,10 @@
 //! `enforcer config`
 
+use super::Answer;
 use super::args::{self, ObjectFormat, Output};
 use super::context::Context;
 use super::render::{diagnostic, json, lists, quote};
 use super::settings::SettingFlags;
-use super::Answer;
 use crate::config::{self, Error};
 
 pub(super) fn config(context: &mut Context, verb: args::Config) -> anyhow::Result<Answer> {

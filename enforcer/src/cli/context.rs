@@ -28,7 +28,9 @@ impl Context {
         }
         // Names that are not UTF-8 can't be ours; values that aren't get a mark that no path has, and fail by name.
         let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+            })
             .filter(|(name, _)| name.starts_with("ENFORCER_"));
         config::load(&Sources { file: self.global.config.clone(), environment: environment.collect(), flags })
     }
@@ -37,7 +39,8 @@ impl Context {
     pub(super) fn config(&mut self, flags: SettingFlags) -> anyhow::Result<Loaded> {
         let loaded = self.load(flags).inspect_err(|error| {
             if let config::Error::Document { file, diagnostics } = error {
-                let text = diagnostic::render(std::slice::from_ref(file), diagnostics, self.screen.talk_in_color());
+                let text =
+                    diagnostic::render(std::slice::from_ref(file), diagnostics, self.screen.talk_in_color());
                 self.screen.say(&text);
             }
         })?;

@@ -19,7 +19,8 @@ pub(super) fn completion(context: &mut Context, shell: Shell) -> anyhow::Result<
 
 pub(super) fn man(out: &Path) -> anyhow::Result<Answer> {
     std::fs::create_dir_all(out).with_context(|| format!("make the directory {}", out.display()))?;
-    clap_mangen::generate_to(Cli::command(), out).with_context(|| format!("write man pages to {}", out.display()))?;
+    clap_mangen::generate_to(Cli::command(), out)
+        .with_context(|| format!("write man pages to {}", out.display()))?;
     Ok(Answer::Yes)
 }
 

@@ -103,7 +103,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir_all(root.join("b/deep")).unwrap();
-        for name in ["c.yaml", "a.yml", "b/deep/x.yaml", "b/a.yaml", "notes.md", ".hidden.yaml", "a.expect.yaml"] {
+        for name in
+            ["c.yaml", "a.yml", "b/deep/x.yaml", "b/a.yaml", "notes.md", ".hidden.yaml", "a.expect.yaml"]
+        {
             fs::write(root.join(name), name).unwrap();
         }
         let files = read_with(&[root.to_owned(), "-".into()], &mut "from stdin".as_bytes()).unwrap();
@@ -117,7 +119,8 @@ mod tests {
     fn what_is_missing_empty_or_no_text_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        let error = |path: &Path| format!("{:#}", read_with(&[path.to_owned()], &mut std::io::empty()).unwrap_err());
+        let error =
+            |path: &Path| format!("{:#}", read_with(&[path.to_owned()], &mut std::io::empty()).unwrap_err());
         assert!(error(root).starts_with("no *.yaml or *.yml file in "));
         assert!(error(&root.join("x.yaml")).contains("No such file"));
         fs::write(root.join("x.yaml"), [0xff, 0xfe]).unwrap();

@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let io = || io::Error::other("disk on fire");
-        let error = anyhow::Error::from(api::Error::Bind { operation: "bind", path: "/x".into(), source: io() });
+        let error =
+            anyhow::Error::from(api::Error::Bind { operation: "bind", path: "/x".into(), source: io() });
         assert_eq!(sentence(&error), "bind /x: disk on fire; choose another place with --socket");
         let error = Err::<(), _>(io()).context("write the man page").unwrap_err();
         assert_eq!(sentence(&error), "write the man page: disk on fire");

@@ -27,7 +27,10 @@ pub(super) fn observe(context: &mut Context, arguments: Observe) -> anyhow::Resu
             printer.print(screen, &record)?;
         }
         if wish.follow {
-            bail!("the agent on {} ended the stream: it was stopped; see `enforcer status`", client.socket().display());
+            bail!(
+                "the agent on {} ended the stream: it was stopped; see `enforcer status`",
+                client.socket().display()
+            );
         }
         Ok(Answer::Yes)
     })
@@ -43,8 +46,20 @@ struct Wish {
 
 impl Wish {
     fn new(arguments: Observe, now: Timestamp) -> anyhow::Result<Self> {
-        let Observe { follow, last, since, output, verdict, from_label, to_label, label, from, to, port, protocol } =
-            arguments;
+        let Observe {
+            follow,
+            last,
+            since,
+            output,
+            verdict,
+            from_label,
+            to_label,
+            label,
+            from,
+            to,
+            port,
+            protocol,
+        } = arguments;
         let since = since.map(|since| moment(&since, now)).transpose()?;
         let protocol = protocol.iter().map(|protocol| protocol.to_ascii_uppercase()).collect();
         let verdict = verdict.iter().map(|verdict| verdict.to_ascii_uppercase()).collect();
@@ -80,7 +95,10 @@ fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     });
     match seconds {
         Some(seconds) => Ok(Timestamp { seconds: now.seconds - seconds, ..now }),
-        None => bail!("--since {} is neither a time like 2026-11-22T12:53:39Z nor a duration like 30s, 5m, 2h", quote(text)),
+        None => bail!(
+            "--since {} is neither a time like 2026-11-22T12:53:39Z nor a duration like 30s, 5m, 2h",
+            quote(text)
+        ),
     }
 }
 
@@ -124,7 +142,10 @@ mod tests {
         assert_eq!(wish(&["-f"]).last, 0);
         assert_eq!(wish(&["-f", "--last", "3"]).last, 3);
         let since = wish(&["--since", "5m"]);
-        assert_eq!((since.last, since.filter.since), (usize::MAX, Some(Timestamp { seconds: 9_700, nanos: 7 })));
+        assert_eq!(
+            (since.last, since.filter.since),
+            (usize::MAX, Some(Timestamp { seconds: 9_700, nanos: 7 }))
+        );
         for bad in ["", "m", "5", "5y", "-5m", "é"] {
             assert!(moment(bad, Timestamp::default()).is_err(), "{bad}");
         }
@@ -133,8 +154,24 @@ mod tests {
     #[test]
     fn every_filter_arrives() {
         let found = wish(&[
-            "--verdict", "dropped,AUDIT", "--from-label", "a=b", "--to-label", "c=d", "-l", "e=f", "--from", "web",
-            "--to", "x/db", "--port", "80,443", "--protocol", "tcp", "--since", "1970-01-01T00:00:01Z",
+            "--verdict",
+            "dropped,AUDIT",
+            "--from-label",
+            "a=b",
+            "--to-label",
+            "c=d",
+            "-l",
+            "e=f",
+            "--from",
+            "web",
+            "--to",
+            "x/db",
+            "--port",
+            "80,443",
+            "--protocol",
+            "tcp",
+            "--since",
+            "1970-01-01T00:00:01Z",
         ]);
         let text = |text: &[&str]| text.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let filter = FlowFilter {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::Answer;
 use super::args::{DocumentFormat, ObjectFormat, Output, Policy};
 use super::context::{Context, block_on};
-use super::render::{diagnostic, json, lists, policy as render, quote};
 use super::files;
+use super::render::{diagnostic, json, lists, policy as render, quote};
 use crate::domain::command::{Changed, PolicyFile, PolicyInfo};
 use crate::domain::policy::check::check;
 use crate::domain::policy::diagnostic::nearest;
@@ -14,7 +14,9 @@ use crate::domain::workload::DEFAULT_NAMESPACE;
 
 pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answer> {
     match verb {
-        Policy::Apply { files, dry_run, output: Output { format } } => apply(context, &files, dry_run, format),
+        Policy::Apply { files, dry_run, output: Output { format } } => {
+            apply(context, &files, dry_run, format)
+        }
         Policy::Delete { names, output: Output { format } } => delete(context, &names, format),
         Policy::Get { name, output } => get(context, &name, output),
         Policy::List(Output { format }) => list(context, format),
@@ -23,7 +25,12 @@ pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answ
 }
 
 /// Checked here first: the agent would find the same, but here the text is at hand to point into.
-fn apply(context: &mut Context, paths: &[PathBuf], dry_run: bool, format: ObjectFormat) -> anyhow::Result<Answer> {
+fn apply(
+    context: &mut Context,
+    paths: &[PathBuf],
+    dry_run: bool,
+    format: ObjectFormat,
+) -> anyhow::Result<Answer> {
     let files = files::read(paths)?;
     let outcome = check(&files);
     let text = diagnostic::render(&files, &outcome.diagnostics, context.screen.talk_in_color());

@@ -13,9 +13,9 @@ pub(super) const GLOBAL: &str = "socket";
 
 fn argument(setting: &'static Setting) -> Arg {
     let (first, rest) = setting.doc.split_first().map_or(("", &[][..]), |(first, rest)| (first.trim(), rest));
-    let default = match setting.value(&Config::default()) {
-        Value::Null => "none".to_owned(),
-        value => value.yaml(),
+    let default = match setting.value(&Config::default()).plain() {
+        absent if absent == "-" => "none".to_owned(),
+        default => default,
     };
     let facts = format!("[env: {}] [default: {default}]", setting.environment());
     let long = rest.iter().fold(first.to_owned(), |text, line| format!("{text}{line}"));

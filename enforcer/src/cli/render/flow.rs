@@ -39,7 +39,14 @@ const VERDICT: usize = 4;
 impl Default for FlowTable {
     fn default() -> Self {
         // Room for usual values, so that few lines push the columns apart.
-        let widths = ["Nov 22 12:53:39.168", &"x".repeat(24), &"x".repeat(40), "policy-verdict:INGRESS", "FORWARDED", ""];
+        let widths = [
+            "Nov 22 12:53:39.168",
+            &"x".repeat(24),
+            &"x".repeat(40),
+            "policy-verdict:INGRESS",
+            "FORWARDED",
+            "",
+        ];
         Self { columns: Columns::new(&widths), begun: false }
     }
 }
@@ -49,7 +56,8 @@ impl FlowTable {
     pub fn line(&mut self, flow: &Flow, color: bool) -> String {
         let (_, paint) = outcome(flow);
         let summary = format!("{} {}", clean(&flow.l4.protocol), why(flow));
-        let cells = [time(flow), end(&flow.source), destination(flow), kind(flow), flow.verdict.clone(), summary];
+        let cells =
+            [time(flow), end(&flow.source), destination(flow), kind(flow), flow.verdict.clone(), summary];
         self.columns.fit(&cells);
         let line = self.columns.line(&cells, |index, cell| paint.on(cell, color && index == VERDICT));
         if std::mem::replace(&mut self.begun, true) {

@@ -79,7 +79,7 @@ pub fn settings(loaded: &Loaded) -> String {
         .iter()
         .zip(&loaded.origins)
         .map(|(setting, origin)| {
-            vec![setting.key.to_owned(), setting.value(&loaded.config).yaml(), origin.to_string()]
+            vec![setting.key.to_owned(), setting.value(&loaded.config).plain(), origin.to_string()]
         })
         .collect();
     table(&["SETTING", "VALUE", "ORIGIN"], &rows)

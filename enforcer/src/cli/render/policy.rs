@@ -7,21 +7,21 @@ use crate::domain::policy::diagnostic::Diagnostic;
 /// One line a policy, as kubectl has it, then the generation.
 pub fn changed(changed: &Changed) -> String {
     let Changed { generation, dry_run, policies, entries_before, entries_after } = changed;
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for PolicyChange { name, change, selects } in policies {
         let dry = if *dry_run { " (dry run)" } else { "" };
-        text.push_str(&format!("trafficpolicy {} {}{dry}\n", clean(name), word(*change)));
+        lines.push(format!("trafficpolicy {} {}{dry}\n", clean(name), word(*change)));
         if *dry_run && !selects.is_empty() {
-            text.push_str(&format!("  selects {}\n", clean(&selects.join(", "))));
+            lines.push(format!("  selects {}\n", clean(&selects.join(", "))));
         }
     }
     let entries = format!("table entries {entries_before} -> {entries_after}");
-    if *dry_run {
-        text.push_str(&format!("generation {generation} stays enforced; would change {entries}\n"));
+    lines.push(if *dry_run {
+        format!("generation {generation} stays enforced; would change {entries}\n")
     } else {
-        text.push_str(&format!("generation {generation} enforced; {entries}\n"));
-    }
-    text
+        format!("generation {generation} enforced; {entries}\n")
+    });
+    lines.concat()
 }
 
 fn word(change: Change) -> &'static str {
@@ -35,8 +35,12 @@ fn word(change: Change) -> &'static str {
 
 /// What is probably not meant: a policy that selects nobody protects nobody.
 pub fn warnings(changed: &Changed) -> Vec<String> {
-    let idle = changed.policies.iter().filter(|policy| policy.change != Change::Deleted && policy.selects.is_empty());
-    idle.map(|policy| format!("{} selects no workload now; see `enforcer endpoint list`", policy.name)).collect()
+    let idle = changed
+        .policies
+        .iter()
+        .filter(|policy| policy.change != Change::Deleted && policy.selects.is_empty());
+    idle.map(|policy| format!("{} selects no workload now; see `enforcer endpoint list`", policy.name))
+        .collect()
 }
 
 /// The document, ended as a file should be.
@@ -58,11 +62,12 @@ pub fn valid(policies: usize, files: usize) -> String {
 pub fn problems(files: &[PolicyFile], diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     let warnings = diagnostics.len() - errors;
-    let mut text = count(errors, "error", "errors");
-    if warnings > 0 {
-        text.push_str(&format!(" and {}", count(warnings, "warning", "warnings")));
-    }
-    format!("{text} in {}", count(files.len(), "file", "files"))
+    let errors = count(errors, "error", "errors");
+    let warnings = match warnings {
+        0 => String::new(),
+        number => format!(" and {}", count(number, "warning", "warnings")),
+    };
+    format!("{errors}{warnings} in {}", count(files.len(), "file", "files"))
 }
 
 fn count(number: usize, one: &str, many: &str) -> String {

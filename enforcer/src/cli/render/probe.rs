@@ -12,7 +12,9 @@ pub fn report(report: &ProbeReport, color: bool) -> String {
     let rows: Vec<_> = report
         .features
         .iter()
-        .map(|feature| vec![feature.name.clone(), yes(feature.present), yes(feature.required), feature.detail.clone()])
+        .map(|feature| {
+            vec![feature.name.clone(), yes(feature.present), yes(feature.required), feature.detail.clone()]
+        })
         .collect();
     for row in &rows {
         columns.fit(row);
@@ -26,14 +28,14 @@ pub fn report(report: &ProbeReport, color: bool) -> String {
         };
         text.push_str(&columns.line(row, |index, cell| paint.on(cell, color && index == 1)));
     }
-    let missing: Vec<_> = report.features.iter().filter(|it| it.required && !it.present).map(|it| &*it.name).collect();
+    let missing: Vec<_> =
+        report.features.iter().filter(|it| it.required && !it.present).map(|it| &*it.name).collect();
     let kernel = super::clean(&report.kernel).into_owned();
     if report.ok() {
-        text.push_str(&format!("\nkernel {kernel} can run enforcer\n"));
+        format!("{text}\nkernel {kernel} can run enforcer\n")
     } else {
-        text.push_str(&format!("\nkernel {kernel} can't run enforcer: it lacks {}\n", missing.join(", ")));
+        format!("{text}\nkernel {kernel} can't run enforcer: it lacks {}\n", missing.join(", "))
     }
-    text
 }
 
 /// `probe --programs`

@@ -17,11 +17,17 @@ pub fn status(status: &Status, color: bool) -> String {
         waiting => format!(", {waiting} waiting for their cgroup"),
     };
     let mut lines = vec![
-        ("Agent", format!("{state}, version {}, up {}", clean(&status.version), duration(status.uptime_seconds))),
+        (
+            "Agent",
+            format!("{state}, version {}, up {}", clean(&status.version), duration(status.uptime_seconds)),
+        ),
         ("Mode", mode.on(&clean(&status.mode), color)),
         (
             "Policies",
-            format!("{}, generation {}, {} table entries", status.policies, status.generation, status.entries),
+            format!(
+                "{}, generation {}, {} table entries",
+                status.policies, status.generation, status.entries
+            ),
         ),
         ("Endpoints", format!("{}{waiting}", status.endpoints)),
         ("Identities", status.identities.to_string()),
@@ -32,7 +38,7 @@ pub fn status(status: &Status, color: bool) -> String {
     ];
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
     lines.extend(status.unguarded.iter().map(|unguarded| ("Unguarded", clean(unguarded).into_owned())));
-    lines.iter().map(|(word, text)| format!("{word:MARGIN$}{text}\n")).collect()
+    lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
 }
 
 fn absent(text: &str) -> String {
