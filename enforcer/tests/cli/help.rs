@@ -23,10 +23,11 @@ fn commands() -> Vec<(String, Command)> {
 
 #[test]
 fn help_of_every_command_is_the_recorded_one() {
-    let mut text = String::new();
-    for (path, command) in commands() {
-        text += &format!("=== {path} ===\n{}\n", command.clone().render_long_help());
-    }
+    let texts: Vec<_> = commands()
+        .into_iter()
+        .map(|(path, mut command)| format!("=== {path} ===\n{}\n", command.render_long_help()))
+        .collect();
+    let text = texts.concat();
     check("help.txt", &text);
 }
 
