@@ -11,7 +11,8 @@ use super::error::Error;
 /// If none is mounted, or the mount table cannot be read.
 pub fn find_root() -> Result<PathBuf, Error> {
     let path = PathBuf::from("/proc/self/mountinfo");
-    let table = std::fs::read_to_string(&path).map_err(|source| Error::Io { operation: "read", path, source })?;
+    let table =
+        std::fs::read_to_string(&path).map_err(|source| Error::Io { operation: "read", path, source })?;
     root_in(&table).ok_or(Error::NoCgroup2)
 }
 

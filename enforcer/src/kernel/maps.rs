@@ -109,7 +109,8 @@ pub(super) fn identities(
 /// All flow counters, summed over the CPUs.
 pub(super) fn counters(ebpf: &Ebpf) -> Result<Vec<(FlowKey, u64)>, Error> {
     let map = ebpf.map("COUNTERS").ok_or(Error::MissingMap("COUNTERS"))?;
-    let map = PerCpuHashMap::<_, FlowKey, FlowCount>::try_from(map).map_err(Error::map("open", "COUNTERS"))?;
+    let map =
+        PerCpuHashMap::<_, FlowKey, FlowCount>::try_from(map).map_err(Error::map("open", "COUNTERS"))?;
     let mut counters = Vec::new();
     for entry in map.iter() {
         let (key, per_cpu) = entry.map_err(Error::map("read", "COUNTERS"))?;
@@ -172,7 +173,9 @@ mod tests {
 
     #[test]
     fn prefixes_round_trip() {
-        for text in ["192.0.2.0/24", "198.51.100.7/32", "0.0.0.0/0", "2001:db8::/32", "::/0", "2001:db8::1/128"] {
+        for text in
+            ["192.0.2.0/24", "198.51.100.7/32", "0.0.0.0/0", "2001:db8::/32", "::/0", "2001:db8::1/128"]
+        {
             let net: IpNet = text.parse().unwrap();
             let (address, prefix) = canonical(&net);
             assert_eq!(network(address.bytes(), prefix), Some(net), "{text}");

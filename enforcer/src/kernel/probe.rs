@@ -66,7 +66,12 @@ pub fn probe() -> ProbeReport {
         (ProgramType::CgroupSockAddr, true, "cgroup/connect, sendmsg", "refuses with an errno"),
         (ProgramType::CgroupSkb, false, "cgroup_skb", "judges packets; not used by this version"),
         (ProgramType::SockOps, false, "sock_ops", "follows connections; not used by this version"),
-        (ProgramType::Lsm(aya::programs::LsmAttachType::Mac), false, "BPF LSM", "guards AF_PACKET and others; not used by this version"),
+        (
+            ProgramType::Lsm(aya::programs::LsmAttachType::Mac),
+            false,
+            "BPF LSM",
+            "guards AF_PACKET and others; not used by this version",
+        ),
     ];
     features.extend(programs.map(|(kind, required, name, detail)| {
         feature(name, is_program_supported(kind).unwrap_or(false), required, detail)
@@ -132,19 +137,31 @@ fn cgroup_tree() -> Feature {
 
 fn bpffs() -> Feature {
     match sys::require_bpffs(Path::new("/sys/fs/bpf")) {
-        Ok(()) => feature("BPF file system", true, false, "mounted at /sys/fs/bpf; keeps links and maps when the daemon dies"),
+        Ok(()) => feature(
+            "BPF file system",
+            true,
+            false,
+            "mounted at /sys/fs/bpf; keeps links and maps when the daemon dies",
+        ),
         Err(error) => feature("BPF file system", false, false, &error.to_string()),
     }
 }
 
 fn btf() -> Feature {
     let present = Path::new("/sys/kernel/btf/vmlinux").exists();
-    feature("kernel BTF", present, false, "type information of the kernel, for LSM programs; not used by this version")
+    feature(
+        "kernel BTF",
+        present,
+        false,
+        "type information of the kernel, for LSM programs; not used by this version",
+    )
 }
 
 fn programs_load() -> Feature {
     match programs() {
-        Ok(costs) => feature("enforcer's programs", true, true, &format!("{} programs pass the verifier", costs.len())),
+        Ok(costs) => {
+            feature("enforcer's programs", true, true, &format!("{} programs pass the verifier", costs.len()))
+        }
         Err(error) => feature("enforcer's programs", false, true, &error.to_string()),
     }
 }
