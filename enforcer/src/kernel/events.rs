@@ -32,10 +32,10 @@ impl std::fmt::Debug for Events {
 impl Events {
     pub(super) fn new(map: Map) -> Result<Self, Error> {
         let ring = RingBuf::try_from(map).map_err(Error::map("open", "EVENTS"))?;
-        let ring = AsyncFd::register_with_interest(ring, Interest::READABLE).map_err(|error| Error::Io {
-            operation: "watch the ring of map",
-            path: "EVENTS".into(),
-            source: error.into(),
+        // SAFETY: the ring owns its descriptor and never closes or replaces it while it lives, and it lives inside the
+        // `AsyncFd` until that is dropped.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(|error| {
+            Error::Io { operation: "watch the ring of map", path: "EVENTS".into(), source: error.into() }
         })?;
         Ok(Self { ring, malformed: 0 })
     }
