@@ -1,7 +1,10 @@
 //! Enforcement without the daemon: the kernel room and the compiler, driven by the test itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Mutex;
 
 use enforcer::domain::command::PolicyFile;
 use enforcer::domain::delta::Operation;
@@ -11,8 +14,9 @@ use enforcer::domain::policy::model::Policy;
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
 use enforcer::kernel::{self, Events, Kernel, Settings};
-use enforcer_common::abi::config::Stat;
+use enforcer_common::abi::config::{Mode, Stat};
 use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome};
+use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Word};
@@ -22,65 +26,148 @@ use crate::workload::Workload;
 use crate::world::World;
 use crate::{numbers, patience};
 
-/// See the module. Removes its pins when dropped.
+/// What is used again by the next test, because the verifier takes seconds over the programs. Attached to a symbolic
+/// link that leads to the present test's directory.
 #[derive(Debug)]
-pub struct Direct {
+struct Engine {
     kernel: Kernel,
     settings: Settings,
     registry: Registry,
     generation: u64,
+    runtime: Runtime,
+    events: Events,
+    /// Owns the pins.
+    _world: World,
+}
+
+static IDLE: Mutex<Vec<Engine>> = Mutex::new(Vec::new());
+
+/// Removes what is kept for the next test.
+pub fn finish() {
+    for engine in IDLE.lock().expect("nobody panics here").drain(..) {
+        kernel::uninstall(&engine.settings.pins).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+impl Engine {
+    fn load() -> Self {
+        let world = World::new("engine");
+        let settings = Settings { attach: world.folder().join("attach"), ..world.settings() };
+        let (mut kernel, adopted) = Kernel::start(&settings).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(adopted.generation, None, "a new world has no tables");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let events = {
+            let _context = runtime.enter();
+            kernel.take_events().unwrap_or_else(|error| panic!("{error}"))
+        };
+        Self {
+            kernel,
+            settings,
+            registry: Registry::default(),
+            generation: 0,
+            runtime,
+            events,
+            _world: world,
+        }
+    }
+
+    fn attach(&mut self, directory: &Path) {
+        symlink(directory, &self.settings.attach).expect("a symbolic link");
+        self.kernel.attach().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn detach(&mut self) -> std::io::Result<()> {
+        for hook in Hook::ALL {
+            fs::remove_file(self.settings.pins.join(format!("link_{}", hook.program())))?;
+        }
+        fs::remove_file(&self.settings.attach)
+    }
+
+    /// Passes over what an earlier test has left in the ring.
+    fn discard(&mut self) {
+        loop {
+            let mut stale = Vec::new();
+            self.drain(&mut stale);
+            if stale.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Appends the events that are there, or come very soon.
+    fn drain(&mut self, batch: &mut Vec<FlowEvent>) {
+        // Twice as long as the reader sleeps.
+        let limit = std::time::Duration::from_millis(100);
+        let next = async { tokio::time::timeout(limit, self.events.next(batch)).await };
+        if let Ok(result) = self.runtime.block_on(next) {
+            result.expect("the ring can be read");
+        }
+        assert_eq!(self.events.malformed(), 0);
+    }
+}
+
+/// See the module. Nothing is enforced any more once it is dropped.
+#[derive(Debug)]
+pub struct Direct {
+    /// There until dropped.
+    engine: Option<Engine>,
     policies: Vec<Policy>,
     names: BTreeMap<u32, String>,
-    runtime: Runtime,
-    events: Option<Events>,
+    bound: BTreeSet<CgroupId>,
+    stats: [u64; Stat::COUNT],
 }
 
 /// A row of the counters in words: `web -> api TCP 8081 egress FORWARDED`.
 pub type Counts = BTreeMap<String, u64>;
 
 impl Direct {
-    /// Loads and attaches; everything is allowed until policies come.
+    /// Attaches; everything is allowed until policies come.
     pub fn start(world: &World) -> Self {
-        let settings = world.settings();
-        let (kernel, adopted) = Kernel::start(&settings).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(adopted.generation, None, "a new world has no tables");
+        let idle = IDLE.lock().expect("nobody panics here").pop();
+        let mut engine = idle.unwrap_or_else(Engine::load);
+        engine.discard();
+        let stats = engine.kernel.stats().unwrap_or_else(|error| panic!("{error}"));
+        let reserved = [(0, "unknown"), (1, "host"), (2, "world"), (3, "unmanaged")];
         let mut direct = Self {
-            kernel,
-            settings,
-            registry: Registry::default(),
-            generation: 0,
+            engine: Some(engine),
             policies: Vec::new(),
-            names: [(0, "unknown"), (1, "host"), (2, "world"), (3, "unmanaged")]
-                .map(|(id, name)| (id, name.to_owned()))
-                .into(),
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
-            events: None,
+            names: reserved.map(|(id, name)| (id, name.to_owned())).into(),
+            bound: BTreeSet::new(),
+            stats,
         };
         direct.publish();
-        direct.kernel.attach().unwrap_or_else(|error| panic!("{error}"));
+        direct.engine().attach(&world.guarded());
         direct
+    }
+
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("there until dropped")
+    }
+
+    fn engine_ref(&self) -> &Engine {
+        self.engine.as_ref().expect("there until dropped")
     }
 
     /// The kernel room.
     pub fn kernel(&mut self) -> &mut Kernel {
-        &mut self.kernel
+        &mut self.engine().kernel
     }
 
     /// Numbers of identities and rules.
     pub fn registry(&mut self) -> &mut Registry {
-        &mut self.registry
+        &mut self.engine().registry
     }
 
     /// Binds workloads to their identities: rows first, then bindings.
     pub fn bind<'a>(&mut self, workloads: impl IntoIterator<Item = &'a Workload>) {
         let workloads: Vec<_> = workloads.into_iter().collect();
         for workload in &workloads {
-            let identity = self.registry.identity(&workload.identity());
+            let identity = self.registry().identity(&workload.identity());
             self.names.insert(identity.0, workload.name.clone());
         }
         self.publish();
         for workload in workloads {
-            let identity = self.registry.identity(&workload.identity());
+            let identity = self.registry().identity(&workload.identity());
             self.apply(&Operation::Bind(workload.cgroup_id(), identity));
         }
     }
@@ -96,7 +183,12 @@ impl Direct {
     }
 
     fn apply(&mut self, operation: &Operation) {
-        self.kernel.apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}"));
+        match operation {
+            Operation::Bind(cgroup, _) => _ = self.bound.insert(*cgroup),
+            Operation::Unbind(cgroup) => _ = self.bound.remove(cgroup),
+            Operation::SetAddress(..) | Operation::RemoveAddress(_) => {}
+        }
+        self.kernel().apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}"));
     }
 
     /// Replaces all policies by those of a text.
@@ -112,19 +204,20 @@ impl Direct {
 
     /// The table as it would be published next.
     pub fn compile(&mut self) -> PolicyTable {
-        let generation = Generation(self.generation + 1);
-        compile(&self.policies, &mut self.registry, generation).expect("a table")
+        let engine = self.engine.as_mut().expect("there until dropped");
+        let generation = Generation(engine.generation + 1);
+        compile(&self.policies, &mut engine.registry, generation).expect("a table")
     }
 
     fn publish(&mut self) {
         let table = self.compile();
-        self.generation += 1;
-        self.kernel.publish(&table).unwrap_or_else(|error| panic!("{error}"));
+        self.engine().generation += 1;
+        self.kernel().publish(&table).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// The counters that are not zero, in words.
     pub fn counts(&self) -> Counts {
-        let rows = self.kernel.counters().unwrap_or_else(|error| panic!("{error}"));
+        let rows = self.engine_ref().kernel.counters().unwrap_or_else(|error| panic!("{error}"));
         let mut counts = Counts::new();
         for (key, count) in rows {
             *counts.entry(self.row(&key)).or_default() += count;
@@ -171,12 +264,13 @@ impl Direct {
 
     /// The rule with this number, as denials name it; `-` for none.
     pub fn rule(&self, id: RuleId) -> String {
-        numbers::rule(&self.registry, id).map_or_else(|| "-".to_owned(), |key| key.to_string())
+        numbers::rule(&self.engine_ref().registry, id).map_or_else(|| "-".to_owned(), |key| key.to_string())
     }
 
-    /// One of the programs' own counters.
+    /// One of the programs' own counters, since the start.
     pub fn stat(&self, stat: Stat) -> u64 {
-        self.kernel.stats().unwrap_or_else(|error| panic!("{error}"))[stat as usize]
+        let stats = self.engine_ref().kernel.stats().unwrap_or_else(|error| panic!("{error}"));
+        stats[stat as usize] - self.stats[stat as usize]
     }
 
     /// The next event that is like this; others are passed over.
@@ -196,19 +290,8 @@ impl Direct {
 
     /// The events that are there, or come very soon.
     pub fn events(&mut self) -> Vec<Told> {
-        let _context = self.runtime.enter();
-        if self.events.is_none() {
-            self.events = Some(self.kernel.take_events().unwrap_or_else(|error| panic!("{error}")));
-        }
-        let events = self.events.as_mut().expect("made above");
         let mut batch = Vec::new();
-        // Twice as long as the reader sleeps.
-        let limit = std::time::Duration::from_millis(100);
-        match self.runtime.block_on(async { tokio::time::timeout(limit, events.next(&mut batch)).await }) {
-            Ok(result) => result.expect("the ring can be read"),
-            Err(_) => return Vec::new(),
-        }
-        assert_eq!(events.malformed(), 0);
+        self.engine().drain(&mut batch);
         batch.iter().map(|event| self.told(event)).collect()
     }
 
@@ -225,7 +308,7 @@ impl Direct {
             rule: self.rule(word.rule()),
             errno: i32::from(event.errno),
             would_be: word.errno(),
-            hook: enforcer_common::hook::Hook::from_code(event.hook).expect("a hook").program(),
+            hook: Hook::from_code(event.hook).expect("a hook").program(),
             pid: event.pid,
             subject_cgroup: event.subject_cgroup,
             peer_cgroup: event.peer_cgroup,
@@ -236,11 +319,15 @@ impl Direct {
 
 impl Drop for Direct {
     fn drop(&mut self) {
-        let result = kernel::uninstall(&self.settings.pins);
-        if let Err(error) = result
-            && !std::thread::panicking()
-        {
-            panic!("{error}");
+        let Some(mut engine) = self.engine.take() else { return };
+        let unbound = self.bound.iter().try_for_each(|id| engine.kernel.apply(&Operation::Unbind(*id)));
+        let clean =
+            unbound.is_ok() && engine.kernel.set_mode(Mode::Enforce).is_ok() && engine.detach().is_ok();
+        if clean {
+            IDLE.lock().expect("nobody panics here").push(engine);
+        } else {
+            // Its own world goes with it, pins and all.
+            assert!(std::thread::panicking(), "the engine can't be used again");
         }
     }
 }

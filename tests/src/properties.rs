@@ -4,9 +4,7 @@ use std::cell::Cell;
 
 use enforcer::domain::labels::{LabelSet, Selector};
 use enforcer::domain::policy::compile::compile;
-use enforcer::domain::policy::model::{
-    Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule,
-};
+use enforcer::domain::policy::model::{Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule};
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
 use enforcer_common::id::Generation;

@@ -121,8 +121,10 @@ fn directories(top: &Path) -> Vec<PathBuf> {
     let mut index = 0;
     while let Some(directory) = found.get(index) {
         let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-        let inner: Vec<_> =
-            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()).collect();
+        let inner: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|it| it.path())
+            .collect();
         found.extend(inner);
         index += 1;
     }

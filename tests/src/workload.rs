@@ -65,8 +65,7 @@ impl Workload {
 
     /// Gives it other labels; whoever enforces has to be told.
     pub fn relabel(&mut self, labels: &[(&str, &str)]) {
-        self.labels =
-            LabelSet(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
+        self.labels = LabelSet(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
     }
 
     /// What distinguishes it for policies.

@@ -53,11 +53,13 @@ impl World {
         let world = Self { name, cgroup_root, cgroup, folder, namespace, keep: false };
         // From here on Drop removes what is there.
         for directory in [&world.cgroup, &world.guarded(), &world.cgroup.join("agent"), &world.folder] {
-            fs::create_dir(directory).unwrap_or_else(|error| panic!("create {}: {error}", directory.display()));
+            fs::create_dir(directory)
+                .unwrap_or_else(|error| panic!("create {}: {error}", directory.display()));
         }
         let bpf = world.folder.join("bpf");
         fs::create_dir(&bpf).expect("a mount point");
-        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>).expect("mount a BPF file system");
+        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .expect("mount a BPF file system");
         world
     }
 
@@ -110,7 +112,8 @@ impl World {
     /// Makes a directory below the guarded one.
     pub fn directory(&self, path: &str) -> PathBuf {
         let directory = self.guarded().join(path);
-        fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("create {}: {error}", directory.display()));
+        fs::create_dir_all(&directory)
+            .unwrap_or_else(|error| panic!("create {}: {error}", directory.display()));
         directory
     }
 

@@ -10,12 +10,15 @@
     reason = "tests panic where they stand: the line number is the message"
 )]
 
+mod counters;
+mod differential;
 mod hooks;
+mod identity;
 mod registry;
 
 use std::process::ExitCode;
 
-use enforcer_tests::{puppet, residue};
+use enforcer_tests::{direct, puppet, residue};
 use libtest_mimic::Arguments;
 
 /// This kernel can't run the suite.
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
 fn run() -> ExitCode {
     let arguments = Arguments::from_args();
     let conclusion = libtest_mimic::run(&arguments, registry::trials());
+    direct::finish();
     for (name, reason) in registry::skipped() {
         println!("SKIP {name}: {reason}");
     }

@@ -15,7 +15,12 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 1] = [("hooks", crate::hooks::TESTS)];
+    let modules: [(&str, &[Test]); 4] = [
+        ("counters", crate::counters::TESTS),
+        ("differential", crate::differential::TESTS),
+        ("hooks", crate::hooks::TESTS),
+        ("identity", crate::identity::TESTS),
+    ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()
 }

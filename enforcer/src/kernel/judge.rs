@@ -17,11 +17,8 @@ const PACKET: usize = QUESTION + size_of::<Answer>();
 /// Asks the published table; the program is loaded with the first question.
 pub(super) fn judge(ebpf: &mut Ebpf, query: &Query) -> Result<Verdict, Error> {
     let refused = |source| Error::Program { program: PROGRAM, source: Box::new(source) };
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(PROGRAM)
-        .ok_or(Error::MissingProgram(PROGRAM))?
-        .try_into()
-        .map_err(refused)?;
+    let program: &mut SchedClassifier =
+        ebpf.program_mut(PROGRAM).ok_or(Error::MissingProgram(PROGRAM))?.try_into().map_err(refused)?;
     if program.fd().is_err() {
         program.load().map_err(refused)?;
     }

@@ -43,9 +43,7 @@ impl State {
             Order::Mailbox { path } => timed(|| mailbox(&path)),
             Order::Give { path, fd } => timed(|| give(&path, fd)),
             Order::Take { fd } => timed(|| take(fd)),
-            Order::Enter { cgroup } => {
-                timed(|| std::fs::write(cgroup.join("cgroup.procs"), "0").map(|()| 0))
-            }
+            Order::Enter { cgroup } => timed(|| std::fs::write(cgroup.join("cgroup.procs"), "0").map(|()| 0)),
             Order::Serve { fd, stream } => {
                 self.servers.insert(fd, serve(fd, stream));
                 Answer::default()

@@ -41,8 +41,7 @@ fn last_errno() -> i32 {
 
 fn accept(fd: Fd) -> Result<(), i32> {
     // SAFETY: null addresses mean that none is wanted.
-    let taken =
-        unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    let taken = unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
     if taken < 0 {
         return Err(last_errno());
     }
