@@ -75,8 +75,9 @@ pub enum Tier {
 
 /// A verdict in one 64-bit word, made so that the greater of two words is the one that decides.
 ///
-/// From the top: tier and priority (20 bits), deny (1), errno (3), reason (8), rule (32, complemented so that of two
-/// equal rules the one that is older, with the lower number, is named).
+/// From the top: tier and priority (20 bits), deny (1), rule (32, complemented so that of two rules that decide alike
+/// the older one, with the lower number, is named), errno (3), reason (8). Errno and reason stand below the rule, so
+/// they are always those of the rule that is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[must_use]
 pub struct Word(pub u64);
@@ -99,9 +100,9 @@ impl Word {
         Self(
             ((tier as u64) << 60)
                 | ((deny as u64) << 43)
-                | ((errno as u64) << 40)
-                | ((reason as u64) << 32)
-                | (!rule.0 as u64),
+                | ((!rule.0 as u64) << 11)
+                | ((errno as u64) << 8)
+                | (reason as u64),
         )
     }
 
@@ -114,19 +115,19 @@ impl Word {
     /// What the application is told if this word denies.
     #[inline(always)]
     pub const fn errno(self) -> Errno {
-        Errno::from_code(((self.0 >> 40) & 7) as u8)
+        Errno::from_code(((self.0 >> 8) & 7) as u8)
     }
 
     /// Code of the reason, see [`Reason::from_code`].
     #[inline(always)]
     pub const fn reason_code(self) -> u8 {
-        (self.0 >> 32) as u8
+        self.0 as u8
     }
 
     /// The rule that this word names.
     #[inline(always)]
     pub const fn rule(self) -> RuleId {
-        if self.0 == 0 { RuleId::NONE } else { RuleId(!(self.0 as u32)) }
+        if self.0 == 0 { RuleId::NONE } else { RuleId(!((self.0 >> 11) as u32)) }
     }
 
     #[inline(always)]
@@ -197,7 +198,7 @@ impl Verdict {
 pub const NO_TABLES: Word = Word::deny(Tier::Default, Errno::Perm, Reason::NoTables, RuleId::NONE);
 /// A denial by unreadable tables.
 pub const CORRUPT_TABLES: Word = Word::deny(Tier::Default, Errno::Perm, Reason::CorruptTables, RuleId::NONE);
-/// A denial of a subject that the tables do not know.
+/// A denial of a subject or a peer whose identity has a number that the tables do not know.
 pub const INVALID_IDENTITY: Word =
     Word::deny(Tier::Default, Errno::Perm, Reason::InvalidIdentity, RuleId::NONE);
 
@@ -219,7 +220,10 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
     }
     let identities = header.words[policy::H_IDENTITIES];
     let subject = class_of_identity(view, identities, query.subject.0);
-    if subject == 0 {
+    let peer = class_of_identity(view, identities, query.peer.0);
+    // A peer with a number is someone, and a deny rule may mean exactly them: a table that is older than the
+    // identity can't tell, so it must not answer "any".
+    if subject == 0 || (peer == 0 && query.peer.0 != IdentityId::UNKNOWN.0) {
         return Verdict::both(INVALID_IDENTITY);
     }
     let probe = Probe {
@@ -227,7 +231,7 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         seed: header.words[policy::H_SEED],
         subject,
         ingress: matches!(query.direction, Direction::Ingress),
-        peer: class_of_identity(view, identities, query.peer.0),
+        peer,
         address: class_of_address(
             view,
             header.words[policy::H_ADDRESSES],
@@ -374,3 +378,6 @@ fn class_of_address<V: PolicyView>(view: V, section: u64, high: u64, low: u64) -
 fn starts_after(start_high: u64, start_low: u64, high: u64, low: u64) -> bool {
     start_high > high || (start_high == high && start_low > low)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,16 @@
 //! The policy table of one generation: the very rows that the kernel reads.
 
+mod cuckoo;
+mod layout;
+#[cfg(test)]
+mod tests;
+
 use enforcer_common::abi::policy::Row;
 use enforcer_common::id::Generation;
 use enforcer_common::verdict::{Query, Verdict, decide};
+
+pub use cuckoo::MAX_ENTRIES;
+pub use layout::{ProtocolPorts, Sections};
 
 /// An immutable table. Made by `policy::compile`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +26,8 @@ impl PolicyTable {
         self.generation
     }
 
-    /// The rows, laid out as `enforcer_common::abi::policy` says.
+    /// The rows, laid out as `enforcer_common::abi::policy` says. The kernel's map must have exactly as many: the
+    /// search over address intervals ends where there is no row.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
@@ -31,5 +40,29 @@ impl PolicyTable {
     /// Judges a flow exactly as the kernel would.
     pub fn decide(&self, query: &Query) -> Verdict {
         decide(self.rows.as_slice(), query)
+    }
+}
+
+/// Why there is no table. Nothing is ever left out of one: a set of policies fits as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// A bounded part of the table is too small.
+    #[error(
+        "the loaded policies and workloads need {needed} {what}, but a policy table holds at most {limit}"
+    )]
+    Limit {
+        /// What there is too much of, in the plural.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+        /// How many were needed, or at least, where counting stopped.
+        needed: u64,
+    },
+}
+
+impl CompileError {
+    /// `Ok` if the need is within the limit.
+    pub(crate) fn check(what: &'static str, needed: u64, limit: u64) -> Result<(), Self> {
+        if needed > limit { Err(Self::Limit { what, limit, needed }) } else { Ok(()) }
     }
 }

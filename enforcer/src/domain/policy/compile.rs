@@ -1,0 +1,196 @@
+//! The compiler: from policies and identities to the table of one generation.
+//!
+//! Nothing of a policy's text is left in a table. Identities, addresses and ports that no loaded policy can tell
+//! apart share a class; an entry says what holds between a subject's class and a peer's class on a class of ports.
+//!
+//! # Cost
+//! A rule makes one entry per (subject class, peer class, port class) that it matches, so what counts is how many
+//! ways the loaded policies tell things apart, not how many things there are: ten thousand workloads with the same
+//! labels are one class. The worst case is many rules whose selectors overlap in different ways. Rules for everyone
+//! and for all ports cost one entry per subject class. If some policy is in audit mode, the others have their
+//! entries twice.
+
+mod addresses;
+mod classes;
+mod entries;
+mod intervals;
+mod ports;
+#[cfg(test)]
+mod tests;
+
+use enforcer_common::abi::policy::Plane;
+use enforcer_common::id::{Generation, IdentityId, RuleId};
+use enforcer_common::reason::{Errno, Reason};
+use enforcer_common::verdict::{Direction, Tier, Word};
+
+use self::addresses::AddressClasses;
+use self::classes::{IdentityClasses, Scope};
+use self::entries::Entries;
+use self::ports::PortClasses;
+use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleKey};
+use crate::domain::registry::Registry;
+use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
+
+pub use crate::domain::table::CompileError;
+
+/// The class that stands for "any" in a key.
+const ANY: &[u32] = &[0];
+/// The same of ports.
+const ANY_PORT: &[u16] = &[0];
+
+/// Compiles all loaded policies against all known identities.
+///
+/// Gives numbers to new rules. The table depends on the set of policies, the registry and the generation, not on the
+/// order in which the policies come.
+pub fn compile<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    registry: &mut Registry,
+    generation: Generation,
+) -> Result<PolicyTable, CompileError> {
+    let mut policies: Vec<&Policy> = policies.into_iter().collect();
+    policies.sort_by(|a, b| a.key.cmp(&b.key));
+    let identities = IdentityClasses::new(&policies, registry)?;
+    // Peers and ports of policies that select nobody would split classes for nothing.
+    let live: Vec<&Policy> =
+        policies.iter().copied().filter(|policy| !subjects(&identities, policy).is_empty()).collect();
+    let compiler = Compiler {
+        addresses: AddressClasses::new(&live, identities.next_class())?,
+        ports: PortClasses::new(&live)?,
+        identities,
+        audit: policies.iter().any(|policy| policy.mode == PolicyMode::Audit),
+    };
+    let mut entries = Entries::new(MAX_ENTRIES);
+    compiler.unmanaged(&mut entries)?;
+    for policy in policies {
+        compiler.policy(policy, registry, &mut entries)?;
+    }
+    PolicyTable::build(&Sections {
+        generation,
+        hypothetical: compiler.audit,
+        default: Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE),
+        protocols: compiler.ports.into_protocols(),
+        identities: compiler.identities.into_numbers(),
+        entries: entries.finish()?,
+        addresses: compiler.addresses.into_intervals(),
+    })
+}
+
+/// Classes that a policy's subject selector matches.
+fn subjects<'c, 'a>(identities: &'c IdentityClasses<'a>, policy: &'a Policy) -> &'c [u32] {
+    identities.selected(Scope::one(&policy.key.namespace), &policy.subject)
+}
+
+struct Compiler<'a> {
+    identities: IdentityClasses<'a>,
+    addresses: AddressClasses,
+    ports: PortClasses,
+    audit: bool,
+}
+
+impl<'a> Compiler<'a> {
+    /// Precedence 7 for who is inside a managed tree and not known.
+    fn unmanaged(&self, entries: &mut Entries) -> Result<(), CompileError> {
+        let word = Word::deny(Tier::Default, Errno::Perm, Reason::Unmanaged, RuleId::NONE);
+        let subjects = [self.identities.of(IdentityId::UNMANAGED)];
+        for direction in Direction::ALL {
+            let target = Target { planes: self.planes(PolicyMode::Enforce), direction, subjects: &subjects };
+            target.add(entries, ANY, ANY_PORT, word)?;
+        }
+        Ok(())
+    }
+
+    fn policy(
+        &self,
+        policy: &'a Policy,
+        registry: &mut Registry,
+        entries: &mut Entries,
+    ) -> Result<(), CompileError> {
+        for direction in Direction::ALL {
+            let Some(rules) = policy.rules(direction) else { continue };
+            // Numbers are given to rules without effect too: a rule keeps its number when its first workload comes.
+            let mut number = |index| {
+                registry.rule(&RuleKey { policy: policy.key.clone(), direction: direction.into(), index })
+            };
+            let subjects = subjects(&self.identities, policy);
+            let target = Target { planes: self.planes(policy.mode), direction, subjects };
+            // Precedence 5: being selected isolates, whether or not there are rules.
+            let isolated = Word::deny(Tier::Isolation, policy.errno, Reason::Isolated, number(None));
+            target.add(entries, ANY, ANY_PORT, isolated)?;
+            for (rule, index) in rules.iter().zip(0..) {
+                let word = word(rule, policy.errno, number(Some(index)));
+                if !subjects.is_empty() {
+                    target.add(entries, &self.peers(policy, rule), &self.ports.of(&rule.ports), word)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The planes that a policy of this mode has entries in.
+    fn planes(&self, mode: PolicyMode) -> &'static [Plane] {
+        match (mode, self.audit) {
+            (PolicyMode::Enforce, false) => &[Plane::Enforced],
+            (PolicyMode::Enforce, true) => &[Plane::Enforced, Plane::Hypothetical],
+            (PolicyMode::Audit, _) => &[Plane::Hypothetical],
+        }
+    }
+
+    /// Classes of the peers of a rule. An empty list is nobody, which only [`Peers::Everyone`] is not.
+    fn peers(&self, policy: &'a Policy, rule: &'a Rule) -> Vec<u32> {
+        let Peers::AnyOf(peers) = &rule.peers else { return ANY.to_vec() };
+        let mut classes = Vec::new();
+        for peer in peers {
+            match peer {
+                Peer::Workloads { namespaces, selector } => {
+                    let scope = Scope::of(namespaces, &policy.key.namespace);
+                    classes.extend_from_slice(self.identities.selected(scope, selector));
+                }
+                Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
+                Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
+                Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
+            }
+        }
+        classes.sort_unstable();
+        classes.dedup();
+        classes
+    }
+}
+
+/// The word of a rule.
+fn word(rule: &Rule, errno: Errno, id: RuleId) -> Word {
+    match rule.action {
+        // Precedence 4.
+        Action::Allow => Word::allow(Tier::Allow, Reason::AllowedByRule, id),
+        // Precedence 3.
+        Action::Deny => Word::deny(Tier::Deny, rule.errno.unwrap_or(errno), Reason::DeniedByRule, id),
+    }
+}
+
+/// Where the words of one direction of one policy go.
+struct Target<'a> {
+    planes: &'static [Plane],
+    direction: Direction,
+    subjects: &'a [u32],
+}
+
+impl Target<'_> {
+    fn add(
+        &self,
+        entries: &mut Entries,
+        peers: &[u32],
+        ports: &[u16],
+        word: Word,
+    ) -> Result<(), CompileError> {
+        let ingress = self.direction == Direction::Ingress;
+        for plane in self.planes {
+            for subject in self.subjects {
+                for peer in peers {
+                    for port in ports {
+                        entries.add(*plane, ingress, (*subject, *peer, *port), word)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
