@@ -5,4 +5,5 @@
 //! `sources`, `store`, `telemetry` and `api` make it happen and never see each other; `agent` wires them;
 //! `cli` is the command line.
 
+pub mod api;
 pub mod domain;

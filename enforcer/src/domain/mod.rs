@@ -2,12 +2,16 @@
 
 pub mod command;
 pub mod flow;
+pub mod flow_filter;
 pub mod labels;
 pub mod names;
 pub mod policy;
 pub mod registry;
 pub mod syntax;
 pub mod table;
+pub mod timestamp;
 pub mod workload;
 pub mod workload_file;
 pub mod yaml;
+
+pub use enforcer_common::abi::config::Mode;

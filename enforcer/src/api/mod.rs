@@ -1,0 +1,91 @@
+//! The agent's doors: HTTP and JSON over a Unix socket ([`server`], [`client`]), and over TCP what monitoring reads
+//! ([`http`]).
+//!
+//! ```text
+//!   enforcer CLI --- client ---[ Unix socket ]--- server --- Call ---> engine's task
+//!                                                   ^--- recent, live <-- telemetry
+//!   Prometheus, kubelet -------[ TCP, loopback ]--- http --- metrics, readiness
+//! ```
+//!
+//! Invariants: this room holds no state of its own; whoever calls is known by the kernel's word (peer credentials)
+//! before a byte of the request is believed; every body, wait and queue is bounded; a reader that is too slow loses
+//! flows and is told how many, it never slows the agent.
+
+pub mod access;
+pub mod client;
+mod connection;
+mod error;
+pub mod http;
+pub mod server;
+mod socket;
+mod stream;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+pub use access::Access;
+pub use error::Error;
+pub use socket::bind;
+
+use crate::domain::command::{PolicyFile, Reply, Request};
+use crate::domain::flow::Flow;
+
+/// A request on its way to the task that owns the state.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes. The asker may be gone.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// What the servers need of the agent.
+#[derive(Clone)]
+pub struct Backend {
+    /// The engine's task.
+    pub requests: mpsc::Sender<Call>,
+    /// The last flows, oldest first, at most so many. A flow is recorded here before it goes to `live`.
+    pub recent: Arc<dyn Fn(usize) -> Vec<Arc<Flow>> + Send + Sync>,
+    /// Flows as they happen.
+    pub live: broadcast::Sender<Arc<Flow>>,
+    /// The metrics in the text exposition format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Whether the agent enforces what it was told to.
+    pub readiness: watch::Receiver<Readiness>,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").field("readiness", &*self.readiness.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Whether the agent enforces what it was told to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// The answer.
+    pub ready: bool,
+    /// One sentence: what is missing, or that nothing is.
+    pub reason: String,
+}
+
+/// Body of `POST /v1/policies`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyBody {
+    /// The files.
+    pub files: Vec<PolicyFile>,
+}
+
+/// The only record in a stream of flows that is no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostEvents {
+    /// So many flows did not reach this reader because it read too slowly.
+    pub lost_events: u64,
+}
+
+/// Largest body of a request, in bytes.
+pub const BODY_LIMIT: usize = 8 << 20;

@@ -1,0 +1,243 @@
+//! The API over the Unix socket.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /v1/status` | [`Status`](crate::domain::command::Status) |
+//! | `GET /v1/policies`, `/v1/identities`, `/v1/endpoints` | a list |
+//! | `POST /v1/policies[?dry_run=true]` with [`ApplyBody`] | [`Changed`](crate::domain::command::Changed) |
+//! | `DELETE /v1/policies?name=NAMESPACE/NAME&name=...` | [`Changed`](crate::domain::command::Changed) |
+//! | `GET /v1/flows?last=N&follow=true&...` | a stream of [`Flow`](crate::domain::flow::Flow), one a line |
+//!
+//! What is not done is answered with [`Refused`]: 400 the request makes no sense, 403 not allowed, 404 not there,
+//! 405 no such method, 408 too slow, 409 not possible now, 413 too large, 422 broken documents, 503 no answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::access::{Access, Peer, Right};
+use super::stream::{self, Source, Wish};
+use super::{ApplyBody, BODY_LIMIT, Backend, Call, connection};
+use crate::domain::command::{Refused, Reply, Request};
+use crate::domain::flow_filter::FlowFilter;
+
+/// A client has so long to send its request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The engine has so long to answer.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Streams of flows at once; a place less than connections, so that streams alone can't lock everyone else out.
+const STREAMS: usize = 32;
+
+#[derive(Clone, Debug)]
+struct Shared {
+    backend: Backend,
+    access: Access,
+    streams: Arc<Semaphore>,
+    closing: watch::Receiver<bool>,
+}
+
+type Parameters = Query<Vec<(String, String)>>;
+
+/// Serves the API until `shutdown` ends; streams end then, running requests get a moment to finish.
+pub async fn serve(
+    listener: UnixListener,
+    backend: Backend,
+    access: Access,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    // Asked once, so that a broken listener is a failed start and not an endless loop of failed accepts.
+    listener.local_addr()?;
+    let (close, closing) = watch::channel(false);
+    let routes = routes(Shared { backend, access, streams: Arc::new(Semaphore::new(STREAMS)), closing });
+    let shutdown = async move {
+        shutdown.await;
+        close.send_replace(true);
+    };
+    connection::serve(listener, move |io| routes.clone().layer(Extension(peer(io))), shutdown).await;
+    Ok(())
+}
+
+fn routes(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |state| ask(state, Request::Status).await))
+        .route("/v1/identities", get(async |state| ask(state, Request::IdentityList).await))
+        .route("/v1/endpoints", get(async |state| ask(state, Request::EndpointList).await))
+        .route(
+            "/v1/policies",
+            get(async |state| ask(state, Request::PolicyList).await).post(apply).delete(delete),
+        )
+        .route("/v1/flows", get(flows))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "the API has no such path; see `enforcer --help`"))
+        .method_not_allowed_fallback(async || {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this path of the API does not take this method")
+        })
+        .layer(middleware::from_fn_with_state(shared.clone(), authorize))
+        .with_state(shared)
+}
+
+fn peer(io: &UnixStream) -> Option<Peer> {
+    io.peer_cred().ok().map(|peer| Peer { uid: peer.uid(), gid: peer.gid() })
+}
+
+async fn authorize(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Option<Peer>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    match shared.access.right(peer) {
+        Right::Write => next.run(request).await,
+        Right::Read if request.method() == Method::GET => next.run(request).await,
+        Right::Read => refuse(
+            StatusCode::FORBIDDEN,
+            "members of the socket's group may read but change nothing: run the command as root",
+        ),
+        Right::Nothing => refuse(
+            StatusCode::FORBIDDEN,
+            "only root, the agent's own user and members of the group in its setting `socket-group` are let in",
+        ),
+    }
+}
+
+async fn apply(State(shared): State<Shared>, Query(parameters): Parameters, body: Body) -> Response {
+    let mut dry_run = false;
+    for (key, value) in parameters {
+        match (key.as_str(), boolean(&value)) {
+            ("dry_run", Some(value)) => dry_run = value,
+            _ => return bad_parameter(&key, &value),
+        }
+    }
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    match serde_json::from_slice(&body) {
+        Ok(ApplyBody { files }) => ask(State(shared), Request::PolicyApply { files, dry_run }).await,
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("the body is no {{\"files\":[{{name,text}}]}}: {error}")),
+    }
+}
+
+async fn delete(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+    let mut names = Vec::new();
+    for (key, value) in parameters {
+        if key != "name" || value.is_empty() {
+            return bad_parameter(&key, &value);
+        }
+        names.push(value);
+    }
+    if names.is_empty() {
+        return refuse(StatusCode::BAD_REQUEST, "no policy is named: add ?name=NAMESPACE/NAME");
+    }
+    ask(State(shared), Request::PolicyDelete { names }).await
+}
+
+async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+    let wish = match wish(&parameters) {
+        Ok(wish) => wish,
+        Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
+    };
+    let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
+        let message = format!("{STREAMS} streams of flows are open already, which is all there may be; close one");
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, &message);
+    };
+    // First subscribe, then look back: a flow in between is seen twice and told once.
+    let live = shared.backend.live.subscribe();
+    let recent = if wish.last == 0 { Vec::new() } else { (shared.backend.recent)(reach(&wish)) };
+    let body = stream::body(wish, Source { recent, live, closing: shared.closing, place });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// How far to look back: with a filter the last N that match may be anywhere.
+fn reach(wish: &Wish) -> usize {
+    if wish.filter == FlowFilter::default() { wish.last } else { usize::MAX }
+}
+
+fn wish(parameters: &[(String, String)]) -> Result<Wish, String> {
+    let mut wish = Wish { last: 0, follow: false, filter: FlowFilter::default() };
+    for (key, value) in parameters {
+        match key.as_str() {
+            "last" => {
+                wish.last = value.parse().ok().ok_or_else(|| format!("last `{value}` is no number of flows"))?;
+            }
+            "follow" => wish.follow = boolean(value).ok_or_else(|| format!("follow `{value}` is no boolean"))?,
+            key => {
+                if !wish.filter.add(key, value)? {
+                    return Err(format!("flows can't be filtered by `{key}`"));
+                }
+            }
+        }
+    }
+    Ok(wish)
+}
+
+fn boolean(value: &str) -> Option<bool> {
+    match value {
+        "true" | "" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+async fn read(body: Body) -> Result<axum::body::Bytes, Response> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let message = format!("the body has more than {} MiB; apply fewer files at once", BODY_LIMIT >> 20);
+            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &message))
+        }
+        Ok(Err(error)) => Err(refuse(StatusCode::BAD_REQUEST, &format!("the body could not be read: {error}"))),
+        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+/// Asks the task that owns the state.
+async fn ask(State(shared): State<Shared>, request: Request) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let call = Call { request, reply };
+    let asked = async {
+        shared.backend.requests.send(call).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(REPLY_TIMEOUT, asked).await {
+        Ok(Some(reply)) => answer_with(reply),
+        Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping"),
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the agent is busy and did not answer in time"),
+    }
+}
+
+fn answer_with(reply: Reply) -> Response {
+    match reply {
+        Reply::Changed(changed) => Json(changed).into_response(),
+        Reply::Policies(policies) => Json(policies).into_response(),
+        Reply::Identities(identities) => Json(identities).into_response(),
+        Reply::Endpoints(endpoints) => Json(endpoints).into_response(),
+        Reply::Status(status) => Json(*status).into_response(),
+        Reply::Refused(refused) => {
+            let status = match &refused {
+                Refused { not_found: true, .. } => StatusCode::NOT_FOUND,
+                Refused { diagnostics, .. } if !diagnostics.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
+                Refused { .. } => StatusCode::CONFLICT,
+            };
+            (status, Json(refused)).into_response()
+        }
+    }
+}
+
+fn bad_parameter(key: &str, value: &str) -> Response {
+    refuse(StatusCode::BAD_REQUEST, &format!("parameter `{key}={value}` makes no sense here"))
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response {
+    let refused = Refused { message: message.to_owned(), diagnostics: Vec::new(), not_found: false };
+    (status, Json(refused)).into_response()
+}

@@ -1,0 +1,146 @@
+//! The one table of settings.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::value::{LogFormat, LogLevel, SettingValue, Value};
+use crate::domain::Mode;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Key in the file; with `--` in front the flag; in upper snake case behind `ENFORCER_` the environment's name.
+    pub key: &'static str,
+    /// What stands for the value in help texts.
+    pub value_name: &'static str,
+    /// Documentation, line by line; the first line stands alone.
+    pub doc: &'static [&'static str],
+    /// Whether it holds a list.
+    pub repeated: bool,
+    pub(super) set: fn(&mut Config, Value) -> Result<(), String>,
+    pub(super) get: fn(&Config) -> Value,
+}
+
+impl Setting {
+    /// Name in the environment.
+    pub fn environment(&self) -> String {
+        format!("ENFORCER_{}", self.key.replace('-', "_").to_uppercase())
+    }
+
+    /// The value this configuration has for it.
+    pub fn value(&self, config: &Config) -> Value {
+        (self.get)(config)
+    }
+
+    /// Puts a value into a configuration, or says what is wrong with it.
+    pub fn set(&self, config: &mut Config, value: Value) -> Result<(), String> {
+        (self.set)(config, value)
+    }
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $key:literal $field:ident: $ty:ty = $default:expr, $value_name:literal;)+) => {
+        /// Everything that can be configured.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config { $($(#[doc = $doc])+ pub $field: $ty,)+ }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        /// Every setting, in the order of the documentation.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            key: $key,
+            value_name: $value_name,
+            doc: &[$($doc),+],
+            repeated: <$ty as SettingValue>::REPEATED,
+            set: |config, value| {
+                config.$field = <$ty as SettingValue>::read(value)?;
+                Ok(())
+            },
+            get: |config| config.$field.write(),
+        },)+];
+    };
+}
+
+settings! {
+    /// Mount point of the cgroup v2 tree
+    /// Found in /proc/self/mountinfo when null.
+    "cgroup-root" cgroup_root: Option<PathBuf> = None, "DIR";
+
+    /// Directory of the cgroup tree to attach to, relative to its root
+    /// Processes outside are neither judged nor counted. Null means the whole tree.
+    "attach" attach: Option<String> = None, "CGROUP";
+
+    /// Directories of the cgroup tree in which every process has to belong to a known workload
+    /// What runs there and is none is denied everything, so that a workload that starts before its identity is
+    /// known does not slip through. Relative to the root of the tree, e.g. /kubepods.slice.
+    "managed" managed: Vec<String> = Vec::new(), "CGROUP";
+
+    /// Directory of the pinned programs, links and maps, on a bpf file system
+    "pins" pins: PathBuf = PathBuf::from("/sys/fs/bpf/enforcer"), "DIR";
+
+    /// Directory of what has to survive a restart of the host
+    "state-dir" state_dir: PathBuf = PathBuf::from("/var/lib/enforcer"), "DIR";
+
+    /// Unix socket of the API
+    "socket" socket: PathBuf = PathBuf::from("/run/enforcer/enforcer.sock"), "PATH";
+
+    /// Group whose members may read over the API (lists, status, flows) but change nothing
+    /// Null means nobody but root and the agent's own user.
+    "socket-group" socket_group: Option<String> = None, "GROUP";
+
+    /// Policy files, or directories of *.yaml and *.yml files
+    /// Read at start and whenever they change; policies pushed over the API are kept apart from them.
+    "policies" policies: Vec<PathBuf> = vec![PathBuf::from("/etc/enforcer/policies.d")], "PATH";
+
+    /// File of workloads: names, labels, cgroup directories, addresses
+    /// Read again when it changes. Null means no static workloads.
+    "workloads" workloads: Option<PathBuf> = Some(PathBuf::from("/etc/enforcer/workloads.yaml")), "FILE";
+
+    /// What is done with a denial: enforce, audit (count it and let it through) or off
+    "mode" mode: Mode = Mode::Enforce, "MODE";
+
+    /// Where /metrics, /healthz and /readyz are served over HTTP
+    /// Null means nowhere. There is no access control: keep it on loopback or behind a firewall.
+    "metrics-listen" metrics_listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 9962).into()), "ADDRESS:PORT";
+
+    /// How much the agent says on stderr: error, warn, info, debug or trace
+    "log-level" log_level: LogLevel = LogLevel::Info, "LEVEL";
+
+    /// How a log line looks: text or json
+    "log-format" log_format: LogFormat = LogFormat::Text, "FORMAT";
+}
+
+/// Bytes that fit into the address of a Unix socket, without the closing NUL.
+const SOCKET_PATH_MAX: usize = 107;
+
+impl Config {
+    /// What is wrong with single values although they parse: the key and one sentence each.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        for (key, directory) in
+            self.attach.iter().map(|it| ("attach", it)).chain(self.managed.iter().map(|it| ("managed", it)))
+        {
+            if directory.split('/').any(|part| part == "..") {
+                problems.push((key, format!("`{directory}` leaves the cgroup tree; write the directory without `..`")));
+            }
+        }
+        for (key, path) in [("pins", &self.pins), ("state-dir", &self.state_dir), ("socket", &self.socket)] {
+            if !path.is_absolute() {
+                let path = path.display();
+                problems.push((key, format!("`{path}` is relative; the agent has no folder of its own, start it with `/`")));
+            }
+        }
+        let length = self.socket.as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            problems.push((
+                "socket",
+                format!("the path has {length} bytes and a Unix socket takes {SOCKET_PATH_MAX}; choose a shorter one"),
+            ));
+        }
+        problems
+    }
+}

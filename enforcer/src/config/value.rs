@@ -1,0 +1,204 @@
+//! Values of settings, as text that a file, the environment or a flag can carry.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::domain::Mode;
+
+/// A value before it has the type of its setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing: `null` in the file, an empty text elsewhere.
+    Null,
+    /// One text.
+    Text(String),
+    /// Several texts.
+    List(Vec<String>),
+}
+
+impl Value {
+    /// As YAML in one line.
+    pub fn yaml(&self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Text(text) => scalar(text),
+            Self::List(items) => {
+                format!("[{}]", items.iter().map(|item| scalar(item)).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+/// Quotes what YAML would not read back as the same text; a double-quoted JSON string is YAML too.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let word = text.chars().all(plain) && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    let reserved = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+    if word && !reserved.contains(&text.to_ascii_lowercase().as_str()) {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
+}
+
+/// A type that one text can stand for.
+pub(super) trait Scalar: Sized {
+    fn parse(text: &str) -> Result<Self, String>;
+    fn text(&self) -> String;
+}
+
+/// A type that a setting can have.
+pub(super) trait SettingValue: Sized {
+    /// Whether a flag may be given several times.
+    const REPEATED: bool;
+    fn read(value: Value) -> Result<Self, String>;
+    fn write(&self) -> Value;
+}
+
+impl<T: Scalar> SettingValue for T {
+    const REPEATED: bool = false;
+
+    fn read(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Text(text) if !text.is_empty() => T::parse(&text),
+            Value::Text(_) | Value::Null => Err("a value is needed here".to_owned()),
+            Value::List(_) => Err("one value is needed here, not a list".to_owned()),
+        }
+    }
+
+    fn write(&self) -> Value {
+        Value::Text(self.text())
+    }
+}
+
+impl<T: Scalar> SettingValue for Option<T> {
+    const REPEATED: bool = false;
+
+    fn read(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Null => Ok(None),
+            Value::Text(text) if text.is_empty() || text == "none" => Ok(None),
+            value => <T as SettingValue>::read(value).map(Some),
+        }
+    }
+
+    fn write(&self) -> Value {
+        self.as_ref().map_or(Value::Null, SettingValue::write)
+    }
+}
+
+impl<T: Scalar> SettingValue for Vec<T> {
+    const REPEATED: bool = true;
+
+    fn read(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Null => Ok(Vec::new()),
+            Value::Text(text) => {
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
+            }
+            Value::List(items) => items.iter().map(|item| T::parse(item)).collect(),
+        }
+    }
+
+    fn write(&self) -> Value {
+        Value::List(self.iter().map(Scalar::text).collect())
+    }
+}
+
+impl Scalar for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn text(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Scalar for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('\0') { Err("a path can't contain a NUL byte".to_owned()) } else { Ok(Self::from(text)) }
+    }
+
+    fn text(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl Scalar for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().ok().ok_or_else(|| format!("`{text}` is no ADDRESS:PORT such as 127.0.0.1:9962 or [::1]:9962"))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
+    all.iter().copied().find(|item| name(*item) == text).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|item| name(*item)).collect();
+        format!("`{text}` is none of {}", names.join(", "))
+    })
+}
+
+impl Scalar for Mode {
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, &[Self::Enforce, Self::Audit, Self::Off], Self::name)
+    }
+
+    fn text(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
+
+        impl $name {
+            /// The word in the configuration.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl Scalar for $name {
+            fn parse(text: &str) -> Result<Self, String> {
+                one_of(text, &[$(Self::$variant),+], Self::name)
+            }
+
+            fn text(&self) -> String {
+                self.name().to_owned()
+            }
+        }
+    };
+}
+
+words! {
+    /// How much the agent says on stderr.
+    LogLevel {
+        /// What failed.
+        Error = "error",
+        /// What is wrong but goes on.
+        Warn = "warn",
+        /// What changed.
+        Info = "info",
+        /// What was considered.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// How a log line looks.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
