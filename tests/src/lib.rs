@@ -1,1 +1,7 @@
 //! Stub.
+
+pub mod generate;
+pub mod oracle;
+
+#[cfg(test)]
+mod properties;

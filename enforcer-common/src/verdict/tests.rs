@@ -66,7 +66,8 @@ fn a_peer_whose_number_the_table_does_not_know_is_denied() {
     let allow = Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE);
     rows[0].words[policy::H_MAGIC] = policy::MAGIC;
     rows[0].words[policy::H_DEFAULT] = allow.0;
-    rows[0].words[policy::H_IDENTITIES] = (4 << 32) | 18;
+    // Four identities, in row 18.
+    rows[0].words[policy::H_IDENTITIES] = 0x4_0000_0012;
     rows[18].words[0] = 1 << 32;
     assert_eq!(decide(rows.as_slice(), &ANY), Verdict::both(allow));
     for peer in [3, 4, 300, u32::MAX] {

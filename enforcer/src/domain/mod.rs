@@ -1,6 +1,7 @@
 //! The pure core: what workloads, identities and policies mean. No I/O, no clock, no async, no kernel.
 
 pub mod command;
+pub mod delta;
 pub mod flow;
 pub mod flow_filter;
 pub mod labels;

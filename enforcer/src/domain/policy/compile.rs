@@ -31,6 +31,7 @@ use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleKe
 use crate::domain::registry::Registry;
 use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
 
+pub(super) use self::addresses::is_inside;
 pub use crate::domain::table::CompileError;
 
 /// The class that stands for "any" in a key.

@@ -4,5 +4,6 @@ pub mod check;
 pub mod compile;
 pub mod diagnostic;
 pub mod document;
+pub mod explain;
 pub mod model;
 mod rules;

@@ -52,7 +52,9 @@ impl AddressClasses {
                 *number
             } else {
                 CompileError::check("peer classes", new.into(), PEER_CLASSES.into())?;
-                members.iter().for_each(|member| of_block[*member as usize].push(new));
+                for member in &members {
+                    of_block[*member as usize].push(new);
+                }
                 numbers.insert(members, new);
                 new += 1;
                 new - 1
@@ -71,6 +73,12 @@ impl AddressClasses {
     pub(super) fn into_intervals(self) -> Vec<(Address, u32)> {
         self.intervals
     }
+}
+
+/// Whether a block contains an address.
+pub(in crate::domain::policy) fn is_inside(address: Address, net: IpNet, except: &[IpNet]) -> bool {
+    let number = u128::from_be_bytes(address.bytes());
+    ranges(net, except).iter().any(|(first, last)| (*first..=*last).contains(&number))
 }
 
 /// The canonical numbers of a block.

@@ -77,7 +77,9 @@ impl<'a> IdentityClasses<'a> {
         let mut of_question: Vec<Vec<u32>> = vec![Vec::new(); questions.len()];
         for ((id, _), matched) in people.list.iter().zip(&matched) {
             numbers[id.0 as usize] = *classes.entry(matched).or_insert_with(|| {
-                matched.iter().for_each(|question| of_question[*question as usize].push(next));
+                for question in matched {
+                    of_question[*question as usize].push(next);
+                }
                 next += 1;
                 next - 1
             });

@@ -1,0 +1,252 @@
+//! What must hold of every set of policies: the compiled table says what the oracle reads in the text.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+
+use enforcer::domain::labels::{LabelSet, Selector};
+use enforcer::domain::policy::compile::compile;
+use enforcer::domain::policy::model::{
+    Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey,
+};
+use enforcer::domain::registry::{IdentityKey, Registry};
+use enforcer::domain::table::PolicyTable;
+use enforcer_common::address::Address;
+use enforcer_common::id::{Generation, IdentityId, RuleId};
+use enforcer_common::reason::{Errno, Reason};
+use enforcer_common::verdict::{Direction, Query, Word};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::generate::{World, address, block, question, world};
+use crate::oracle::{Judgement, Outcome, Question, Side, judge};
+
+/// Flows per world.
+const FLOWS: usize = 50;
+
+/// How many (policies, flow) pairs to judge; CI asks for more than a developer's run.
+fn requested() -> usize {
+    match std::env::var("ENFORCER_PROPTEST_CASES") {
+        Ok(text) => text.parse().expect("ENFORCER_PROPTEST_CASES is a number"),
+        Err(_) => 100_000,
+    }
+}
+
+fn config(cases: usize) -> Config {
+    let cases = u32::try_from(cases).expect("the number of cases fits in 32 bits");
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+fn identity(registry: &mut Registry, side: &Side) -> IdentityId {
+    match side {
+        Side::Workload { namespace, labels } => {
+            registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() })
+        }
+        Side::Host => IdentityId::HOST,
+        Side::World => IdentityId::WORLD,
+        Side::Unmanaged => IdentityId::UNMANAGED,
+        Side::Unknown => IdentityId::UNKNOWN,
+    }
+}
+
+/// The registry of a world before its policies come.
+fn registry(world: &World) -> Registry {
+    let mut registry = Registry::default();
+    for (namespace, labels) in &world.bystanders {
+        registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() });
+    }
+    for question in &world.questions {
+        identity(&mut registry, &question.subject);
+        identity(&mut registry, &question.peer);
+    }
+    for rule in &world.history {
+        registry.rule(rule);
+    }
+    registry
+}
+
+fn canonical(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::v4(address.into()),
+        IpAddr::V6(address) => Address::v6(address.octets()),
+    }
+}
+
+/// The answer of a table in the words of the oracle.
+fn ask(table: &PolicyTable, registry: &mut Registry, question: &Question) -> Judgement {
+    let query = Query {
+        subject: identity(registry, &question.subject),
+        peer: identity(registry, &question.peer),
+        address: canonical(question.address),
+        port: question.port,
+        protocol: question.protocol,
+        direction: question.direction,
+    };
+    let verdict = table.decide(&query);
+    let judgement = Judgement {
+        enforced: outcome(registry, verdict.enforced),
+        hypothetical: outcome(registry, verdict.hypothetical),
+    };
+    assert_eq!(verdict.is_audited(), judgement.audited());
+    assert_eq!(verdict.reported(), if judgement.audited() { verdict.hypothetical } else { verdict.enforced });
+    judgement
+}
+
+fn outcome(registry: &Registry, word: Word) -> Outcome {
+    let rule = match word.rule() {
+        RuleId::NONE => None,
+        id => Some(
+            registry
+                .rules()
+                .find(|(_, found)| *found == id)
+                .map(|(key, _)| key.clone())
+                .expect("a named rule is registered"),
+        ),
+    };
+    Outcome {
+        deny: word.is_deny(),
+        reason: Reason::from_code(word.reason_code()).expect("a word has a reason"),
+        rule,
+        errno: word.is_deny().then(|| word.errno()),
+    }
+}
+
+fn age(registry: &Registry, rule: &RuleKey) -> u32 {
+    registry.rules().find(|(key, _)| *key == rule).map_or(u32::MAX, |(_, id)| id.0)
+}
+
+#[test]
+fn the_table_says_what_the_oracle_reads() {
+    let requested = requested();
+    let judged = Cell::new(0);
+    // How often each reason decided, so that a generator that stops colliding is noticed.
+    let reasons = Cell::new([0_usize; 16]);
+    let audited = Cell::new(0);
+    TestRunner::new(config(requested.div_ceil(FLOWS)))
+        .run(&world(FLOWS), |world| {
+            let mut registry = registry(&world);
+            let table = compile(&world.policies, &mut registry, Generation(1)).unwrap();
+            for question in &world.questions {
+                let expected = judge(&world.policies, &|rule| age(&registry, rule), question);
+                let mut counts = reasons.get();
+                counts[expected.enforced.reason as usize] += 1;
+                reasons.set(counts);
+                audited.set(audited.get() + usize::from(expected.audited()));
+                let found = ask(&table, &mut registry, question);
+                prop_assert_eq!(found, expected, "{:?}", question);
+                judged.set(judged.get() + 1);
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    println!("{} flows judged, {} audited, by reason {:?}", judged.get(), audited.get(), reasons.get());
+    assert!(judged.get() >= requested, "{} of {requested}", judged.get());
+    if requested >= 10_000 {
+        for reason in [
+            Reason::AllowedByRule,
+            Reason::AllowedByDefault,
+            Reason::DeniedByRule,
+            Reason::Isolated,
+            Reason::Unmanaged,
+            Reason::InvalidIdentity,
+        ] {
+            assert!(reasons.get()[reason as usize] >= judged.get() / 1_000, "{reason:?} is hardly met");
+        }
+        assert!(audited.get() >= judged.get() / 1_000, "audit mode is hardly met");
+    }
+}
+
+/// A policy for everyone in namespace `blue` with one rule about addresses.
+fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy {
+    let peers = nets.iter().map(|net| Peer::Cidr { net: *net, except: vec![] }).collect();
+    let rule = Rule { name: None, action, peers: Peers::AnyOf(peers), ports: Ports::All, errno: None };
+    Policy {
+        key: PolicyKey { namespace: "blue".into(), name: name.into() },
+        mode: PolicyMode::Enforce,
+        errno: Errno::Perm,
+        subject: Selector::default(),
+        ingress: None,
+        egress: Some(vec![rule]),
+    }
+}
+
+proptest! {
+    #![proptest_config(config(500))]
+
+    /// The shape of CVE-2024-47825: a deny for a wide block was lost where a narrower one was allowed.
+    #[test]
+    fn a_denied_block_is_denied_whatever_is_allowed(
+        denied in vec(block(), 1..6),
+        allowed in vec(block(), 0..12),
+        addresses in vec(address(), 20),
+    ) {
+        let policies = [
+            about_addresses("a", Action::Allow, &allowed),
+            about_addresses("b", Action::Deny, &denied),
+            about_addresses("c", Action::Allow, &denied),
+        ];
+        let mut registry = Registry::default();
+        let subject = Side::Workload { namespace: "blue".into(), labels: LabelSet::default() };
+        identity(&mut registry, &subject);
+        let table = compile(&policies, &mut registry, Generation(1)).unwrap();
+        let ends = denied.iter().flat_map(|net| [net.network(), net.broadcast(), net.addr()]);
+        for address in ends.chain(addresses) {
+            // By family as written; what a mapped net means is the oracle's business.
+            let plain = |net: &ipnet::IpNet| net.contains(&address) && net.contains(&address.to_canonical());
+            if !denied.iter().any(plain) {
+                continue;
+            }
+            let question = Question {
+                subject: subject.clone(),
+                peer: Side::World,
+                address,
+                protocol: 6,
+                port: 443,
+                direction: Direction::Egress,
+            };
+            let found = ask(&table, &mut registry, &question);
+            prop_assert_eq!(found.enforced.reason, Reason::DeniedByRule, "{}", address);
+        }
+    }
+
+    #[test]
+    fn the_order_of_policies_does_not_matter(
+        (world, shuffled) in world(5).prop_flat_map(|world| {
+            let policies = Just(world.policies.clone()).prop_shuffle();
+            (Just(world), policies)
+        }),
+    ) {
+        let mut one = registry(&world);
+        let mut other = one.clone();
+        let table = compile(&world.policies, &mut one, Generation(1)).unwrap();
+        let again = compile(&shuffled, &mut other, Generation(1)).unwrap();
+        prop_assert_eq!(table.rows() == again.rows(), true);
+        prop_assert_eq!(one, other);
+    }
+
+    #[test]
+    fn growth_changes_no_number_and_no_verdict(
+        before in world(20),
+        after in world(20),
+        strangers in vec(question(), 10),
+    ) {
+        let mut registry = registry(&before);
+        let table = compile(&before.policies, &mut registry, Generation(1)).unwrap();
+        let old = registry.clone();
+        for stranger in &strangers {
+            identity(&mut registry, &stranger.subject);
+        }
+        let grown = compile(&before.policies, &mut registry, Generation(2)).unwrap();
+        for question in &before.questions {
+            prop_assert_eq!(ask(&table, &mut registry, question), ask(&grown, &mut registry, question));
+        }
+        // Other policies come and go; the numbers stay.
+        compile(&after.policies, &mut registry, Generation(3)).unwrap();
+        for (key, id) in old.identities() {
+            prop_assert_eq!(registry.identity(key), id);
+        }
+        for (key, id) in old.rules() {
+            prop_assert_eq!(registry.rule(key), id);
+        }
+    }
+}
