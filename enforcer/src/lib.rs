@@ -5,5 +5,9 @@
 //! `sources`, `store`, `telemetry` and `api` make it happen and never see each other; `agent` wires them;
 //! `cli` is the command line.
 
+pub mod agent;
 pub mod api;
+pub mod cli;
+pub mod config;
 pub mod domain;
+pub mod kernel;

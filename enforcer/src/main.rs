@@ -1,2 +1,7 @@
-//! The `enforcer` binary.
-fn main() {}
+//! The `enforcer` binary: a doorbell.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    enforcer::cli::main()
+}

@@ -2,7 +2,11 @@
 //!
 //! `ENFORCER_BLESS=1` writes the goldens anew. A marker `#~ slug` in a broken document promises a diagnostic of that
 //! slug on its line, `#~^ slug` on the line before; no other diagnostic may appear.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "the lints' exception for tests does not see helper functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the lints' exception for tests does not see helper functions"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,8 +126,10 @@ fn an_error_anywhere_accepts_nothing() {
 fn duplicates_across_files_name_both() {
     let text = "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a}\n\
                 spec: {subject: {}, ingress: []}\n";
-    let files =
-        [PolicyFile { name: "a.yaml".into(), text: text.into() }, PolicyFile { name: "b.yaml".into(), text: text.into() }];
+    let files = [
+        PolicyFile { name: "a.yaml".into(), text: text.into() },
+        PolicyFile { name: "b.yaml".into(), text: text.into() },
+    ];
     let outcome = check(&files);
     assert_sound(&files, &outcome.diagnostics);
     let [diagnostic] = &outcome.diagnostics[..] else { panic!("{:?}", outcome.diagnostics) };
@@ -144,13 +150,22 @@ fn bombs_get_a_diagnostic() {
         ("# ".to_owned() + &many("x", MAX_BYTES), Code::TooLarge),
         (head.to_owned() + "spec: {subject: {}, ingress: [" + &many("{}, ", 1_001) + "]}", Code::TooLarge),
         (
-            head.to_owned() + "spec: {subject: {}, ingress: [{from: [" + &many("{workloads: {}}, ", 1_001) + "]}]}",
+            head.to_owned()
+                + "spec: {subject: {}, ingress: [{from: ["
+                + &many("{workloads: {}}, ", 1_001)
+                + "]}]}",
             Code::TooLarge,
         ),
         (head.to_owned() + "spec:\n" + &many("- ", 100_000), Code::TooDeep),
         (head.to_owned() + "spec: " + &many("{a: ", 100_000), Code::TooDeep),
         (head.to_owned() + "spec: " + &many("[", 900_000), Code::TooDeep),
-        (head.to_owned() + "spec: {" + &(0..90_000).map(|n| format!("k{n}: 1, ")).collect::<String>() + "}", Code::TooMany),
+        (
+            head.to_owned()
+                + "spec: {"
+                + &(0..90_000).map(|n| format!("k{n}: 1, ")).collect::<String>()
+                + "}",
+            Code::TooMany,
+        ),
         (head.to_owned() + &many("a: 1\n", 200_000), Code::TooMany),
         (many("---\na\n", 170_000), Code::TooMany),
         (many("---\n{\n", 170_000), Code::TooMany),
@@ -315,7 +330,10 @@ fn workloads_mean_what_they_say() {
     assert_eq!((web.key.to_string(), web.labels.to_string()), ("default/web".into(), "app=web".into()));
     assert_eq!(web.cgroup.as_deref(), Some("/demo/web"));
     let addresses: Vec<_> = far.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!((far.key.to_string(), addresses), ("prod/far".into(), vec!["192.0.2.10/32".into(), "2001:db8::/64".into()]));
+    assert_eq!(
+        (far.key.to_string(), addresses),
+        ("prod/far".into(), vec!["192.0.2.10/32".into(), "2001:db8::/64".into()])
+    );
     assert!(parse_workloads(&file("workloads: []")).diagnostics.is_empty());
 }
 

@@ -47,7 +47,9 @@ impl Access {
     pub fn right(&self, peer: Option<Peer>) -> Right {
         match peer {
             Some(peer) if peer.uid == 0 || peer.uid == self.owner => Right::Write,
-            Some(peer) if self.readers.is_some_and(|group| peer.gid == group || is_member(peer, group)) => Right::Read,
+            Some(peer) if self.readers.is_some_and(|group| peer.gid == group || is_member(peer, group)) => {
+                Right::Read
+            }
             _ => Right::Nothing,
         }
     }

@@ -14,9 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{ApplyBody, Error, LostEvents};
-use crate::domain::command::{
-    Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, Refused, Status,
-};
+use crate::domain::command::{Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, Refused, Status};
 use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
 
@@ -44,7 +42,8 @@ impl Client {
 
     /// Adds or replaces policies, all or none; with `dry_run` only says what would change.
     pub async fn apply(&self, files: Vec<PolicyFile>, dry_run: bool) -> Result<Changed, Error> {
-        let body = serde_json::to_vec(&ApplyBody { files }).map_err(|error| self.broken("write the request", error))?;
+        let body = serde_json::to_vec(&ApplyBody { files })
+            .map_err(|error| self.broken("write the request", error))?;
         let path = if dry_run { "/v1/policies?dry_run=true" } else { "/v1/policies" };
         self.call(Method::POST, path, body).await
     }
@@ -81,14 +80,24 @@ impl Client {
         let parameters = filter.parameters();
         let fixed = [("last", last.as_str()), ("follow", follow.as_str())];
         let all = fixed.into_iter().chain(parameters.iter().map(|(key, value)| (*key, value.as_str())));
-        let response = self.in_time(self.send(Method::GET, &with_query("/v1/flows", all), Vec::new())).await?;
-        Ok(Flows { client: self.clone(), body: response.into_body(), rest: Vec::new(), ready: VecDeque::new() })
+        let response =
+            self.in_time(self.send(Method::GET, &with_query("/v1/flows", all), Vec::new())).await?;
+        Ok(Flows {
+            client: self.clone(),
+            body: response.into_body(),
+            rest: Vec::new(),
+            ready: VecDeque::new(),
+        })
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Error> {
         let exchange = async {
             let response = self.send(method, path, body).await?;
-            let body = response.into_body().collect().await.map_err(|error| self.broken("read the answer", error))?;
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(|error| self.broken("read the answer", error))?;
             serde_json::from_slice(&body.to_bytes()).map_err(|error| self.strange(&error))
         };
         self.in_time(exchange).await
@@ -148,7 +157,11 @@ impl Client {
         }
     }
 
-    fn broken(&self, operation: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    fn broken(
+        &self,
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
         Error::Broken { operation, socket: self.socket.clone(), source: source.into() }
     }
 
@@ -188,7 +201,11 @@ impl Flows {
                 return Ok(Some(record));
             }
             let Some(frame) = self.body.frame().await else {
-                return if self.rest.is_empty() { Ok(None) } else { Err(self.client.strange(&"a half line")) };
+                return if self.rest.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(self.client.strange(&"a half line"))
+                };
             };
             let frame = frame.map_err(|error| self.client.broken("read the stream", error))?;
             if let Ok(data) = frame.into_data() {

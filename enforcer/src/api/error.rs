@@ -94,7 +94,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The configured group does not exist.
-    #[error("group `{group}` of the setting `socket-group` does not exist: create it with `groupadd --system {group}`")]
+    #[error(
+        "group `{group}` of the setting `socket-group` does not exist: create it with `groupadd --system {group}`"
+    )]
     NoGroup {
         /// Its name.
         group: String,

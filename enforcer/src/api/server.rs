@@ -34,7 +34,7 @@ use crate::domain::flow_filter::FlowFilter;
 /// A client has so long to send its request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The engine has so long to answer.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Streams of flows at once; a place less than connections, so that streams alone can't lock everyone else out.
 const STREAMS: usize = 32;
 
@@ -123,7 +123,9 @@ async fn apply(State(shared): State<Shared>, Query(parameters): Parameters, body
     };
     match serde_json::from_slice(&body) {
         Ok(ApplyBody { files }) => ask(State(shared), Request::PolicyApply { files, dry_run }).await,
-        Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("the body is no {{\"files\":[{{name,text}}]}}: {error}")),
+        Err(error) => {
+            refuse(StatusCode::BAD_REQUEST, &format!("the body is no {{\"files\":[{{name,text}}]}}: {error}"))
+        }
     }
 }
 
@@ -147,7 +149,8 @@ async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> R
         Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
     };
     let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
-        let message = format!("{STREAMS} streams of flows are open already, which is all there may be; close one");
+        let message =
+            format!("{STREAMS} streams of flows are open already, which is all there may be; close one");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, &message);
     };
     // First subscribe, then look back: a flow in between is seen twice and told once.
@@ -167,9 +170,12 @@ fn wish(parameters: &[(String, String)]) -> Result<Wish, String> {
     for (key, value) in parameters {
         match key.as_str() {
             "last" => {
-                wish.last = value.parse().ok().ok_or_else(|| format!("last `{value}` is no number of flows"))?;
+                wish.last =
+                    value.parse().ok().ok_or_else(|| format!("last `{value}` is no number of flows"))?;
             }
-            "follow" => wish.follow = boolean(value).ok_or_else(|| format!("follow `{value}` is no boolean"))?,
+            "follow" => {
+                wish.follow = boolean(value).ok_or_else(|| format!("follow `{value}` is no boolean"))?;
+            }
             key => {
                 if !wish.filter.add(key, value)? {
                     return Err(format!("flows can't be filtered by `{key}`"));
@@ -192,10 +198,13 @@ async fn read(body: Body) -> Result<axum::body::Bytes, Response> {
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("the body has more than {} MiB; apply fewer files at once", BODY_LIMIT >> 20);
+            let message =
+                format!("the body has more than {} MiB; apply fewer files at once", BODY_LIMIT >> 20);
             Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &message))
         }
-        Ok(Err(error)) => Err(refuse(StatusCode::BAD_REQUEST, &format!("the body could not be read: {error}"))),
+        Ok(Err(error)) => {
+            Err(refuse(StatusCode::BAD_REQUEST, &format!("the body could not be read: {error}")))
+        }
         Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
 }

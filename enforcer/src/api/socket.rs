@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_fd, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_fd, listen, socket,
+};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, chown};
 use tokio::net::UnixListener;
@@ -31,7 +33,8 @@ pub fn bind(path: &Path, access: &Access) -> Result<UnixListener, Error> {
     })?;
     if let Some(group) = access.readers {
         // The group first: until the mode follows, nobody new can connect.
-        chown(path, None, Some(Gid::from_raw(group))).map_err(|errno| failed("give to the group")(errno.into()))?;
+        chown(path, None, Some(Gid::from_raw(group)))
+            .map_err(|errno| failed("give to the group")(errno.into()))?;
         let mode = std::fs::Permissions::from_mode(0o660);
         std::fs::set_permissions(path, mode).map_err(failed("set the mode of"))?;
     }

@@ -32,7 +32,7 @@ pub fn cgroup_root(configured: Option<&Path>) -> Result<PathBuf, Error> {
     in_mounts(&mounts).ok_or(Error::Missing)
 }
 
-/// proc_pid_mountinfo(5): `ID PARENT DEVICE ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE OPTIONS`.
+/// `proc_pid_mountinfo(5)`: `ID PARENT DEVICE ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE OPTIONS`.
 ///
 /// A bind mount of a part of the tree is only taken when there is nothing better: attaching there would leave the
 /// rest of the tree unguarded.

@@ -7,6 +7,7 @@
 //! Invariant: nothing is ignored silently. An unknown key is refused with the nearest known name.
 
 mod discover;
+mod file;
 mod load;
 mod settings;
 mod value;

@@ -125,13 +125,16 @@ impl Config {
             self.attach.iter().map(|it| ("attach", it)).chain(self.managed.iter().map(|it| ("managed", it)))
         {
             if directory.split('/').any(|part| part == "..") {
-                problems.push((key, format!("`{directory}` leaves the cgroup tree; write the directory without `..`")));
+                problems.push((
+                    key,
+                    format!("`{directory}` leaves the cgroup tree; write the directory without `..`"),
+                ));
             }
         }
         for (key, path) in [("pins", &self.pins), ("state-dir", &self.state_dir), ("socket", &self.socket)] {
             if !path.is_absolute() {
                 let path = path.display();
-                problems.push((key, format!("`{path}` is relative; the agent has no folder of its own, start it with `/`")));
+                problems.push((key, format!("`{path}` is relative, and an agent has no folder of its own to start from; begin it with `/`")));
             }
         }
         let length = self.socket.as_os_str().len();

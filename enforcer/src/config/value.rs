@@ -27,6 +27,25 @@ impl Value {
             }
         }
     }
+
+    /// For people: `-` for nothing, lists with commas.
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Null => "-".to_owned(),
+            Self::Text(text) => text.clone(),
+            Self::List(items) if items.is_empty() => "-".to_owned(),
+            Self::List(items) => items.join(","),
+        }
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Text(text) => text.as_str().into(),
+            Self::List(items) => items.clone().into(),
+        }
+    }
 }
 
 /// Quotes what YAML would not read back as the same text; a double-quoted JSON string is YAML too.
@@ -117,7 +136,11 @@ impl Scalar for String {
 
 impl Scalar for PathBuf {
     fn parse(text: &str) -> Result<Self, String> {
-        if text.contains('\0') { Err("a path can't contain a NUL byte".to_owned()) } else { Ok(Self::from(text)) }
+        if text.contains('\0') {
+            Err("a path can't contain a NUL byte".to_owned())
+        } else {
+            Ok(Self::from(text))
+        }
     }
 
     fn text(&self) -> String {
@@ -127,7 +150,9 @@ impl Scalar for PathBuf {
 
 impl Scalar for SocketAddr {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().ok().ok_or_else(|| format!("`{text}` is no ADDRESS:PORT such as 127.0.0.1:9962 or [::1]:9962"))
+        text.parse()
+            .ok()
+            .ok_or_else(|| format!("`{text}` is no ADDRESS:PORT such as 127.0.0.1:9962 or [::1]:9962"))
     }
 
     fn text(&self) -> String {

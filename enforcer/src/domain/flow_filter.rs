@@ -45,8 +45,10 @@ impl FlowFilter {
             ("to", to),
             ("protocol", protocol),
         ];
-        let mut all: Vec<_> =
-            texts.into_iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value.clone()))).collect();
+        let mut all: Vec<_> = texts
+            .into_iter()
+            .flat_map(|(key, values)| values.iter().map(move |value| (key, value.clone())))
+            .collect();
         all.extend(port.iter().map(|port| ("port", port.to_string())));
         all.extend(since.iter().map(|since| ("since", since.to_string())));
         all
@@ -69,7 +71,10 @@ impl FlowFilter {
             "to" => self.to.push(value.to_owned()),
             "protocol" => self.protocol.push(value.to_ascii_uppercase()),
             "port" => {
-                let port = value.parse().ok().ok_or_else(|| format!("port `{value}` is no number from 0 to 65535"))?;
+                let port = value
+                    .parse()
+                    .ok()
+                    .ok_or_else(|| format!("port `{value}` is no number from 0 to 65535"))?;
                 self.port.push(port);
             }
             "since" => {
@@ -85,7 +90,8 @@ impl FlowFilter {
     /// Whether the flow meets every condition.
     pub fn matches(&self, flow: &Flow) -> bool {
         let Self { verdict, from_label, to_label, label, from, to, port, protocol, since } = self;
-        let any_label = |wanted: &str| has_labels(&flow.source, wanted) || has_labels(&flow.destination, wanted);
+        let any_label =
+            |wanted: &str| has_labels(&flow.source, wanted) || has_labels(&flow.destination, wanted);
         one_of(verdict, |wanted| flow.verdict == wanted)
             && one_of(protocol, |wanted| flow.l4.protocol.eq_ignore_ascii_case(wanted))
             && (port.is_empty() || port.contains(&flow.l4.destination_port))

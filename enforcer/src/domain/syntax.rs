@@ -146,7 +146,9 @@ pub fn cidr(reader: &mut Reader<'_>, node: &Node, what: &str, plain: bool) -> Op
             let message = format!("{} is not a CIDR block", quote(text));
             let help = match address {
                 Some(net) => format!("for this one address write `{net}`"),
-                None if plain => "an address or block looks like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32".into(),
+                None if plain => {
+                    "an address or block looks like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32".into()
+                }
                 None => "a block looks like 192.0.2.0/24 or 2001:db8::/32".into(),
             };
             reader.error(&node.span, Code::BadAddress, message).label("not a CIDR block").help(help);
@@ -162,7 +164,10 @@ pub fn cidr(reader: &mut Reader<'_>, node: &Node, what: &str, plain: bool) -> Op
     if let Some(v4) = mapped(net) {
         // The kernel side judges such addresses as the IPv4 addresses they are, so this block would match nothing.
         let message = format!("{} is a block of IPv4 addresses in IPv6 form", quote(text));
-        reader.error(&node.span, Code::BadAddress, message).label("IPv4-mapped").help(format!("write `{v4}`"));
+        reader
+            .error(&node.span, Code::BadAddress, message)
+            .label("IPv4-mapped")
+            .help(format!("write `{v4}`"));
         return None;
     }
     Some(net)

@@ -40,7 +40,8 @@ impl Timestamp {
         let (date, clock) = text.split_once(['T', 't', ' '])?;
         let zone = clock.rfind(['Z', 'z', '+', '-'])?;
         let (clock, zone) = clock.split_at(zone);
-        let (clock, fraction) = clock.split_once('.').map_or((clock, ""), |(clock, fraction)| (clock, fraction));
+        let (clock, fraction) =
+            clock.split_once('.').map_or((clock, ""), |(clock, fraction)| (clock, fraction));
         let [year, month, day] = numbers(date, '-')?;
         let [hour, minute, second] = numbers(clock, ':')?;
         let plausible = (1..=12).contains(&month)
@@ -143,7 +144,14 @@ mod tests {
         let moment = Timestamp::parse("2026-11-22T12:53:39.168Z").unwrap();
         assert_eq!(moment.nanos, 168_000_000);
         assert_eq!(Timestamp::parse("2026-11-22T13:53:39.168+01:00"), Some(moment));
-        for bad in ["", "now", "2026-11-22", "2026-13-01T00:00:00Z", "2026-11-22T12:53:39", "2026-11-22T12:53:39.x1Z"] {
+        for bad in [
+            "",
+            "now",
+            "2026-11-22",
+            "2026-13-01T00:00:00Z",
+            "2026-11-22T12:53:39",
+            "2026-11-22T12:53:39.x1Z",
+        ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }
     }

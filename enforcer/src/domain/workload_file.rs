@@ -76,8 +76,7 @@ struct Seen {
 
 fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Workload> {
     let errors = reader.errors();
-    let item =
-        reader.mapping(node, "a workload", &["name", "namespace", "labels", "cgroup", "addresses"])?;
+    let item = reader.mapping(node, "a workload", &["name", "namespace", "labels", "cgroup", "addresses"])?;
     let key = name(reader, &item);
     let labels = labels(reader, &item);
     if let Some((key, place)) = key.as_ref().zip(item.get("name")) {
@@ -97,7 +96,13 @@ fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Wor
             reader.error(&node.span, Code::BadAddress, message).label("everyone");
             continue;
         }
-        claim(reader, &mut seen.addresses, &net, node, format!("the address `{net}` belongs to two workloads"));
+        claim(
+            reader,
+            &mut seen.addresses,
+            &net,
+            node,
+            format!("the address `{net}` belongs to two workloads"),
+        );
         addresses.push(net);
     }
     if reader.errors() == errors && cgroup.is_none() && addresses.is_empty() {
@@ -142,7 +147,8 @@ fn cgroup(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     const LONGEST: usize = 4_000;
     const MOUNT: &str = "/sys/fs/cgroup";
     let text = reader.text(node, "`cgroup`")?;
-    let is_plain = |part: &str| !part.is_empty() && !matches!(part, "." | "..") && !part.contains(char::is_control);
+    let is_plain =
+        |part: &str| !part.is_empty() && !matches!(part, "." | "..") && !part.contains(char::is_control);
     let help = match text {
         _ if text.starts_with(MOUNT) => "leave the mount point out: the path starts at the cgroup v2 root",
         _ if !text.starts_with('/') => "start it with `/`: the path is relative to the cgroup v2 root",

@@ -98,7 +98,8 @@ fn header(reader: &mut Reader<'_>, document: &Mapping<'_>) -> bool {
         return kind_text == KIND;
     };
     if version_text.is_some_and(|text| text != *expected) {
-        let message = format!("{} is not an apiVersion of {kind_text}", quote(version_text.unwrap_or_default()));
+        let message =
+            format!("{} is not an apiVersion of {kind_text}", quote(version_text.unwrap_or_default()));
         let help = format!("this version knows `{expected}`");
         reader.error(&version.span, Code::UnknownVersion, message).label("unknown version").help(help);
         return kind_text == KIND;

@@ -66,7 +66,11 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
     let errno = rule.get("errno").and_then(|node| reader.choice(node, "`errno`", &ERRNOS));
     if let (Some(entry), Some(Action::Allow)) = (rule.entry("errno"), action) {
         reader
-            .error(&entry.span, Code::ConflictingFields, "an allow rule refuses nothing, so it has no `errno`")
+            .error(
+                &entry.span,
+                Code::ConflictingFields,
+                "an allow rule refuses nothing, so it has no `errno`",
+            )
             .label("only with `action: Deny`")
             .help("remove it, add `action: Deny`, or set `spec.errno` for what no rule allows");
     }
@@ -103,9 +107,8 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
 fn peer(reader: &mut Reader<'_>, node: &Node) -> Option<Peer> {
     let errors = reader.errors();
     let peer = reader.mapping(node, "a peer", &["workloads", "namespaces", "cidr", "except", "entity"])?;
-    let mut kinds = peer.entries().iter().filter(|entry| {
-        matches!(entry.key.as_str(), "workloads" | "cidr" | "entity")
-    });
+    let mut kinds =
+        peer.entries().iter().filter(|entry| matches!(entry.key.as_str(), "workloads" | "cidr" | "entity"));
     let kind = kinds.next();
     if let (Some(first), Some(second)) = (kind, kinds.next()) {
         let message = format!("a peer has both `{}` and `{}`", first.key, second.key);
@@ -241,7 +244,8 @@ fn port_number(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<u16> 
         Ok(port) if port > 0 => Some(port),
         _ => {
             let message = format!("{what} can't be {number}");
-            let help = if number == 0 { "leave `port` out if all ports are meant" } else { "ports are 1-65535" };
+            let help =
+                if number == 0 { "leave `port` out if all ports are meant" } else { "ports are 1-65535" };
             reader.error(&node.span, Code::BadPort, message).label("not a port").help(help);
             None
         }
@@ -300,7 +304,8 @@ fn expression(reader: &mut Reader<'_>, node: &Node) -> Option<Requirement> {
         let key = reader.text(node, "`key`")?;
         check_label_key(reader, key, &node.span).then(|| key.to_owned())
     });
-    let operator = reader.required(&expression, what, "operator", Some("one of In, NotIn, Exists, DoesNotExist"));
+    let operator =
+        reader.required(&expression, what, "operator", Some("one of In, NotIn, Exists, DoesNotExist"));
     let operator = operator.and_then(|node| reader.choice(node, "`operator`", &OPERATORS));
     let values = expression.get("values").and_then(|node| reader.list(node, "`values`", MAX_ITEMS));
     let texts: Vec<_> = values
@@ -346,12 +351,15 @@ fn warn_impossible(reader: &mut Reader<'_>, place: &Range<usize>, requirements: 
     };
     // Sorted by key, so conditions on one key are neighbours.
     for group in requirements.chunk_by(|a, b| a.key == b.key) {
-        let exclude = group.iter().enumerate().any(|(index, a)| {
-            group[index + 1..].iter().any(|b| excludes(&a.condition, &b.condition))
-        });
+        let exclude = group
+            .iter()
+            .enumerate()
+            .any(|(index, a)| group[index + 1..].iter().any(|b| excludes(&a.condition, &b.condition)));
         if exclude {
-            let message =
-                format!("{what} selects nothing: its conditions on {} exclude each other", quote(&group[0].key));
+            let message = format!(
+                "{what} selects nothing: its conditions on {} exclude each other",
+                quote(&group[0].key)
+            );
             reader.warning(place, Code::NeverMatches, message).label("selects nothing");
         }
     }

@@ -315,7 +315,11 @@ fn explain(info: &str, line: &str) -> (Code, String, Option<&'static str>) {
         ("a tab can't indent YAML", "use spaces")
     } else if info.contains("unknown anchor") && line.starts_with('*') {
         let help = "quote it if a star is meant: \"*\"";
-        return (Code::YamlAlias, "aliases are not supported, and this one refers to nothing".into(), Some(help));
+        return (
+            Code::YamlAlias,
+            "aliases are not supported, and this one refers to nothing".into(),
+            Some(help),
+        );
     } else if info.contains("mapping values are not allowed") {
         (
             "a `:` that no key can have here",

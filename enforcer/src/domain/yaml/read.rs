@@ -102,7 +102,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports a warning.
-    pub fn warning(&mut self, span: &Range<usize>, code: Code, message: impl Into<String>) -> &mut Diagnostic {
+    pub fn warning(
+        &mut self,
+        span: &Range<usize>,
+        code: Code,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         self.push(Severity::Warning, span, code, message.into())
     }
 
@@ -183,9 +188,7 @@ impl<'a> Reader<'a> {
             Value::Null if written == "null" || written == "~" => {
                 Some(format!("quote it if text is meant: \"{written}\""))
             }
-            Value::Bool(_) | Value::Integer(_) | Value::Number(_) => {
-                Some(format!("quote it: \"{written}\""))
-            }
+            Value::Bool(_) | Value::Integer(_) | Value::Number(_) => Some(format!("quote it: \"{written}\"")),
             _ => None,
         };
         self.wrong_type(node, what, "a string", help.as_deref());
@@ -267,15 +270,7 @@ impl<'a> Reader<'a> {
 }
 
 fn diagnostic(location: Location, severity: Severity, code: Code, message: String) -> Diagnostic {
-    Diagnostic {
-        severity,
-        code,
-        location,
-        message,
-        label: String::new(),
-        help: None,
-        related: Vec::new(),
-    }
+    Diagnostic { severity, code, location, message, label: String::new(), help: None, related: Vec::new() }
 }
 
 /// `a`, `b`, `c`

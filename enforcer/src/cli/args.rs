@@ -1,0 +1,307 @@
+//! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::settings::SettingFlags;
+
+/// Identity-based network enforcement for Linux workloads
+///
+/// Results go to stdout, everything else to stderr. Exit code 0 means yes or done, 1 a negative answer (invalid
+/// policy, refused, degraded), 2 wrong usage or a failure.
+#[derive(Debug, Parser)]
+#[command(
+    name = "enforcer",
+    version,
+    max_term_width = 110,
+    infer_long_args = false,
+    after_help = "Example:\n  enforcer policy apply -f policies/ && enforcer observe -f --verdict DROPPED"
+)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Unix socket of the agent
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        help = "Unix socket of the agent [env: ENFORCER_SOCKET]",
+        help_heading = "Global options"
+    )]
+    pub socket: Option<PathBuf>,
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Configuration file [env: ENFORCER_CONFIG] [default: /etc/enforcer/enforcer.yaml, if there is one]",
+        help_heading = "Global options"
+    )]
+    pub config: Option<PathBuf>,
+    /// When to use colour; `auto` means on a terminal unless `NO_COLOR` is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    pub color: ColorChoice,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent
+    ///
+    /// Attaches the programs (or adopts those of the last run), enforces what it is told, and goes on until SIGTERM
+    /// or SIGINT. The programs stay attached then: `enforcer uninstall` removes them.
+    #[command(after_help = "Example:\n  enforcer run --workloads /etc/enforcer/workloads.yaml --mode audit")]
+    Run(SettingFlags),
+    /// Apply, delete, show and check policies
+    #[command(subcommand, after_help = "Example:\n  enforcer policy list")]
+    Policy(Policy),
+    /// Show identities
+    #[command(subcommand, after_help = "Example:\n  enforcer identity list")]
+    Identity(Identity),
+    /// Show workloads
+    #[command(subcommand, after_help = "Example:\n  enforcer endpoint list")]
+    Endpoint(Endpoint),
+    /// Watch flows and their verdicts
+    ///
+    /// Without --follow prints the last flows the agent remembers. Values of one filter are alternatives; different
+    /// filters must all match. Times are UTC.
+    #[command(after_help = "Example:\n  enforcer observe -f --verdict DROPPED --to default/db")]
+    Observe(Box<Observe>),
+    /// Show how the agent is; exit code 1 unless it enforces and nothing is wrong
+    #[command(after_help = "Example:\n  enforcer status -o json")]
+    Status(Output),
+    /// Show what this kernel can do; exit code 1 if something required is missing
+    #[command(after_help = "Example:\n  enforcer probe")]
+    Probe(Probe),
+    /// Remove the pinned programs, links and maps: nothing is enforced afterwards
+    #[command(after_help = "Example:\n  enforcer uninstall --pins /sys/fs/bpf/enforcer")]
+    Uninstall(Uninstall),
+    /// Show and check the agent's configuration
+    #[command(subcommand, after_help = "Example:\n  enforcer config default > /etc/enforcer/enforcer.yaml")]
+    Config(Config),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  enforcer completion bash > /etc/bash_completion.d/enforcer")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages
+    #[command(hide = true, after_help = "Example:\n  enforcer man --out /usr/local/share/man/man1")]
+    Man {
+        /// Directory to write to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Print the version
+    #[command(after_help = "Example:\n  enforcer version")]
+    Version,
+}
+
+/// `enforcer policy`
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Add or replace policies, all or none
+    ///
+    /// They are checked here first, with the place of every problem; then the agent applies them as one generation.
+    #[command(after_help = "Example:\n  enforcer policy apply -f policies/ --dry-run")]
+    Apply {
+        /// File, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
+        #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]
+        files: Vec<PathBuf>,
+        /// Say what would change, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Delete policies, all or none
+    #[command(after_help = "Example:\n  enforcer policy delete default/db-only-from-api")]
+    Delete {
+        /// `[namespace/]name`; may be repeated
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print a loaded policy
+    #[command(after_help = "Example:\n  enforcer policy get default/db-only-from-api -o yaml")]
+    Get {
+        /// `[namespace/]name`
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// `yaml` is the document, `json` what the agent knows of it
+        #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+        output: DocumentFormat,
+    },
+    /// List the loaded policies
+    #[command(after_help = "Example:\n  enforcer policy list -o json")]
+    List(Output),
+    /// Check policy files without an agent; exit code 1 if one is invalid
+    #[command(after_help = "Example:\n  enforcer policy validate policies/")]
+    Validate {
+        /// File, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
+        #[arg(value_name = "FILE|DIR|-", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// `enforcer identity`
+#[derive(Debug, Subcommand)]
+pub enum Identity {
+    /// List the identities the agent knows
+    #[command(after_help = "Example:\n  enforcer identity list -o json")]
+    List(Output),
+}
+
+/// `enforcer endpoint`
+#[derive(Debug, Subcommand)]
+pub enum Endpoint {
+    /// List the workloads the agent knows, and which policies isolate them
+    #[command(after_help = "Example:\n  enforcer endpoint list -o json")]
+    List(Output),
+}
+
+/// `enforcer observe`
+#[derive(Args, Debug)]
+pub struct Observe {
+    /// Go on with flows as they happen
+    #[arg(short, long)]
+    pub follow: bool,
+    /// So many of the remembered flows [default: 20; 0 with --follow; all with --since]
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Flows since then: a time like 2026-11-22T12:53:39Z, or how long ago, like 30s, 5m or 2h
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+    pub output: FlowFormat,
+    /// What became of the flow
+    #[arg(long, value_name = "VERDICT", value_delimiter = ',', ignore_case = true, value_parser = ["FORWARDED", "DROPPED", "AUDIT"], help_heading = "Filters")]
+    pub verdict: Vec<String>,
+    /// Labels of the source, `key=value[,key=value]`: all of them
+    #[arg(long, value_name = "LABELS", help_heading = "Filters")]
+    pub from_label: Vec<String>,
+    /// Labels of the destination
+    #[arg(long, value_name = "LABELS", help_heading = "Filters")]
+    pub to_label: Vec<String>,
+    /// Labels of either end
+    #[arg(short, long, value_name = "LABELS", help_heading = "Filters")]
+    pub label: Vec<String>,
+    /// Workload of the source, `[namespace/]name`; `namespace/` means all of it
+    #[arg(long, value_name = "WORKLOAD", help_heading = "Filters")]
+    pub from: Vec<String>,
+    /// Workload of the destination
+    #[arg(long, value_name = "WORKLOAD", help_heading = "Filters")]
+    pub to: Vec<String>,
+    /// Destination port
+    #[arg(long, value_name = "PORT", value_delimiter = ',', help_heading = "Filters")]
+    pub port: Vec<u16>,
+    /// TCP, UDP or a protocol number
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', help_heading = "Filters")]
+    pub protocol: Vec<String>,
+}
+
+/// `enforcer probe`
+#[derive(Args, Debug)]
+pub struct Probe {
+    /// Load every program and tell its cost
+    #[arg(long, hide = true)]
+    pub programs: bool,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `enforcer uninstall`
+#[derive(Args, Debug)]
+pub struct Uninstall {
+    /// Directory of the pins
+    #[arg(long, value_name = "DIR", help = "Directory of the pins [env: ENFORCER_PINS]")]
+    pub pins: Option<PathBuf>,
+}
+
+/// `enforcer config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Print a configuration file with every setting, its documentation and its default
+    #[command(after_help = "Example:\n  enforcer config default > /etc/enforcer/enforcer.yaml")]
+    Default,
+    /// Print the configuration an agent would start with here, and where each value comes from
+    #[command(after_help = "Example:\n  enforcer config show --mode audit")]
+    Show {
+        /// Flags of `run`.
+        #[command(flatten)]
+        flags: SettingFlags,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Check the configuration; exit code 1 if it is invalid
+    #[command(after_help = "Example:\n  enforcer config check --config /etc/enforcer/enforcer.yaml")]
+    Check,
+}
+
+/// How a result is printed.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Output {
+    /// Output format
+    #[arg(short, long = "output", value_name = "FORMAT", default_value = "table")]
+    pub format: ObjectFormat,
+}
+
+/// For results that are a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ObjectFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// For documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DocumentFormat {
+    /// The document as it was given.
+    Yaml,
+    /// What the agent knows of it.
+    Json,
+}
+
+/// For flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlowFormat {
+    /// One line a flow.
+    Compact,
+    /// One JSON object a line.
+    Json,
+    /// Columns.
+    Table,
+}

@@ -1,0 +1,130 @@
+//! Policy files that a command line names: files, directories, standard input.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::domain::command::PolicyFile;
+
+/// More than the agent takes anyway; keeps `-f /dev/zero` from filling the memory.
+const LIMIT: u64 = 8 << 20;
+/// How deep directories are searched.
+const DEPTH: usize = 16;
+/// What standard input is called in diagnostics.
+const STDIN: &str = "<stdin>";
+/// Verdicts that examples are expected to give. They stand beside policies and are none.
+const EXPECTATIONS: [&str; 2] = [".expect.yaml", ".expect.yml"];
+
+/// Reads them all, directories recursively in the order of names.
+pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<PolicyFile>> {
+    read_with(paths, &mut std::io::stdin().lock())
+}
+
+fn read_with(paths: &[PathBuf], stdin: &mut dyn Read) -> anyhow::Result<Vec<PolicyFile>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            files.push(PolicyFile { name: STDIN.to_owned(), text: text(STDIN, stdin)? });
+            continue;
+        }
+        let name = path.display();
+        let metadata = fs::metadata(path).with_context(|| format!("read {name}"))?;
+        if metadata.is_dir() {
+            let mut found = Vec::new();
+            search(path, DEPTH, &mut found)?;
+            if found.is_empty() {
+                bail!("no *.yaml or *.yml file in {name}; is it the right directory?");
+            }
+            for path in found {
+                files.push(file(&path)?);
+            }
+        } else {
+            files.push(file(path)?);
+        }
+    }
+    Ok(files)
+}
+
+fn file(path: &Path) -> anyhow::Result<PolicyFile> {
+    let name = path.display().to_string();
+    let mut reader = fs::File::open(path).with_context(|| format!("read {name}"))?;
+    let text = text(&name, &mut reader)?;
+    Ok(PolicyFile { name, text })
+}
+
+fn text(name: &str, reader: &mut dyn Read) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    reader.take(LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("read {name}"))?;
+    if bytes.len() as u64 > LIMIT {
+        bail!("{name} has more than {} MiB, which is no policy", LIMIT >> 20);
+    }
+    String::from_utf8(bytes).with_context(|| format!("{name} is no UTF-8 text"))
+}
+
+fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let name = folder.display();
+    if depth == 0 {
+        bail!("{name} is more than {DEPTH} directories deep; name the directory itself");
+    }
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut entries = entries.with_context(|| format!("read the directory {name}"))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Hidden ones are editors' and, with two dots, the versions behind a mounted ConfigMap.
+        if name.starts_with('.') || EXPECTATIONS.iter().any(|end| name.ends_with(end)) {
+            continue;
+        }
+        // A link to a file is followed, one to a directory is not: it could lead round in a circle.
+        if entry.file_type().with_context(|| format!("look at {}", path.display()))?.is_dir() {
+            search(&path, depth - 1, found)?;
+        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml") && !path.is_dir() {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(files: &[PolicyFile], root: &Path) -> Vec<String> {
+        let root = format!("{}/", root.display());
+        files.iter().map(|file| file.name.replace(&root, "")).collect()
+    }
+
+    #[test]
+    fn directories_are_searched_in_order_and_only_for_policies() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("b/deep")).unwrap();
+        for name in
+            ["c.yaml", "a.yml", "b/deep/x.yaml", "b/a.yaml", "notes.md", ".hidden.yaml", "a.expect.yaml"]
+        {
+            fs::write(root.join(name), name).unwrap();
+        }
+        let files = read_with(&[root.to_owned(), "-".into()], &mut "from stdin".as_bytes()).unwrap();
+        assert_eq!(names(&files, root), ["a.yml", "b/a.yaml", "b/deep/x.yaml", "c.yaml", "<stdin>"]);
+        assert_eq!(files[4].text, "from stdin");
+        let expectations = read_with(&[root.join("a.expect.yaml")], &mut std::io::empty()).unwrap();
+        assert_eq!(expectations.len(), 1, "what is named is read");
+    }
+
+    #[test]
+    fn what_is_missing_empty_or_no_text_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let error =
+            |path: &Path| format!("{:#}", read_with(&[path.to_owned()], &mut std::io::empty()).unwrap_err());
+        assert!(error(root).starts_with("no *.yaml or *.yml file in "));
+        assert!(error(&root.join("x.yaml")).contains("No such file"));
+        fs::write(root.join("x.yaml"), [0xff, 0xfe]).unwrap();
+        assert!(error(&root.join("x.yaml")).contains("is no UTF-8 text"));
+        assert!(error(Path::new("/dev/zero")).contains("more than 8 MiB"));
+    }
+}

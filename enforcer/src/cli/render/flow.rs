@@ -1,0 +1,135 @@
+//! Flows: the compact line and the table of Hubble, so that eyes and scripts trained on it feel at home.
+
+use super::table::Columns;
+use super::{Paint, clean};
+use crate::api::LostEvents;
+use crate::api::client::Record;
+use crate::domain::flow::{Flow, FlowEndpoint, FlowIp};
+use crate::domain::timestamp::Timestamp;
+
+/// `Nov 22 12:53:39.168: default/web (ID:256) <> 127.0.0.1:5432 default/db (ID:258) policy-verdict:INGRESS DENIED
+/// (TCP) by default/db-only-from-api ingress (isolated) EPERM [curl/1234]`, on one line.
+pub fn compact(flow: &Flow, color: bool) -> String {
+    let (word, paint) = outcome(flow);
+    // A refused flow has no direction to speak of: nothing went anywhere.
+    let arrow = if flow.verdict == "DROPPED" { "<>" } else { "->" };
+    let line = format!(
+        "{time}: {source} {arrow} {destination} {kind} {word} ({protocol}) {why}",
+        time = time(flow),
+        source = end(&flow.source),
+        destination = destination(flow),
+        kind = kind(flow),
+        word = paint.on(word, color),
+        protocol = clean(&flow.l4.protocol),
+        why = why(flow),
+    );
+    format!("{}\n", line.trim_end())
+}
+
+/// The table, which grows as flows come.
+#[derive(Debug)]
+pub struct FlowTable {
+    columns: Columns,
+    begun: bool,
+}
+
+const HEADER: [&str; 6] = ["TIMESTAMP", "SOURCE", "DESTINATION", "TYPE", "VERDICT", "SUMMARY"];
+const VERDICT: usize = 4;
+
+impl Default for FlowTable {
+    fn default() -> Self {
+        // Room for usual values, so that few lines push the columns apart.
+        let widths = [
+            "Nov 22 12:53:39.168",
+            &"x".repeat(24),
+            &"x".repeat(40),
+            "policy-verdict:INGRESS",
+            "FORWARDED",
+            "",
+        ];
+        Self { columns: Columns::new(&widths), begun: false }
+    }
+}
+
+impl FlowTable {
+    /// The flow's line; the first brings the header along.
+    pub fn line(&mut self, flow: &Flow, color: bool) -> String {
+        let (_, paint) = outcome(flow);
+        let summary = format!("{} {}", clean(&flow.l4.protocol), why(flow));
+        let cells =
+            [time(flow), end(&flow.source), destination(flow), kind(flow), flow.verdict.clone(), summary];
+        self.columns.fit(&cells);
+        let line = self.columns.line(&cells, |index, cell| paint.on(cell, color && index == VERDICT));
+        if std::mem::replace(&mut self.begun, true) {
+            return line;
+        }
+        let header = self.columns.line(&HEADER.map(str::to_owned), |_, cell| cell.to_owned());
+        header + &line
+    }
+}
+
+/// One JSON object a line, in the shape of Hubble's flow record.
+pub fn json(record: &Record) -> serde_json::Result<String> {
+    let mut line = match record {
+        Record::Flow(flow) => serde_json::to_string(flow)?,
+        Record::Lost(lost_events) => serde_json::to_string(&LostEvents { lost_events: *lost_events })?,
+    };
+    line.push('\n');
+    Ok(line)
+}
+
+fn outcome(flow: &Flow) -> (&'static str, Paint) {
+    match flow.verdict.as_str() {
+        "FORWARDED" => ("ALLOWED", Paint::Green),
+        "AUDIT" => ("AUDITED", Paint::Yellow),
+        _ => ("DENIED", Paint::Red),
+    }
+}
+
+/// `Nov 22 12:53:39.168`, UTC. What is no time is shown as it is.
+fn time(flow: &Flow) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let Some(moment) = Timestamp::parse(&flow.time) else { return clean(&flow.time).into_owned() };
+    let civil = moment.civil();
+    let month = usize::try_from(civil.month - 1).ok().and_then(|index| MONTHS.get(index)).unwrap_or(&"-");
+    let millis = moment.nanos / 1_000_000;
+    format!("{month} {:>2} {:02}:{:02}:{:02}.{millis:03}", civil.day, civil.hour, civil.minute, civil.second)
+}
+
+fn kind(flow: &Flow) -> String {
+    format!("policy-verdict:{}", clean(&flow.traffic_direction))
+}
+
+fn destination(flow: &Flow) -> String {
+    let FlowIp { destination, version } = &flow.ip;
+    let address = clean(destination);
+    let port = flow.l4.destination_port;
+    let address = if version == "IPv6" { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    format!("{address} {}", end(&flow.destination))
+}
+
+/// `default/web (ID:256)`; `reserved:world (ID:2)`; the labels where several workloads share an identity.
+fn end(end: &FlowEndpoint) -> String {
+    let name = match (end.workloads.as_slice(), end.labels.as_slice()) {
+        ([name], _) => name.clone(),
+        (_, []) => "-".to_owned(),
+        (_, labels) => labels.join(","),
+    };
+    let name = if end.namespace.is_empty() { name } else { format!("{}/{name}", end.namespace) };
+    format!("{} (ID:{})", clean(&name), end.identity)
+}
+
+/// Who decided, what the application was told, and which process it was.
+fn why(flow: &Flow) -> String {
+    let mut parts = Vec::new();
+    parts.push(match &flow.decided_by {
+        Some(rule) => format!("by {}/{} {}", clean(&rule.namespace), clean(&rule.name), clean(&rule.rule)),
+        None => format!("reason {}", clean(&flow.drop_reason_desc)),
+    });
+    parts.extend(flow.errno.iter().map(|errno| clean(errno).into_owned()));
+    if flow.process.pid != 0 {
+        parts.push(format!("[{}/{}]", clean(&flow.process.comm), flow.process.pid));
+    }
+    parts.join(" ")
+}

@@ -1,0 +1,75 @@
+//! What became of policies.
+
+use super::clean;
+use crate::domain::command::{Change, Changed, PolicyChange, PolicyFile};
+use crate::domain::policy::diagnostic::Diagnostic;
+
+/// One line a policy, as kubectl has it, then the generation.
+pub fn changed(changed: &Changed) -> String {
+    let Changed { generation, dry_run, policies, entries_before, entries_after } = changed;
+    let mut lines = Vec::new();
+    for PolicyChange { name, change, selects } in policies {
+        let dry = if *dry_run { " (dry run)" } else { "" };
+        lines.push(format!("trafficpolicy {} {}{dry}\n", clean(name), word(*change)));
+        if *dry_run && !selects.is_empty() {
+            lines.push(format!("  selects {}\n", clean(&selects.join(", "))));
+        }
+    }
+    let entries = format!("table entries {entries_before} -> {entries_after}");
+    lines.push(if *dry_run {
+        format!("generation {generation} stays enforced; would change {entries}\n")
+    } else {
+        format!("generation {generation} enforced; {entries}\n")
+    });
+    lines.concat()
+}
+
+fn word(change: Change) -> &'static str {
+    match change {
+        Change::Created => "created",
+        Change::Configured => "configured",
+        Change::Unchanged => "unchanged",
+        Change::Deleted => "deleted",
+    }
+}
+
+/// What is probably not meant: a policy that selects nobody protects nobody.
+pub fn warnings(changed: &Changed) -> Vec<String> {
+    let idle = changed
+        .policies
+        .iter()
+        .filter(|policy| policy.change != Change::Deleted && policy.selects.is_empty());
+    idle.map(|policy| format!("{} selects no workload now; see `enforcer endpoint list`", policy.name))
+        .collect()
+}
+
+/// The document, ended as a file should be.
+pub fn document(text: &str) -> String {
+    let mut document: String = text.lines().flat_map(|line| [clean(line), "\n".into()]).collect();
+    if document.is_empty() {
+        document.push('\n');
+    }
+    document
+}
+
+/// `3 policies in 2 files are valid`
+pub fn valid(policies: usize, files: usize) -> String {
+    let verb = if policies == 1 { "is" } else { "are" };
+    format!("{} in {} {verb} valid", count(policies, "policy", "policies"), count(files, "file", "files"))
+}
+
+/// `2 errors and 1 warning in 3 files`
+pub fn problems(files: &[PolicyFile], diagnostics: &[Diagnostic]) -> String {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let warnings = diagnostics.len() - errors;
+    let errors = count(errors, "error", "errors");
+    let warnings = match warnings {
+        0 => String::new(),
+        number => format!(" and {}", count(number, "warning", "warnings")),
+    };
+    format!("{errors}{warnings} in {}", count(files.len(), "file", "files"))
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

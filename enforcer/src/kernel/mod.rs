@@ -1,0 +1,3 @@
+//! The kernel room.
+
+pub mod probe;
