@@ -12,3 +12,4 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod kernel;
+pub mod store;
