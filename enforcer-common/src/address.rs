@@ -56,6 +56,12 @@ impl Address {
         }
     }
 
+    /// Whether this is `0.0.0.0` or `::`: no address chosen yet.
+    #[inline(always)]
+    pub const fn is_unchosen(self) -> bool {
+        self.high == 0 && (self.low == MAPPED || self.low == 0)
+    }
+
     /// Whether this address can only mean this host's network namespace: `127.0.0.0/8` or `::1`.
     #[inline(always)]
     pub const fn is_loopback(self) -> bool {

@@ -140,6 +140,13 @@ impl Word {
 pub trait PolicyView: Copy {
     /// The row with this index, if the table is that long.
     fn row(&self, index: u32) -> Option<&Row>;
+
+    /// The same value. The kernel's view hides it from the verifier, which otherwise decides comparisons between
+    /// values it knows, must then tell them apart for ever, and walks the rest of the program once for each.
+    #[inline(always)]
+    fn opaque(self, value: u64) -> u64 {
+        value
+    }
 }
 
 impl PolicyView for &[Row] {
@@ -219,8 +226,8 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         return Verdict::both(CORRUPT_TABLES);
     }
     let identities = header.words[policy::H_IDENTITIES];
-    let subject = class_of_identity(view, identities, query.subject.0);
-    let peer = class_of_identity(view, identities, query.peer.0);
+    let subject = opaque(view, class_of_identity(view, identities, query.subject.0));
+    let peer = opaque(view, class_of_identity(view, identities, query.peer.0));
     // A peer with a number is someone, and a deny rule may mean exactly them: a table that is older than the
     // identity can't tell, so it must not answer "any".
     if subject == 0 || (peer == 0 && query.peer.0 != IdentityId::UNKNOWN.0) {
@@ -232,13 +239,8 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         subject,
         ingress: matches!(query.direction, Direction::Ingress),
         peer,
-        address: class_of_address(
-            view,
-            header.words[policy::H_ADDRESSES],
-            query.address.high,
-            query.address.low,
-        ),
-        port: class_of_port(view, query.protocol, query.port),
+        address: opaque(view, class_of_address(view, header.words[policy::H_ADDRESSES], query.address)),
+        port: opaque(view, class_of_port(view, query.protocol, query.port)),
     };
     let default = Word(header.words[policy::H_DEFAULT]);
     let enforced = probe.best(view, Plane::Enforced).max(default);
@@ -248,6 +250,11 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         probe.best(view, Plane::Hypothetical).max(default)
     };
     Verdict { enforced, hypothetical }
+}
+
+#[inline(always)]
+fn opaque<V: PolicyView>(view: V, class: u32) -> u32 {
+    view.opaque(u64::from(class)) as u32
 }
 
 /// A question in terms of classes.
@@ -287,31 +294,36 @@ impl Probe {
 }
 
 /// The word of one key, or 0. Not inlined: one BPF subprogram with scalar arguments, verified on its own.
+///
+/// Both buckets are read and all eight slots compared without a branch: the verifier follows every path of every
+/// call, and most look-ups miss, so an early exit would save little.
 #[inline(never)]
 fn lookup<V: PolicyView>(view: V, key: u64, buckets: u64, seed: u64) -> u64 {
     let (first, second) = policy::buckets(key, seed, (buckets >> 32) as u32);
     let base = buckets as u32;
-    let word = lookup_in(view.row(base.wrapping_add(first)), key);
-    if word != 0 {
-        return word;
+    let mut word = 0;
+    if let Some(row) = view.row(base.wrapping_add(first)) {
+        word |= in_bucket(row, key);
     }
-    lookup_in(view.row(base.wrapping_add(second)), key)
+    if let Some(row) = view.row(base.wrapping_add(second)) {
+        word |= in_bucket(row, key);
+    }
+    view.opaque(word)
+}
+
+/// The word of one key in one bucket, or 0. A key stands in at most one slot of a table.
+#[inline(always)]
+fn in_bucket(bucket: &Row, key: u64) -> u64 {
+    let Row { words: [k0, w0, k1, w1, k2, w2, k3, w3] } = bucket;
+    (w0 & all_ones_if_zero(k0 ^ key))
+        | (w1 & all_ones_if_zero(k1 ^ key))
+        | (w2 & all_ones_if_zero(k2 ^ key))
+        | (w3 & all_ones_if_zero(k3 ^ key))
 }
 
 #[inline(always)]
-fn lookup_in(bucket: Option<&Row>, key: u64) -> u64 {
-    let Some(Row { words: [k0, w0, k1, w1, k2, w2, k3, w3] }) = bucket else { return 0 };
-    if *k0 == key {
-        *w0
-    } else if *k1 == key {
-        *w1
-    } else if *k2 == key {
-        *w2
-    } else if *k3 == key {
-        *w3
-    } else {
-        0
-    }
+const fn all_ones_if_zero(x: u64) -> u64 {
+    ((x | x.wrapping_neg()) >> 63).wrapping_sub(1)
 }
 
 /// Class of an identity number, 0 if the table has none.
@@ -348,7 +360,8 @@ fn half(word: u64, index: u32) -> u32 {
 /// Binary search without data-dependent branches on the position, in a fixed number of steps, so that the verifier
 /// follows one path. The section is the last one, so probing beyond it finds no row.
 #[inline(never)]
-fn class_of_address<V: PolicyView>(view: V, section: u64, high: u64, low: u64) -> u32 {
+fn class_of_address<V: PolicyView>(view: V, section: u64, address: Address) -> u32 {
+    let Address { high, low } = address;
     let rows = (section >> 32) as u32;
     if rows == 0 {
         return 0;

@@ -1,2 +1,71 @@
-//! Stub.
-fn main() {}
+//! The project's own commands: `cargo xtask COMMAND`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these commands exist to tell a person something"
+)]
+
+mod clean;
+mod demo;
+mod ebpf;
+mod lint;
+mod setup;
+mod shell;
+mod suite;
+mod test;
+mod tidy;
+mod toolchain;
+mod verifier;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Commands of the enforcer project.
+///
+/// `cargo xtask demo` shows it at work, `cargo xtask test` proves it.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Setup(setup::Arguments),
+    Ebpf(ebpf::Arguments),
+    Test(test::Arguments),
+    Lint(lint::Arguments),
+    Tidy(tidy::Arguments),
+    Vm(vm::Arguments),
+    Verifier(verifier::Arguments),
+    Demo(demo::Arguments),
+    Clean(clean::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{} {error:#}", shell::bold("error:"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(arguments) => setup::run(&arguments),
+        Command::Ebpf(arguments) => ebpf::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
+        Command::Tidy(arguments) => tidy::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
+        Command::Verifier(arguments) => verifier::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Clean(arguments) => clean::run(&arguments),
+    }
+}

@@ -5,6 +5,7 @@ pub mod config;
 pub mod flow;
 pub mod identity;
 pub mod policy;
+pub mod probe;
 
 pub use crate::wire::Layout;
 
@@ -21,6 +22,8 @@ pub const LAYOUTS: &[Layout] = &[
     identity::AddressEntry::LAYOUT,
     identity::SocketIdentity::LAYOUT,
     policy::Row::LAYOUT,
+    probe::Question::LAYOUT,
+    probe::Answer::LAYOUT,
 ];
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub mod http;
 pub mod server;
 mod socket;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -53,6 +54,17 @@ pub async fn serve(
     listener: UnixListener,
     backend: Backend,
     access: Access,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    serve_peers(listener, backend, access, peer, shutdown).await
+}
+
+/// The same with the peer as `peer` sees it; a test can't be somebody else without help.
+pub(super) async fn serve_peers(
+    listener: UnixListener,
+    backend: Backend,
+    access: Access,
+    peer: impl Fn(&UnixStream) -> Option<Peer>,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     // Asked once, so that a broken listener is a failed start and not an endless loop of failed accepts.
@@ -195,13 +207,17 @@ fn boolean(value: &str) -> Option<bool> {
 }
 
 async fn read(body: Body) -> Result<axum::body::Bytes, Response> {
+    let too_large = || {
+        let message = format!("the body has more than {} MiB; apply fewer files at once", BODY_LIMIT >> 20);
+        refuse(StatusCode::PAYLOAD_TOO_LARGE, &message)
+    };
+    // What announces itself as too large need not be waited for.
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message =
-                format!("the body has more than {} MiB; apply fewer files at once", BODY_LIMIT >> 20);
-            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &message))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => {
             Err(refuse(StatusCode::BAD_REQUEST, &format!("the body could not be read: {error}")))
         }

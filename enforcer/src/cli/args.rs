@@ -273,7 +273,7 @@ pub enum Config {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Output {
     /// Output format
-    #[arg(short, long = "output", value_name = "FORMAT", default_value = "table")]
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
     pub format: ObjectFormat,
 }
 

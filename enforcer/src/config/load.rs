@@ -179,7 +179,7 @@ fn warnings(environment: &[(String, String)]) -> Vec<String> {
 
 /// A configuration file that says what would hold without it, with the documentation of every setting.
 pub fn default_document() -> String {
-    let head = "# Configuration of the enforcer agent. Every value below is the default.\n\
+    let head = "# Configuration of the enforcer agent. Every value below is the default; null is none.\n\
                 # The environment (ENFORCER_STATE_DIR for state-dir) overrides this file, and flags (--state-dir)\n\
                 # override both.\n";
     let config = Config::default();

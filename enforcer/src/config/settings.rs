@@ -67,11 +67,11 @@ macro_rules! settings {
 
 settings! {
     /// Mount point of the cgroup v2 tree
-    /// Found in /proc/self/mountinfo when null.
+    /// Found in /proc/self/mountinfo when none is named.
     "cgroup-root" cgroup_root: Option<PathBuf> = None, "DIR";
 
     /// Directory of the cgroup tree to attach to, relative to its root
-    /// Processes outside are neither judged nor counted. Null means the whole tree.
+    /// Processes outside are neither judged nor counted. None means the whole tree.
     "attach" attach: Option<String> = None, "CGROUP";
 
     /// Directories of the cgroup tree in which every process has to belong to a known workload
@@ -89,7 +89,7 @@ settings! {
     "socket" socket: PathBuf = PathBuf::from("/run/enforcer/enforcer.sock"), "PATH";
 
     /// Group whose members may read over the API (lists, status, flows) but change nothing
-    /// Null means nobody but root and the agent's own user.
+    /// None means nobody but root and the agent's own user.
     "socket-group" socket_group: Option<String> = None, "GROUP";
 
     /// Policy files, or directories of *.yaml and *.yml files
@@ -97,14 +97,14 @@ settings! {
     "policies" policies: Vec<PathBuf> = vec![PathBuf::from("/etc/enforcer/policies.d")], "PATH";
 
     /// File of workloads: names, labels, cgroup directories, addresses
-    /// Read again when it changes. Null means no static workloads.
+    /// Read again when it changes. None means no static workloads.
     "workloads" workloads: Option<PathBuf> = Some(PathBuf::from("/etc/enforcer/workloads.yaml")), "FILE";
 
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 
     /// Where /metrics, /healthz and /readyz are served over HTTP
-    /// Null means nowhere. There is no access control: keep it on loopback or behind a firewall.
+    /// None means nowhere. There is no access control: keep it on loopback or behind a firewall.
     "metrics-listen" metrics_listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 9962).into()), "ADDRESS:PORT";
 
     /// How much the agent says on stderr: error, warn, info, debug or trace

@@ -1,3 +1,204 @@
-//! The kernel room.
+//! The kernel: loads the programs, keeps maps and links pinned, and is the only room that names aya or uses `unsafe`.
+//!
+//! Pins are the truth, memory is a cache: what is attached and what is loaded is read from the pins, so a daemon that
+//! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
+//! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+pub mod cgroup;
+mod error;
+mod events;
+mod links;
+mod maps;
 pub mod probe;
+mod sys;
+mod uninstall;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, MapData};
+use aya::{Ebpf, EbpfLoader};
+use enforcer_common::abi;
+use enforcer_common::abi::config::{Config, Mode, Stat};
+use enforcer_common::abi::flow::FlowKey;
+use enforcer_common::abi::policy::{H_GENERATION, Row};
+use enforcer_common::hook::Hook;
+use enforcer_common::id::{CgroupId, Generation, IdentityId};
+use ipnet::IpNet;
+
+use crate::domain::delta::Operation;
+use crate::domain::table::PolicyTable;
+
+pub use error::Error;
+pub use events::Events;
+pub use uninstall::uninstall;
+
+/// The kernel programs, built from source and embedded.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_EBPF_OBJECT"));
+
+/// Where to enforce, and where to keep what outlives the daemon.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Mount point of the cgroup v2 tree.
+    pub cgroup_root: PathBuf,
+    /// Directory to attach to: the mount point itself, or one below it.
+    pub attach: PathBuf,
+    /// Directory for pins, on a BPF file system.
+    pub pins: PathBuf,
+}
+
+/// What an earlier daemon left in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// The enforced generation, if any was published.
+    pub generation: Option<Generation>,
+    /// Bindings in force.
+    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    /// Addresses in force.
+    pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Whether the programs are attached.
+    pub attached: bool,
+}
+
+/// The loaded programs and their maps.
+#[derive(Debug)]
+pub struct Kernel {
+    settings: Settings,
+    ebpf: Ebpf,
+}
+
+impl Kernel {
+    /// Loads the programs and adopts pinned maps, or makes and pins new ones. Attaches nothing.
+    ///
+    /// # Errors
+    /// Names the missing piece and the next command: no BPF file system, programs refused by the kernel, pins of
+    /// another version.
+    pub fn start(settings: &Settings) -> Result<(Self, Adopted), Error> {
+        sys::ignore_memlock_limit();
+        let parent = settings.pins.parent().unwrap_or(Path::new("/"));
+        sys::require_bpffs(parent)?;
+        std::fs::create_dir_all(&settings.pins)
+            .map_err(|source| Error::Io { operation: "create", path: settings.pins.clone(), source })?;
+        refuse_other_versions(&settings.pins)?;
+        let mut ebpf = load_object(Some(&settings.pins))?;
+        links::load_programs(&mut ebpf)?;
+        let mut kernel = Self { settings: settings.clone(), ebpf };
+        kernel.write_version()?;
+        let adopted = kernel.adopted()?;
+        Ok((kernel, adopted))
+    }
+
+    /// Attaches every hook, or replaces the program of a link that is attached already. Links are pinned.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        for hook in Hook::ALL {
+            links::attach(&mut self.ebpf, *hook, &self.settings)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.
+    pub fn publish(&mut self, table: &PolicyTable) -> Result<(), Error> {
+        let inner = maps::table(table.rows())?;
+        maps::tables(&mut self.ebpf)?.set(0, &inner, 0).map_err(Error::map("switch to the new table in", "TABLES"))
+    }
+
+    /// Performs one map operation.
+    pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
+        maps::apply(&mut self.ebpf, operation)
+    }
+
+    /// Changes what is done with verdicts.
+    pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
+        let config = Config { abi: abi::VERSION, mode: mode as u32 };
+        maps::config(&mut self.ebpf)?.set(0, config, 0).map_err(Error::map("write", "CONFIG"))
+    }
+
+    /// All flow counters, summed over the CPUs.
+    pub fn counters(&self) -> Result<Vec<(FlowKey, u64)>, Error> {
+        maps::counters(&self.ebpf)
+    }
+
+    /// What the programs did besides verdicts, and what failed inside them; summed over the CPUs.
+    pub fn stats(&self) -> Result<[u64; Stat::COUNT], Error> {
+        maps::stats(&self.ebpf)
+    }
+
+    /// The reader of the event ring. There is one; the second call fails.
+    pub fn take_events(&mut self) -> Result<Events, Error> {
+        Events::new(self.ebpf.take_map("EVENTS").ok_or(Error::MissingMap("EVENTS"))?)
+    }
+
+    /// Hooks whose pinned link is attached with our program.
+    pub fn attached_hooks(&self) -> Vec<Hook> {
+        let ours = |hook: &Hook| links::problem(&self.ebpf, *hook, &self.settings).is_none();
+        Hook::ALL.iter().copied().filter(ours).collect()
+    }
+
+    /// What is wrong with pins and links, one sentence each.
+    pub fn check(&self) -> Vec<String> {
+        let mut problems: Vec<String> = Hook::ALL
+            .iter()
+            .filter_map(|hook| links::problem(&self.ebpf, *hook, &self.settings))
+            .collect();
+        problems.extend(maps::NAMES.iter().filter_map(|name| {
+            let path = self.settings.pins.join(name);
+            (!path.exists()).then(|| {
+                format!("the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer", path.display())
+            })
+        }));
+        problems
+    }
+
+    fn write_version(&mut self) -> Result<(), Error> {
+        let mut config = maps::config(&mut self.ebpf)?;
+        let current = config.get(&0, 0).map_err(Error::map("read", "CONFIG"))?;
+        if current.abi == abi::VERSION {
+            return Ok(());
+        }
+        config.set(0, Config { abi: abi::VERSION, mode: current.mode }, 0).map_err(Error::map("write", "CONFIG"))
+    }
+
+    fn adopted(&mut self) -> Result<Adopted, Error> {
+        let (bindings, addresses) = maps::identities(&mut self.ebpf)?;
+        Ok(Adopted {
+            generation: maps::published_generation(&mut self.ebpf)?,
+            bindings,
+            addresses,
+            attached: Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings)),
+        })
+    }
+}
+
+/// Parses the embedded object and makes its maps: pinned ones when a directory is given.
+fn load_object(pins: Option<&Path>) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    if let Some(pins) = pins {
+        for name in maps::NAMES {
+            loader.map_pin_path(name, pins.join(name));
+        }
+    }
+    loader.load(OBJECT).map_err(|source| Error::Object(Box::new(source)))
+}
+
+/// Maps of another version are refused, never guessed.
+fn refuse_other_versions(pins: &Path) -> Result<(), Error> {
+    let path = pins.join("CONFIG");
+    if !path.exists() {
+        return Ok(());
+    }
+    let found = MapData::from_pin(&path)
+        .and_then(|data| Array::<_, Config>::try_from(aya::maps::Map::Array(data)))
+        .and_then(|config| config.get(&0, 0))
+        .map_err(Error::map("read the version in", "CONFIG"))?
+        .abi;
+    // 0: an earlier start was killed between making the map and writing the version.
+    if found == abi::VERSION || found == 0 {
+        return Ok(());
+    }
+    Err(Error::OtherVersion { pins: pins.to_path_buf(), found, ours: abi::VERSION })
+}
+
+/// The generation in the header row of a table.
+fn generation_of(header: &Row) -> Generation {
+    Generation(header.words[H_GENERATION])
+}

@@ -1,14 +1,52 @@
-//! What this kernel can do. A stand-in until the kernel room is built.
+//! What this kernel offers, found by trying, never by version number; and what our programs cost it.
 
-use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Instant;
 
-/// What this kernel can do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+use aya::maps::MapType;
+use aya::programs::{Program, ProgramType};
+use aya::sys::{is_map_supported, is_program_supported};
+use aya::{Ebpf, programs::CgroupSockAddr};
+use serde::Serialize;
+
+use super::error::Error;
+use super::{cgroup, load_object, sys};
+
+/// What this kernel offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProbeReport {
-    /// Kernel release.
+    /// Release of the running kernel.
     pub kernel: String,
-    /// Every feature that was tried.
+    /// Everything that was tried.
     pub features: Vec<Feature>,
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Feature {
+    /// What.
+    pub name: String,
+    /// Whether it is there.
+    pub present: bool,
+    /// Whether enforcer cannot do without.
+    pub required: bool,
+    /// What it is for, or what was found.
+    pub detail: String,
+}
+
+/// What one program costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramCost {
+    /// Its name.
+    pub program: String,
+    /// Instructions the verifier walked through, all paths together.
+    pub instructions_verified: u32,
+    /// Bytes of the verified program.
+    pub xlated_bytes: u32,
+    /// Bytes of machine code.
+    pub jited_bytes: u32,
+    /// Microseconds from the system call to its return, verification and translation.
+    pub load_microseconds: u64,
 }
 
 impl ProbeReport {
@@ -18,45 +56,95 @@ impl ProbeReport {
     }
 }
 
-/// One thing the kernel can do or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Feature {
-    /// Its name.
-    pub name: String,
-    /// Whether it is there.
-    pub present: bool,
-    /// Whether enforcer needs it.
-    pub required: bool,
-    /// What it is for, or why it is missing.
-    pub detail: String,
-}
-
-/// What the verifier made of one program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProgramCost {
-    /// Name of the program.
-    pub program: String,
-    /// Instructions the verifier looked at.
-    pub instructions_verified: u64,
-    /// Size after the verifier's rewriting.
-    pub xlated_bytes: u64,
-    /// Size of the machine code.
-    pub jited_bytes: u64,
-    /// Time to load.
-    pub load_microseconds: u64,
-}
-
-/// A failed probe.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(String);
-
-/// Tries every feature.
+/// Tries what enforcer uses. Needs the privileges that `enforcer run` needs.
 pub fn probe() -> ProbeReport {
-    ProbeReport::default()
+    let kernel = nix::sys::utsname::uname()
+        .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned());
+    let mut features = vec![cgroup_tree(), bpffs(), btf()];
+    let programs = [
+        (ProgramType::CgroupSock, true, "cgroup/sock_create", "records who creates a socket"),
+        (ProgramType::CgroupSockAddr, true, "cgroup/connect, sendmsg", "refuses with an errno"),
+        (ProgramType::CgroupSkb, false, "cgroup_skb", "judges packets; not used by this version"),
+        (ProgramType::SockOps, false, "sock_ops", "follows connections; not used by this version"),
+        (ProgramType::Lsm(aya::programs::LsmAttachType::Mac), false, "BPF LSM", "guards AF_PACKET and others; not used by this version"),
+    ];
+    features.extend(programs.map(|(kind, required, name, detail)| {
+        feature(name, is_program_supported(kind).unwrap_or(false), required, detail)
+    }));
+    let maps = [
+        (MapType::SkStorage, "socket storage", "remembers who created a socket"),
+        (MapType::ArrayOfMaps, "array of maps", "switches policy tables with one write"),
+        (MapType::LpmTrie, "prefix trie", "finds identities by address"),
+        (MapType::PerCpuHash, "per-CPU hash", "counts exactly"),
+        (MapType::RingBuf, "ring buffer", "carries events"),
+    ];
+    features.extend(
+        maps.map(|(kind, name, detail)| feature(name, is_map_supported(kind).unwrap_or(false), true, detail)),
+    );
+    features.push(programs_load());
+    ProbeReport { kernel, features }
 }
 
-/// Loads every program and tells its cost.
+/// Loads every program of the object, unpinned and unattached, and tells what that cost.
+///
+/// # Errors
+/// The first program that the kernel refuses.
 pub fn programs() -> Result<Vec<ProgramCost>, Error> {
-    Err(Error("this build has no kernel room yet".to_owned()))
+    sys::ignore_memlock_limit();
+    let mut ebpf = load_object(None)?;
+    let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    names.into_iter().map(|name| cost(&mut ebpf, name)).collect()
+}
+
+fn cost(ebpf: &mut Ebpf, name: String) -> Result<ProgramCost, Error> {
+    let program = ebpf.program_mut(&name).ok_or(Error::MissingProgram("of the object"))?;
+    let start = Instant::now();
+    let loaded = match program {
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
+        Program::SchedClassifier(program) => program.load(),
+        _ => return Err(Error::MissingProgram("of a known type")),
+    };
+    let load_microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let info = loaded
+        .and_then(|()| program.info())
+        .map_err(|source| Error::Program { program: "of the object", source: Box::new(source) })?;
+    Ok(ProgramCost {
+        program: name,
+        instructions_verified: info.verified_instruction_count().unwrap_or(0),
+        xlated_bytes: info.size_translated().unwrap_or(0),
+        jited_bytes: info.size_jitted(),
+        load_microseconds,
+    })
+}
+
+fn feature(name: &str, present: bool, required: bool, detail: &str) -> Feature {
+    Feature { name: name.into(), present, required, detail: detail.into() }
+}
+
+fn cgroup_tree() -> Feature {
+    match cgroup::find_root() {
+        Ok(root) => feature("cgroup v2", true, true, &format!("mounted at {}", root.display())),
+        Err(error) => feature("cgroup v2", false, true, &error.to_string()),
+    }
+}
+
+fn bpffs() -> Feature {
+    match sys::require_bpffs(Path::new("/sys/fs/bpf")) {
+        Ok(()) => feature("BPF file system", true, false, "mounted at /sys/fs/bpf; keeps links and maps when the daemon dies"),
+        Err(error) => feature("BPF file system", false, false, &error.to_string()),
+    }
+}
+
+fn btf() -> Feature {
+    let present = Path::new("/sys/kernel/btf/vmlinux").exists();
+    feature("kernel BTF", present, false, "type information of the kernel, for LSM programs; not used by this version")
+}
+
+fn programs_load() -> Feature {
+    match programs() {
+        Ok(costs) => feature("enforcer's programs", true, true, &format!("{} programs pass the verifier", costs.len())),
+        Err(error) => feature("enforcer's programs", false, true, &error.to_string()),
+    }
 }

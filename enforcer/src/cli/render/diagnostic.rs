@@ -7,7 +7,8 @@ use crate::domain::policy::diagnostic::{Diagnostic, Location, Severity};
 
 /// Renders diagnostics of these files for a terminal, with a blank line after each.
 ///
-/// Files are found by index; a diagnostic of a file that is not there is rendered as its one line.
+/// Files are found by index; a diagnostic whose text is not there, or is too long to look at, is rendered as its one
+/// line.
 pub fn render(files: &[PolicyFile], diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let mut rendered = String::new();
@@ -45,6 +46,9 @@ fn group<'d>(files: &'d [PolicyFile], diagnostic: &'d Diagnostic) -> Option<Grou
     })
 }
 
+/// Longest text of a snippet in bytes: a line of a megabyte helps nobody, and the renderer takes its time for it.
+const LONGEST: usize = 1 << 16;
+
 type Place<'d> = (&'d Location, &'d str, AnnotationKind);
 
 /// A snippet of one file that shows all these places.
@@ -59,6 +63,7 @@ fn snippet<'d>(files: &'d [PolicyFile], places: &[Place<'d>]) -> Option<Snippet<
         let annotation = kind.span(location.start - start..location.end - start);
         if label.is_empty() { annotation } else { annotation.label(*label) }
     });
-    let snippet = Snippet::source(file.text.get(start..end)?).line_start(first.line).path(file.name.as_str());
+    let text = file.text.get(start..end).filter(|text| text.len() <= LONGEST)?;
+    let snippet = Snippet::source(text).line_start(first.line).path(file.name.as_str());
     Some(snippet.annotations(annotations))
 }

@@ -249,7 +249,7 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(lower.len()).div_ceil(3))
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(lower.len()) / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -279,6 +279,7 @@ mod tests {
         assert_eq!(nearest("ingres", known), Some("ingress"));
         assert_eq!(nearest("Egress", known), Some("egress"));
         assert_eq!(nearest("podSelector", known), None);
+        assert_eq!(nearest("ICMP", ["TCP", "UDP"]), None);
         assert_eq!(nearest(&"x".repeat(100_000), known), None);
     }
 

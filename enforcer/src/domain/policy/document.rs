@@ -6,7 +6,7 @@ use enforcer_common::reason::Errno;
 
 use super::diagnostic::{Code, nearest, quote};
 use super::model::{Policy, PolicyKey, PolicyMode};
-use super::rules;
+use super::{rules, selector};
 use crate::domain::labels::Selector;
 use crate::domain::syntax::{ERRNOS, Name};
 use crate::domain::workload::DEFAULT_NAMESPACE;
@@ -154,7 +154,7 @@ fn spec(reader: &mut Reader<'_>, node: &Node) -> Option<Policy> {
     };
     let help = "write `subject: {}` if every workload of the namespace is meant";
     let subject = reader.required(&spec, "`spec`", "subject", Some(help));
-    let subject: Option<Selector> = subject.and_then(|node| rules::selector(reader, node, "`subject`"));
+    let subject: Option<Selector> = subject.and_then(|node| selector::selector(reader, node, "`subject`"));
     let ingress = spec.get("ingress").map(|node| rules::direction(reader, node, &rules::INGRESS));
     let egress = spec.get("egress").map(|node| rules::direction(reader, node, &rules::EGRESS));
     let has_typo = spec.entries().iter().any(|entry| nearest(&entry.key, ["ingress", "egress"]).is_some());

@@ -7,3 +7,4 @@ pub mod document;
 pub mod explain;
 pub mod model;
 mod rules;
+mod selector;

@@ -10,6 +10,7 @@
 
 mod parse;
 mod read;
+mod scalar;
 
 use std::ops::Range;
 
@@ -60,7 +61,8 @@ impl Value {
             Self::Refused => "something unsupported",
             Self::Null => "nothing",
             Self::Bool(_) => "a boolean",
-            Self::Integer(_) | Self::Number(_) => "a number",
+            Self::Integer(_) => "a number",
+            Self::Number(_) => "a fraction or too large a number",
             Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Mapping(_) => "a mapping",
@@ -77,4 +79,67 @@ pub struct Entry {
     pub span: Range<usize>,
     /// The value.
     pub value: Node,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::command::PolicyFile;
+    use crate::domain::policy::diagnostic::Source;
+
+    /// Every node of the text in the order of the text, as the text it spans.
+    fn spans(text: &str) -> Vec<String> {
+        fn walk(text: &str, node: &Node, found: &mut Vec<String>) {
+            found.push(text[node.span.clone()].to_owned());
+            match &node.value {
+                Value::List(items) => items.iter().for_each(|item| walk(text, item, found)),
+                Value::Mapping(entries) => {
+                    for entry in entries {
+                        found.push(text[entry.span.clone()].to_owned());
+                        walk(text, &entry.value, found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let file = PolicyFile { name: "f".into(), text: text.into() };
+        let source = Source::new(0, &file);
+        let mut reader = Reader::new(&source);
+        let documents = parse(&mut reader);
+        assert_eq!(reader.errors(), 0, "{:?}", reader.finish());
+        let mut found = Vec::new();
+        for document in documents {
+            walk(text, &document.root, &mut found);
+        }
+        found
+    }
+
+    #[test]
+    fn spans_are_bytes_of_the_text_itself() {
+        let text = "# ä日\nü: \"é\" # ß\nb: {x: 日, y: ['ö' , 2]}\n# end\n---\n- |\n  blöck\n  two\n\n-\n- ñ # c-d\n";
+        let first = "ü: \"é\" # ß\nb: {x: 日, y: ['ö' , 2]}";
+        let second = "- |\n  blöck\n  two\n\n-\n- ñ";
+        let expected = [
+            first,
+            "ü",
+            "\"é\"",
+            "b",
+            "{x: 日, y: ['ö' , 2]}",
+            "x",
+            "日",
+            "y",
+            "['ö' , 2]",
+            "'ö'",
+            "2",
+            second,
+            "|\n  blöck\n  two",
+            "-",
+            "ñ",
+        ];
+        let actual = spans(text);
+        // The parser starts a block scalar's span at its content.
+        assert_eq!(actual[..12], expected[..12]);
+        assert_eq!(actual[13..], expected[13..]);
+        assert!(actual[12].ends_with("blöck\n  two"), "{:?}", actual[12]);
+    }
 }

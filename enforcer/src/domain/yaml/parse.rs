@@ -1,12 +1,12 @@
 //! From text to trees.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::{Entry, MAX_BYTES, MAX_DEPTH, Node, Reader, Value};
+use super::scalar::{quoted_len, scalar};
+use super::{Entry, MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, Node, Reader, Value};
 use crate::domain::policy::diagnostic::{Code, quote};
 
 /// One document of a file.
@@ -28,13 +28,14 @@ pub fn parse(reader: &mut Reader<'_>) -> Vec<Document> {
     }
     let mut documents = Vec::new();
     let mut base = 0;
-    // After a syntax error, go on with the next document: its problems are worth telling too.
-    while let Some(after) = stream(reader, base, &mut documents) {
-        let rest = text.get(after..).unwrap_or_default();
-        match rest.find("\n---") {
-            Some(separator) => base = after + separator + 1,
-            None => break,
-        }
+    // After a syntax error, go on with the next document: its problems are worth telling too. Each try reads on from
+    // where the last one stopped; their number is bounded because each looks at all that is left.
+    for _ in 0..=MAX_PROBLEMS {
+        let Some(stopped) = stream(reader, base, &mut documents) else { break };
+        // The error may be the separator itself, where something before it is not closed.
+        let after = text.floor_char_boundary(stopped.saturating_sub(1)).max(base);
+        let Some(separator) = text.get(after..).and_then(|rest| rest.find("\n---")) else { break };
+        base = after + separator + 1;
     }
     documents
 }
@@ -288,11 +289,26 @@ impl Builder<'_, '_> {
             ScalarStyle::SingleQuoted => quoted_len(text, '\''),
             ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => text.trim_end().len(),
         };
-        if len == 0 && self.text.get(..span.start).is_some_and(|before| before.ends_with('-')) {
-            // An item without a value: show its dash.
-            return span.start - 1..span.start;
+        if len == 0
+            && let Some(Open::List { start, items }) = self.stack.last()
+            && let Some(dash) = self.dash(items.last().map_or(*start, |item| item.span.end), span.start)
+        {
+            return dash;
         }
         span.start..span.start + len
+    }
+
+    /// The dash of an item without a value, which the parser places at the next token.
+    fn dash(&self, after: usize, before: usize) -> Option<Range<usize>> {
+        let mut at = after;
+        for line in self.text.get(after..before.max(after))?.split_inclusive('\n') {
+            let dash = line.split('#').next().and_then(|code| code.find('-'));
+            if let Some(dash) = dash {
+                return Some(at + dash..at + dash + 1);
+            }
+            at += line.len();
+        }
+        None
     }
 
     /// Reports a syntax error and returns its position.
@@ -309,85 +325,62 @@ impl Builder<'_, '_> {
     }
 }
 
-/// The parser's words for its commonest errors, translated for people who write policies.
+/// The parser's words for its commonest errors, translated for people who write policies: (words, message, help). The
+/// first row that fits counts.
+const EXPLANATIONS: [(&[&str], &str, &str); 11] = [
+    (&["tabs disallowed", "a tab", "tab cannot"], "a tab can't indent YAML", "use spaces"),
+    (
+        &["mapping values are not allowed"],
+        "a `:` that no key can have here",
+        "check the indentation of this line and the one before it, and quote values that contain `: `",
+    ),
+    (
+        &["simple key expect"],
+        "the line before this one is not `key: value`",
+        "add the missing `:`, with a space behind it",
+    ),
+    (
+        &["did not find expected '-'"],
+        "this line is neither an item of the list above nor indented as its parent",
+        "check the indentation",
+    ),
+    (
+        &["did not find expected key"],
+        "the indentation fits none of the lines above",
+        "indent by the same number of spaces",
+    ),
+    (
+        &["indentation in quoted", "unexpected document indicator"],
+        "a quoted string that does not end where it should",
+        "add the closing quote",
+    ),
+    (&["unexpected end of stream"], "a quoted string that never ends", "add the closing quote"),
+    (
+        // A block can't have an invalid indentation that is not one of the errors above.
+        &["expected ',' or", "expected node content", "':' indicator", "invalid indentation"],
+        "a bracket or brace before this is not closed, or a `,` or a value is missing",
+        "close it, or add what is missing",
+    ),
+    (
+        &["trailing content after double-quoted"],
+        "text behind the closing quote",
+        "write a quote inside single quotes twice, or use double quotes",
+    ),
+    (&["unexpected character"], "a value can't start with this character", "quote the value"),
+    (&["unprintable"], "a control character", "save the file as plain UTF-8 text"),
+];
+
 fn explain(info: &str, line: &str) -> (Code, String, Option<&'static str>) {
-    let (message, help) = if info.contains("tab") && !info.contains("expected") {
-        ("a tab can't indent YAML", "use spaces")
-    } else if info.contains("unknown anchor") && line.starts_with('*') {
-        let help = "quote it if a star is meant: \"*\"";
-        return (
-            Code::YamlAlias,
-            "aliases are not supported, and this one refers to nothing".into(),
-            Some(help),
-        );
-    } else if info.contains("mapping values are not allowed") {
-        (
-            "a `:` that no key can have here",
-            "check the indentation of this line and the one before it, and quote values that contain `: `",
-        )
-    } else if info.contains("simple key expect") {
-        ("the line before this one is not `key: value`", "add the missing `:`, with a space behind it")
-    } else if info.contains("did not find expected '-'") {
-        ("this line is neither an item of the list above nor indented as its parent", "check the indentation")
-    } else if info.contains("did not find expected key") || info.contains("invalid indentation") {
-        ("the indentation fits none of the lines above", "indent by the same number of spaces")
-    } else if info.contains("unexpected end of stream") {
-        ("a quoted string that never ends", "add the closing quote")
-    } else if info.contains("trailing content after double-quoted") {
-        ("text behind the closing quote", "write a quote inside single quotes twice, or use double quotes")
-    } else if info.contains("unexpected character") {
-        ("a value can't start with this character", "quote the value")
-    } else if info.contains("unprintable") {
-        ("a control character", "save the file as plain UTF-8 text")
-    } else {
-        return (Code::YamlSyntax, format!("not valid YAML: {info}"), None);
-    };
-    (Code::YamlSyntax, message.into(), Some(help))
-}
-
-/// Length of a quoted text up to its closing quote, properties before it included.
-fn quoted_len(text: &str, mark: char) -> usize {
-    let mut start = 0;
-    while let Some(rest) = text.get(start..).filter(|rest| rest.starts_with(['&', '!'])) {
-        let Some(space) = rest.find(char::is_whitespace) else { break };
-        start += rest.len() - rest[space..].trim_start().len();
+    if info.contains("recursion limit") {
+        return (Code::TooDeep, "brackets and braces are nested too deep".into(), None);
     }
-    let mut characters = text.char_indices().skip_while(|(at, _)| *at <= start).peekable();
-    while let Some((at, character)) = characters.next() {
-        if character == '\\' && mark == '"' {
-            characters.next();
-        } else if character == mark {
-            if mark == '\'' && characters.next_if(|(_, next)| *next == mark).is_some() {
-                continue;
-            }
-            return at + 1;
-        }
+    if line.starts_with('*') && (info.contains("unknown anchor") || info.contains("anchor or alias")) {
+        let message = "aliases are not supported, and this one refers to nothing";
+        return (Code::YamlAlias, message.into(), Some("quote it if a star is meant: \"*\""));
     }
-    text.len()
-}
-
-/// A scalar by the core schema: what is quoted is text.
-fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Value {
-    if style != ScalarStyle::Plain {
-        return Value::Text(text.into_owned());
+    let row = EXPLANATIONS.iter().find(|(words, ..)| words.iter().any(|words| info.contains(words)));
+    match row {
+        Some((_, message, help)) => (Code::YamlSyntax, (*message).into(), Some(help)),
+        None => (Code::YamlSyntax, format!("not valid YAML: {info}"), None),
     }
-    match text.as_ref() {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
-    }
-    let integer = match text.get(..2) {
-        Some("0x") => i64::from_str_radix(&text[2..], 16).ok(),
-        Some("0o") => i64::from_str_radix(&text[2..], 8).ok(),
-        _ => text.parse().ok(),
-    };
-    if let Some(integer) = integer {
-        return Value::Integer(integer);
-    }
-    let bare = text.trim_start_matches(['+', '-']);
-    let is_number = matches!(bare, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN")
-        || (bare.starts_with(|first: char| first.is_ascii_digit() || first == '.')
-            && text.parse::<f64>().is_ok());
-    if is_number { Value::Number(text.into_owned()) } else { Value::Text(text.into_owned()) }
 }

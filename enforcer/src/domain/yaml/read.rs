@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
             let more = diagnostics.len() + self.dropped - MAX_PROBLEMS;
             diagnostics.truncate(MAX_PROBLEMS);
             if let Some(last) = diagnostics.last().cloned() {
-                let message = format!("{more} more problems in this file are not shown");
+                let message = format!("at least {more} more problems in this file are not shown");
                 diagnostics.push(diagnostic(last.location, Severity::Error, Code::TooMany, message));
             }
         }
@@ -118,13 +118,15 @@ impl<'a> Reader<'a> {
         code: Code,
         message: String,
     ) -> &mut Diagnostic {
-        let new = diagnostic(self.source.location(span), severity, code, message);
         self.errors += usize::from(severity == Severity::Error);
         if self.diagnostics.len() >= KEPT_PROBLEMS {
             self.dropped += 1;
-            return self.beyond.insert(new);
+            // Nobody will see it, so its place, which costs a look at its line, does not matter.
+            let place =
+                self.beyond.take().map_or_else(|| self.source.location(&(0..0)), |last| last.location);
+            return self.beyond.insert(diagnostic(place, severity, code, message));
         }
-        self.diagnostics.push(new);
+        self.diagnostics.push(diagnostic(self.source.location(span), severity, code, message));
         let last = self.diagnostics.len() - 1;
         &mut self.diagnostics[last]
     }
@@ -151,8 +153,7 @@ impl<'a> Reader<'a> {
     /// The mapping, whatever its keys.
     pub fn any_mapping<'n>(&mut self, node: &'n Node, what: &str) -> Option<Mapping<'n>> {
         let Value::Mapping(entries) = &node.value else {
-            let help = matches!(node.value, Value::Null).then_some("write `{}` for an empty mapping");
-            self.wrong_type(node, what, "a mapping", help);
+            self.wrong_type(node, what, "a mapping", None);
             return None;
         };
         Some(Mapping { node, entries })
@@ -221,7 +222,7 @@ impl<'a> Reader<'a> {
     pub fn list<'n>(&mut self, node: &'n Node, what: &str, limit: usize) -> Option<&'n [Node]> {
         let Value::List(items) = &node.value else {
             let help = match node.value {
-                Value::Null => Some("write `[]` for an empty list"),
+                Value::Null => None,
                 Value::Mapping(_) => Some("put a `-` before its first field"),
                 _ => Some("put it in brackets, or behind a `-`"),
             };
@@ -261,9 +262,12 @@ impl<'a> Reader<'a> {
         let text = self.source.text().get(node.span.clone()).unwrap_or_default();
         let first = text.lines().next().map_or(0, str::len);
         let span = node.span.start..node.span.start + first;
+        // No empty value is suggested: some mean everyone, some mean nobody, and neither should be a guess.
+        let missing = (text != "null" && node.value == Value::Null)
+            .then_some("nothing follows here: write the value, or remove the field");
         let diagnostic = self.error(&span, Code::WrongType, message);
         diagnostic.label(format!("expected {expected}"));
-        if let Some(help) = help {
+        if let Some(help) = help.or(missing) {
             diagnostic.help(help);
         }
     }

@@ -1,0 +1,47 @@
+//! Exact counting. Additions are atomic although the maps are per CPU: a program can be preempted by another task on
+//! the same CPU between load and store.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use enforcer_common::abi::config::Stat;
+use enforcer_common::abi::flow::{FlowCount, FlowKey};
+
+use crate::fault;
+use crate::maps::COUNTERS;
+
+/// Adds one verdict to its row.
+#[inline(always)]
+pub fn verdict(key: &FlowKey) {
+    if add(key) {
+        return;
+    }
+    let one = FlowCount { verdicts: 1 };
+    if COUNTERS.insert(key, one, BPF_NOEXIST.into()).is_ok() || add(key) {
+        // The second attempt succeeds when another task has made the row in between.
+        return;
+    }
+    fault::count(Stat::CountersFull);
+}
+
+#[inline(always)]
+fn add(key: &FlowKey) -> bool {
+    match COUNTERS.get_ptr_mut(key) {
+        Some(count) => {
+            // SAFETY: a live value of this CPU's row; `verdicts` is its only, 8-byte aligned word.
+            unsafe { increment(count.cast()) };
+            true
+        }
+        None => false,
+    }
+}
+
+/// Adds one, atomically. The target has no `AtomicU64::fetch_add`, so the instruction is written out.
+///
+/// # Safety
+/// `word` points at an aligned word of a map value.
+#[inline(always)]
+pub unsafe fn increment(word: *mut u64) {
+    // SAFETY: the caller's promise; `lock +=` reads and writes that word only.
+    unsafe { asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) word, one = in(reg) 1_u64, options(nostack)) };
+}

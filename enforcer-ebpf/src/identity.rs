@@ -1,0 +1,248 @@
+//! Who is who: the creator of a socket, the calling process, and the other end.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_tuple};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+    bpf_sk_release, bpf_sk_storage_get,
+};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use enforcer_common::abi::config::Stat;
+use enforcer_common::abi::identity::SocketIdentity;
+use enforcer_common::id::IdentityId;
+use enforcer_common::limits::CGROUP_DEPTH;
+
+use crate::facts::Party;
+use crate::fault;
+use crate::maps::{ADDRESSES, BINDINGS, SOCKETS};
+use crate::parse::sock_addr::{Destination, TCP, UDP, UDPLITE};
+
+/// `BPF_F_CURRENT_NETNS`: look up in the network namespace of the context's socket.
+const CURRENT_NETNS: u64 = -1_i64 as u64;
+
+/// Remembers who creates this socket. `false` if that is impossible: the socket must then not come into being, because
+/// a workload can make later attempts fail (exhausting the socket's option memory).
+#[inline(always)]
+pub fn record(ctx: &SockContext) -> bool {
+    // SAFETY: `sock` is the context of this hook, which the helper takes as its socket.
+    let found = unsafe { storage(ctx.sock.cast(), BPF_SK_STORAGE_GET_F_CREATE.into()) };
+    if found.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and the kernel keeps the value alive as long as the socket.
+    let socket = unsafe { &mut *found };
+    if !ancestors(&mut socket.cgroups) {
+        fault::count(Stat::DeepCgroup);
+    }
+    // SAFETY: no arguments; always available in this hook.
+    socket.leaf = unsafe { bpf_get_current_cgroup_id() };
+    true
+}
+
+/// Writes the calling process's cgroup and its ancestors, outermost first. `false` if the tree is deeper than that.
+#[inline(always)]
+fn ancestors(cgroups: &mut [u64; CGROUP_DEPTH]) -> bool {
+    let mut level = 1;
+    for slot in cgroups.iter_mut() {
+        *slot = ancestor(level);
+        if *slot == 0 {
+            return true;
+        }
+        level += 1;
+    }
+    ancestor(level) == 0
+}
+
+/// The calling process's ancestor cgroup at this level below the root; 0 beyond its own level.
+#[inline(always)]
+fn ancestor(level: i32) -> u64 {
+    // SAFETY: takes a plain number; always available in these hooks.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+}
+
+/// The storage of this call's own socket, null if it was created before enforcer.
+#[inline(always)]
+pub fn own(ctx: &SockAddrContext) -> *mut SocketIdentity {
+    // SAFETY: context pointer from the kernel; `sk` is readable in every hook of this type.
+    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    if sk.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: `sk` is a full socket, checked against null.
+    unsafe { storage(sk.cast(), 0) }
+}
+
+/// Who created this call's socket, and who makes the call. Only in process context: never in a packet or
+/// socket-operations hook. A socket from before enforcer counts as the caller's.
+#[inline(always)]
+pub fn near(ctx: &SockAddrContext) -> (Party, Party) {
+    // SAFETY: no arguments; always available in these hooks.
+    let leaf = unsafe { bpf_get_current_cgroup_id() };
+    let own = own(ctx);
+    if own.is_null() {
+        let caller = Party { identity: resolve_current(), cgroup: leaf };
+        return (caller, caller);
+    }
+    // SAFETY: not null; a map value of this type, alive as long as the socket.
+    let socket = unsafe { &*own };
+    let creator = Party { identity: resolve(&socket.cgroups), cgroup: socket.leaf };
+    let caller =
+        if socket.leaf == leaf { creator } else { Party { identity: resolve_current(), cgroup: leaf } };
+    (creator, caller)
+}
+
+/// The other end: on this host's loopback by its socket, elsewhere by its address.
+#[inline(always)]
+pub fn peer(ctx: &SockAddrContext, to: &Destination) -> Party {
+    if to.address.is_loopback() { listener(ctx, to) } else { remote(to) }
+}
+
+#[inline(always)]
+fn remote(to: &Destination) -> Party {
+    let key = Key::new(128, to.address.bytes());
+    let identity = match ADDRESSES.get(&key) {
+        Some(entry) if covers(entry.high, entry.low, entry.prefix, to) => IdentityId(entry.identity),
+        Some(_) => {
+            // Another key's value: never lend an identity that may not be this address's.
+            fault::count(Stat::WrongKey);
+            IdentityId::UNKNOWN
+        }
+        None => IdentityId::WORLD,
+    };
+    Party { identity: u64::from(identity.0), cgroup: 0 }
+}
+
+#[inline(always)]
+fn covers(high: u64, low: u64, prefix: u32, to: &Destination) -> bool {
+    let (a, b) = ((high ^ to.address.high), (low ^ to.address.low));
+    match prefix {
+        0 => true,
+        1..=63 => a >> (64 - prefix) == 0,
+        64 => a == 0,
+        65..=127 => a == 0 && b >> (128 - prefix) == 0,
+        _ => a == 0 && b == 0,
+    }
+}
+
+/// Finds the socket that will take the flow, and asks it who created it.
+#[inline(always)]
+fn listener(ctx: &SockAddrContext, to: &Destination) -> Party {
+    let nobody = Party { identity: 0, cgroup: 0 };
+    let sk = find(ctx, to);
+    if sk.is_null() {
+        return nobody;
+    }
+    // SAFETY: `sk` is a referenced socket from the look-up, released below.
+    let found = unsafe { storage(sk.cast(), 0) };
+    let party = if found.is_null() {
+        nobody
+    } else {
+        // SAFETY: not null; alive as long as the socket, which is referenced.
+        let socket = unsafe { &*found };
+        Party { identity: resolve(&socket.cgroups), cgroup: socket.leaf }
+    };
+    // SAFETY: releases the reference that the look-up took, exactly once.
+    unsafe { bpf_sk_release(sk.cast()) };
+    party
+}
+
+/// Looks up the server's socket. The tuple (`struct bpf_sock_tuple`: source and destination address, source and
+/// destination port) is written in whole words: the verifier forgets what was in a stack slot only when all of it is
+/// overwritten at once.
+#[inline(always)]
+fn find(ctx: &SockAddrContext, to: &Destination) -> *mut bpf_sock {
+    let port = u64::from(to.port.to_be()) << 16;
+    if to.address.is_v4() {
+        let mut tuple = [u64::from((to.address.low as u32).to_be()) << 32, port];
+        // SAFETY: 12 bytes of initialised tuple, the size that means IPv4.
+        unsafe { look_up(ctx, to.protocol, tuple.as_mut_ptr(), 12) }
+    } else {
+        let mut tuple = [0, 0, to.address.high.to_be(), to.address.low.to_be(), port];
+        // SAFETY: 36 bytes of initialised tuple, the size that means IPv6.
+        unsafe { look_up(ctx, to.protocol, tuple.as_mut_ptr(), 36) }
+    }
+}
+
+/// # Safety
+/// `tuple` points at `size` initialised bytes.
+#[inline(always)]
+unsafe fn look_up(ctx: &SockAddrContext, protocol: u8, tuple: *mut u64, size: u32) -> *mut bpf_sock {
+    let tuple = tuple.cast::<bpf_sock_tuple>();
+    // SAFETY: the hook's own context, and the caller's promise.
+    unsafe {
+        match protocol {
+            TCP => bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, size, CURRENT_NETNS, 0),
+            UDP | UDPLITE => bpf_sk_lookup_udp(ctx.as_ptr(), tuple, size, CURRENT_NETNS, 0),
+            _ => ptr::null_mut(),
+        }
+    }
+}
+
+/// # Safety
+/// `sk` is a socket, or the context of a socket hook, that the helper takes in this program type.
+#[inline(always)]
+unsafe fn storage(sk: *mut c_void, flags: u64) -> *mut SocketIdentity {
+    // SAFETY: the map is a socket storage whose value is `SocketIdentity`; a null value means "zeroed" on creation.
+    unsafe { bpf_sk_storage_get(ptr::addr_of!(SOCKETS).cast_mut().cast(), sk, ptr::null_mut(), flags) }.cast()
+}
+
+/// The identity bound to the innermost of these directories; the host where none is bound.
+#[inline(never)]
+fn resolve(cgroups: &[u64; CGROUP_DEPTH]) -> u64 {
+    for cgroup in cgroups.iter().rev() {
+        let identity = bound(*cgroup);
+        if identity != 0 {
+            return identity;
+        }
+    }
+    u64::from(IdentityId::HOST.0)
+}
+
+/// As [`resolve`], for the calling process.
+#[inline(never)]
+fn resolve_current() -> u64 {
+    let mut identity = u64::from(IdentityId::HOST.0);
+    for level in 1..=CGROUP_DEPTH as i32 {
+        let cgroup = ancestor(level);
+        if cgroup == 0 {
+            break;
+        }
+        let found = bound(cgroup);
+        if found != 0 {
+            identity = found;
+        }
+    }
+    identity
+}
+
+/// The identity bound to this directory, or 0. A BPF hash that changes in place can return another key's value, so
+/// the value carries its key; after two mismatches the answer is an identity that nothing allows.
+#[inline(never)]
+fn bound(cgroup: u64) -> u64 {
+    let mut identity = look(cgroup);
+    if identity == WRONG_KEY {
+        fault::count(Stat::WrongKey);
+        identity = look(cgroup);
+    }
+    if identity == WRONG_KEY { u64::from(IdentityId::UNMANAGED.0) } else { identity }
+}
+
+/// Not an identity: the map returned another key's value.
+const WRONG_KEY: u64 = u64::MAX;
+
+#[inline(never)]
+fn look(cgroup: u64) -> u64 {
+    if cgroup == 0 {
+        return 0;
+    }
+    // SAFETY: the value is read at once and its key is compared, so a reused slot is noticed.
+    match unsafe { BINDINGS.get(cgroup) } {
+        None => 0,
+        Some(binding) if binding.cgroup == cgroup => u64::from(binding.identity),
+        Some(_) => WRONG_KEY,
+    }
+}

@@ -1,0 +1,183 @@
+//! Server and client together over a real socket, with an engine that answers from memory.
+
+mod calls;
+mod flows;
+mod monitoring;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::access::Peer;
+use super::client::Client;
+use super::{Access, Backend, Call, Readiness, bind, server};
+use crate::domain::command::{
+    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, Refused, Reply,
+    Request, Status,
+};
+use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess};
+use crate::domain::workload::EndpointState;
+
+fn flow(number: u16, verdict: &str) -> Arc<Flow> {
+    Arc::new(Flow {
+        time: "2026-11-22T12:53:39.168000000Z".into(),
+        verdict: verdict.into(),
+        drop_reason_desc: "POLICY_DENIED".into(),
+        ip: FlowIp { destination: "127.0.0.1".into(), version: "IPv4".into() },
+        l4: FlowL4 { protocol: "TCP".into(), destination_port: number },
+        source: FlowEndpoint { identity: 256, namespace: "default".into(), ..FlowEndpoint::default() },
+        destination: FlowEndpoint::default(),
+        traffic_direction: "INGRESS".into(),
+        decided_by: None,
+        errno: None,
+        hook: "connect4".into(),
+        generation: 1,
+        socket_cookie: 1,
+        process: FlowProcess::default(),
+        // Long, so that a reader that sleeps fills the socket's buffers soon.
+        node_name: "n".repeat(2000),
+    })
+}
+
+fn changed(dry_run: bool) -> Changed {
+    let change = PolicyChange { name: "default/db".into(), change: Change::Created, selects: Vec::new() };
+    Changed { generation: 7, dry_run, policies: vec![change], entries_before: 1, entries_after: 2 }
+}
+
+fn refused(message: &str, not_found: bool, diagnostics: &[&str]) -> Reply {
+    let diagnostics = diagnostics.iter().map(|text| (*text).to_owned()).collect();
+    Reply::Refused(Refused { message: message.into(), diagnostics, not_found })
+}
+
+fn answer(request: Request) -> Option<Reply> {
+    Some(match request {
+        Request::PolicyApply { files, .. } if files.iter().any(|file| file.text == "broken") => {
+            refused("the documents are not valid", false, &["f.yaml:1:1: error: broken"])
+        }
+        Request::PolicyApply { files, .. } if files.is_empty() => {
+            refused("there is nothing to apply", false, &[])
+        }
+        Request::PolicyApply { files, .. } if files[0].text == "die" => return None,
+        Request::PolicyApply { dry_run, .. } => Reply::Changed(changed(dry_run)),
+        Request::PolicyDelete { names } if names == ["default/a b&c", "x/y"] => {
+            Reply::Changed(changed(false))
+        }
+        Request::PolicyDelete { .. } => refused("there is no such policy", true, &[]),
+        Request::PolicyList => Reply::Policies(vec![PolicyInfo {
+            namespace: "default".into(),
+            name: "db".into(),
+            kind: "TrafficPolicy".into(),
+            mode: "enforce".into(),
+            origin: "pushed".into(),
+            rules: 1,
+            isolates: vec!["ingress".into()],
+            selects: Vec::new(),
+            text: "kind: TrafficPolicy\n".into(),
+        }]),
+        Request::IdentityList => Reply::Identities(vec![IdentityInfo {
+            id: 256,
+            namespace: "default".into(),
+            labels: vec!["app=db".into()],
+            workloads: vec!["default/db".into()],
+        }]),
+        Request::EndpointList => Reply::Endpoints(vec![EndpointInfo {
+            namespace: "default".into(),
+            name: "db".into(),
+            identity: 256,
+            labels: Vec::new(),
+            cgroup: None,
+            cgroup_id: None,
+            addresses: Vec::new(),
+            state: EndpointState::Remote,
+            ingress_policies: Vec::new(),
+            egress_policies: Vec::new(),
+        }]),
+        Request::Status => Reply::Status(Box::new(Status { state: "enforcing".into(), ..Status::default() })),
+    })
+}
+
+struct World {
+    _folder: tempfile::TempDir,
+    socket: PathBuf,
+    live: broadcast::Sender<Arc<Flow>>,
+    readiness: watch::Sender<Readiness>,
+    backend: Backend,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl World {
+    /// A server that remembers these flows and takes everyone for `stranger`, or for whom the kernel says.
+    fn with(access: Access, stranger: Option<Peer>, remembered: Vec<Arc<Flow>>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("enforcer.sock");
+        let (requests, mut calls) = mpsc::channel::<Call>(4);
+        tokio::spawn(async move {
+            while let Some(Call { request, reply }) = calls.recv().await {
+                if let Some(answer) = answer(request) {
+                    reply.send(answer).ok();
+                }
+            }
+        });
+        let (live, _) = broadcast::channel(64);
+        let (readiness, ready) = watch::channel(Readiness { ready: false, reason: "syncing".into() });
+        let backend = Backend {
+            requests,
+            recent: Arc::new(move |last| remembered[remembered.len().saturating_sub(last)..].to_vec()),
+            live: live.clone(),
+            metrics: Arc::new(|| "enforcer_build_info 1\n".to_owned()),
+            readiness: ready,
+        };
+        let listener = bind(&socket, &Access { readers: None, ..access.clone() }).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move { stopped.await.unwrap_or_default() };
+        let server = if stranger.is_some() {
+            let peer = move |_: &tokio::net::UnixStream| stranger;
+            tokio::spawn(server::serve_peers(listener, backend.clone(), access, peer, shutdown))
+        } else {
+            tokio::spawn(server::serve(listener, backend.clone(), access, shutdown))
+        };
+        Self { _folder: folder, socket, live, readiness, backend, stop: Some(stop), server }
+    }
+
+    fn remembering(flows: Vec<Arc<Flow>>) -> Self {
+        Self::with(Access::of_this_process(None).unwrap(), None, flows)
+    }
+
+    fn new() -> Self {
+        Self::remembering(Vec::new())
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    /// Bytes as they are, so that what a client would never send can be sent. The answer as it is.
+    async fn raw(&self, request: Vec<u8>) -> String {
+        let socket = self.socket.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut stream = UnixStream::connect(socket).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            // The server may answer and close before all was written.
+            stream.write_all(&request).ok();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).ok();
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.raw(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").into_bytes()).await
+    }
+}
+
+fn files(text: &str) -> Vec<PolicyFile> {
+    vec![PolicyFile { name: "f.yaml".into(), text: text.into() }]
+}

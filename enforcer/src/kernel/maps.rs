@@ -1,0 +1,181 @@
+//! Typed access to the maps. Every map is named here once.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use enforcer_common::abi::config::{Config, Stat};
+use enforcer_common::abi::flow::{FlowCount, FlowKey};
+use enforcer_common::abi::identity::{AddressEntry, Binding};
+use enforcer_common::abi::policy::Row;
+use enforcer_common::address::Address;
+use enforcer_common::id::{CgroupId, Generation, IdentityId};
+use enforcer_common::limits;
+use ipnet::IpNet;
+
+use super::error::Error;
+use super::generation_of;
+use crate::domain::delta::Operation;
+
+/// Every pinned map, by its name in the object, which is also the name of its pin.
+pub(super) const NAMES: &[&str] =
+    &["TABLES", "CONFIG", "BINDINGS", "ADDRESSES", "SOCKETS", "COUNTERS", "STATS", "EVENTS"];
+
+/// `BPF_F_INNER_MAP`: tables of different lengths fit one slot.
+const INNER_MAP: u32 = 1 << 12;
+
+type Table = Array<MapData, Row>;
+type Bindings<'a> = HashMap<&'a mut MapData, u64, Binding>;
+type Addresses<'a> = LpmTrie<&'a mut MapData, [u8; 16], AddressEntry>;
+
+macro_rules! open {
+    ($name:ident -> $type:ty, $map:literal) => {
+        pub(super) fn $name(ebpf: &mut Ebpf) -> Result<$type, Error> {
+            let map = ebpf.map_mut($map).ok_or(Error::MissingMap($map))?;
+            <$type>::try_from(map).map_err(Error::map("open", $map))
+        }
+    };
+}
+
+open!(tables -> ArrayOfMaps<&mut MapData, Table>, "TABLES");
+open!(config -> Array<&mut MapData, Config>, "CONFIG");
+open!(bindings -> Bindings<'_>, "BINDINGS");
+open!(addresses -> Addresses<'_>, "ADDRESSES");
+
+/// Makes an inner map of exactly these rows.
+pub(super) fn table(rows: &[Row]) -> Result<Table, Error> {
+    let length = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    let mut table = Table::create(length, INNER_MAP).map_err(Error::map("make a table for", "TABLES"))?;
+    for (index, row) in (0..length).zip(rows) {
+        table.set(index, row, 0).map_err(Error::map("fill a table for", "TABLES"))?;
+    }
+    Ok(table)
+}
+
+/// The generation that is enforced, `None` before the first.
+pub(super) fn published_generation(ebpf: &mut Ebpf) -> Result<Option<Generation>, Error> {
+    match tables(ebpf)?.get(&0, 0) {
+        Ok(table) => {
+            let header = table.get(&0, 0).map_err(Error::map("read the header in", "TABLES"))?;
+            Ok(Some(generation_of(&header)))
+        }
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(Error::map("read", "TABLES")(source)),
+    }
+}
+
+/// Performs one operation on bindings or addresses.
+pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error> {
+    match operation {
+        Operation::Bind(cgroup, identity) => {
+            let binding = Binding { cgroup: cgroup.0, identity: identity.0, reserved: 0 };
+            bindings(ebpf)?.insert(cgroup.0, binding, 0).map_err(full_or("BINDINGS", limits::BINDINGS))
+        }
+        Operation::Unbind(cgroup) => gone(bindings(ebpf)?.remove(&cgroup.0), "BINDINGS"),
+        Operation::SetAddress(net, identity) => {
+            let (address, prefix) = canonical(net);
+            let entry = AddressEntry { high: address.high, low: address.low, prefix, identity: identity.0 };
+            let key = Key::new(prefix, address.bytes());
+            addresses(ebpf)?.insert(&key, entry, 0).map_err(full_or("ADDRESSES", limits::ADDRESSES))
+        }
+        Operation::RemoveAddress(net) => {
+            let (address, prefix) = canonical(net);
+            gone(addresses(ebpf)?.remove(&Key::new(prefix, address.bytes())), "ADDRESSES")
+        }
+    }
+}
+
+/// Bindings and addresses in force.
+pub(super) fn identities(
+    ebpf: &mut Ebpf,
+) -> Result<(BTreeMap<CgroupId, IdentityId>, BTreeMap<IpNet, IdentityId>), Error> {
+    let mut bound = BTreeMap::new();
+    for entry in bindings(ebpf)?.iter() {
+        let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
+        bound.insert(CgroupId(cgroup), IdentityId(binding.identity));
+    }
+    let mut placed = BTreeMap::new();
+    for entry in addresses(ebpf)?.iter() {
+        let (key, entry) = entry.map_err(Error::map("read", "ADDRESSES"))?;
+        if let Some(net) = network(key.data(), key.prefix_len()) {
+            placed.insert(net, IdentityId(entry.identity));
+        }
+    }
+    Ok((bound, placed))
+}
+
+/// All flow counters, summed over the CPUs.
+pub(super) fn counters(ebpf: &Ebpf) -> Result<Vec<(FlowKey, u64)>, Error> {
+    let map = ebpf.map("COUNTERS").ok_or(Error::MissingMap("COUNTERS"))?;
+    let map = PerCpuHashMap::<_, FlowKey, FlowCount>::try_from(map).map_err(Error::map("open", "COUNTERS"))?;
+    let mut counters = Vec::new();
+    for entry in map.iter() {
+        let (key, per_cpu) = entry.map_err(Error::map("read", "COUNTERS"))?;
+        counters.push((key, per_cpu.iter().map(|count| count.verdicts).sum()));
+    }
+    Ok(counters)
+}
+
+/// All statistics, summed over the CPUs.
+pub(super) fn stats(ebpf: &Ebpf) -> Result<[u64; Stat::COUNT], Error> {
+    let map = ebpf.map("STATS").ok_or(Error::MissingMap("STATS"))?;
+    let map = PerCpuArray::<_, u64>::try_from(map).map_err(Error::map("open", "STATS"))?;
+    let mut sums = [0; Stat::COUNT];
+    for (index, sum) in (0_u32..).zip(sums.iter_mut()) {
+        *sum = map.get(&index, 0).map_err(Error::map("read", "STATS"))?.iter().sum();
+    }
+    Ok(sums)
+}
+
+/// `E2BIG` is the kernel's word for a full map.
+fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
+    move |source| match &source {
+        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            Error::Full { map, capacity }
+        }
+        _ => Error::map("write", map)(source),
+    }
+}
+
+/// Removing what is not there is done already.
+fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(source) => Err(Error::map("remove from", map)(source)),
+    }
+}
+
+/// The prefix in the form the kernel programs use: IPv4 is the mapped form, 96 bits longer.
+fn canonical(net: &IpNet) -> (Address, u32) {
+    match net {
+        IpNet::V4(net) => (Address::v4(net.network().to_bits()), 96 + u32::from(net.prefix_len())),
+        IpNet::V6(net) => (Address::v6(net.network().octets()), u32::from(net.prefix_len())),
+    }
+}
+
+/// The reverse of [`canonical`].
+fn network(bytes: [u8; 16], prefix: u32) -> Option<IpNet> {
+    let address = Ipv6Addr::from(bytes);
+    let prefix = u8::try_from(prefix).ok()?;
+    match address.to_ipv4_mapped() {
+        Some(v4) if prefix >= 96 => IpNet::new(IpAddr::V4(v4), prefix - 96).ok(),
+        _ => IpNet::new(IpAddr::V6(address), prefix).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_round_trip() {
+        for text in ["192.0.2.0/24", "198.51.100.7/32", "0.0.0.0/0", "2001:db8::/32", "::/0", "2001:db8::1/128"] {
+            let net: IpNet = text.parse().unwrap();
+            let (address, prefix) = canonical(&net);
+            assert_eq!(network(address.bytes(), prefix), Some(net), "{text}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The few system calls that aya does not offer, and what it takes to make them.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::statfs::statfs;
+
+use super::error::Error;
+
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+/// `BPF_FS_MAGIC` (linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Raises the limit of locked memory where that is allowed. A refusal is harmless: kernels since 5.11 charge BPF memory
+/// to the memory cgroup instead.
+pub(super) fn ignore_memlock_limit() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!(%error, "the limit of locked memory stays as it is");
+    }
+}
+
+/// Whether pins can live below this directory.
+pub(super) fn require_bpffs(directory: &Path) -> Result<(), Error> {
+    match statfs(directory) {
+        Ok(stat) if i64::from(stat.filesystem_type().0) == BPF_FS_MAGIC => Ok(()),
+        Ok(_) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
+        Err(nix::errno::Errno::ENOENT) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
+        Err(errno) => Err(Error::Io { operation: "inspect", path: directory.to_path_buf(), source: errno.into() }),
+    }
+}
+
+/// What the kernel says of a cgroup link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CgroupLinkInfo {
+    /// Id of the attached program.
+    pub(super) program: u32,
+    /// Id of the directory; 0 when the link is detached because the directory is gone.
+    pub(super) cgroup: u64,
+}
+
+/// Opens a pinned object (`BPF_OBJ_GET`).
+pub(super) fn open_pin(pin: &Path) -> Result<OwnedFd, Error> {
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let failed = |source| Error::Io { operation: "open the pin", path: pin.to_path_buf(), source };
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+    let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut attr).map_err(failed)?;
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts another program into a link, atomically (`BPF_LINK_UPDATE`).
+pub(super) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: i32,
+        new_prog_fd: i32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr =
+        Attr { link_fd: link.as_raw_fd(), new_prog_fd: program.as_raw_fd(), flags: 0, old_prog_fd: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attr).map(drop).map_err(|source| Error::Io {
+        operation: "replace the program of",
+        path: pin.to_path_buf(),
+        source,
+    })
+}
+
+/// Asks the kernel about a cgroup link (`BPF_OBJ_GET_INFO_BY_FD`).
+pub(super) fn cgroup_link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<CgroupLinkInfo, Error> {
+    /// The start of `struct bpf_link_info`, cgroup variant.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        prog_id: u32,
+        padding: u32,
+        cgroup_id: u64,
+        attach_type: u32,
+        padding2: u32,
+    }
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: i32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let mut attr = Attr {
+        bpf_fd: link.as_raw_fd(),
+        info_len: u32::try_from(size_of::<Info>()).unwrap_or(0),
+        info: (&raw mut info).addr() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map_err(|source| Error::Io {
+        operation: "inspect the link",
+        path: pin.to_path_buf(),
+        source,
+    })?;
+    Ok(CgroupLinkInfo { program: info.prog_id, cgroup: info.cgroup_id })
+}
+
+/// The `bpf(2)` system call.
+fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: `attr` is a live, exclusively borrowed struct whose size is passed along; pointers inside it outlive the
+    // call because their owners do in every caller above.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>() as libc::c_long) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
+}

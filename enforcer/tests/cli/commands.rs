@@ -1,0 +1,258 @@
+//! The binary itself: exit codes, and what goes to which stream.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Output, Stdio};
+
+use crate::agent::Agent;
+use crate::golden::check;
+use crate::samples;
+
+const GOOD: &str = "apiVersion: enforcer.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: db}
+spec:
+  subject: {matchLabels: {app: db}}
+  ingress: []
+";
+
+fn enforcer(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    // The host's own configuration has no say here.
+    command.env_clear().env("ENFORCER_CONFIG", "/dev/null").args(arguments);
+    command
+}
+
+fn run(agent: &Agent, arguments: &[&str]) -> Output {
+    enforcer(arguments).arg("--socket").arg(agent.socket()).output().unwrap()
+}
+
+fn with_stdin(agent: &Agent, arguments: &[&str], text: &str) -> Output {
+    let mut command = enforcer(arguments);
+    command.arg("--socket").arg(agent.socket());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[track_caller]
+fn ends(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "stdout: {}\nstderr: {}", out(output), err(output));
+}
+
+#[test]
+fn results_go_to_stdout_and_nothing_to_stderr() {
+    let agent = Agent::new();
+    for (arguments, golden) in [
+        (&["policy", "list"][..], "policies.txt"),
+        (&["policy", "list", "-o", "json"], "policies.json"),
+        (&["identity", "list"], "identities.txt"),
+        (&["endpoint", "list"], "endpoints.txt"),
+        (&["endpoint", "list", "-o", "json"], "endpoints.json"),
+        (&["status"], "status.txt"),
+        (&["status", "-o", "json"], "status.json"),
+        (&["observe"], "flows.compact.txt"),
+        (&["observe", "-o", "table"], "flows.table.txt"),
+    ] {
+        let output = run(&agent, arguments);
+        ends(&output, 0);
+        check(golden, &out(&output));
+        assert_eq!(err(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn status_answers_no_when_degraded() {
+    let agent = Agent::with(samples::degraded());
+    let output = run(&agent, &["status"]);
+    ends(&output, 1);
+    check("status.degraded.txt", &out(&output));
+}
+
+#[test]
+fn observe_filters() {
+    let agent = Agent::new();
+    let count = |arguments: &[&str]| {
+        let output = run(&agent, &[&["observe"], arguments].concat());
+        ends(&output, 0);
+        out(&output).lines().count()
+    };
+    assert_eq!(count(&["--verdict", "DROPPED"]), 2);
+    assert_eq!(count(&["--verdict", "dropped", "--last", "1"]), 1);
+    assert_eq!(count(&["--to", "default/api-2"]), 1);
+    assert_eq!(count(&["--to-label", "reserved:world", "--protocol", "udp", "--port", "53"]), 1);
+    assert_eq!(count(&["--since", "2100-01-01T00:00:00Z"]), 0);
+    ends(&run(&agent, &["observe", "--since", "yesterday"]), 2);
+    ends(&run(&agent, &["observe", "--verdict", "MAYBE"]), 2);
+}
+
+#[test]
+fn following_ends_with_an_error_when_the_agent_dies() {
+    let mut agent = Agent::new();
+    let mut command = enforcer(&["observe", "-f", "--last", "1", "--socket"]);
+    let mut child =
+        command.arg(agent.socket()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("DENIED"), "{first}");
+    agent.kill();
+    let output = child.wait_with_output().unwrap();
+    ends(&output, 2);
+    assert!(err(&output).starts_with("error: "), "{}", err(&output));
+}
+
+#[test]
+fn apply_says_what_became_of_each_policy() {
+    let agent = Agent::new();
+    let output = with_stdin(&agent, &["policy", "apply", "-f", "-"], GOOD);
+    ends(&output, 0);
+    check("changed.txt", &out(&output));
+    assert!(err(&output).starts_with("warning: default/idle selects no workload now"), "{}", err(&output));
+    let output = with_stdin(&agent, &["policy", "apply", "--dry-run", "-f", "-"], GOOD);
+    ends(&output, 0);
+    check("changed.dry-run.txt", &out(&output));
+}
+
+#[test]
+fn apply_refuses_a_broken_document_with_its_place_and_sends_nothing() {
+    let mut agent = Agent::new();
+    agent.kill();
+    let output = with_stdin(&agent, &["policy", "apply", "-f", "-"], &GOOD.replace("subject", "subjekt"));
+    ends(&output, 1);
+    assert_eq!(out(&output), "");
+    let talk = err(&output);
+    assert!(talk.contains("<stdin>:5:3"), "{talk}");
+    assert!(talk.contains("did you mean `subject`?"), "{talk}");
+    assert!(talk.contains("; nothing was applied"), "{talk}");
+}
+
+#[test]
+fn validate_needs_no_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db.yaml");
+    std::fs::write(&path, GOOD).unwrap();
+    let validate = || enforcer(&["policy", "validate"]).arg(folder.path()).output().unwrap();
+    let output = validate();
+    ends(&output, 0);
+    assert_eq!(out(&output), "1 policy in 1 file is valid\n");
+    std::fs::write(&path, GOOD.replace("kind: TrafficPolicy", "kind: TraficPolicy")).unwrap();
+    let output = validate();
+    ends(&output, 1);
+    assert!(out(&output).contains("db.yaml:2:7"), "{}", out(&output));
+    assert!(out(&output).ends_with("1 error in 1 file\n"), "{}", out(&output));
+    std::fs::remove_file(&path).unwrap();
+    ends(&validate(), 2);
+}
+
+#[test]
+fn a_policy_that_is_not_there() {
+    let agent = Agent::new();
+    let output = run(&agent, &["policy", "get", "db-only-from-ap"]);
+    ends(&output, 1);
+    assert_eq!(
+        err(&output),
+        "error: there is no policy `default/db-only-from-ap`; did you mean `default/db-only-from-api`?\n"
+    );
+    let output = run(&agent, &["policy", "get", "db-only-from-api"]);
+    ends(&output, 0);
+    assert_eq!(out(&output), "# who may ask the database\nkind: TrafficPolicy\n");
+    let output = run(&agent, &["policy", "delete", "nobody"]);
+    ends(&output, 1);
+    assert_eq!(err(&output), "error: there is no policy default/nobody\nnote: one line of detail\n");
+}
+
+#[test]
+fn without_an_agent_the_next_command_is_named() {
+    let output = enforcer(&["status", "--socket", "/nonexistent/enforcer.sock"]).output().unwrap();
+    ends(&output, 2);
+    assert_eq!(
+        err(&output),
+        "error: no agent listens on /nonexistent/enforcer.sock: start it with `enforcer run`, or name its socket \
+         with --socket\n"
+    );
+}
+
+#[test]
+fn the_socket_is_found_in_the_environment_and_the_file() {
+    let agent = Agent::new();
+    let output = enforcer(&["status"]).env("ENFORCER_SOCKET", agent.socket()).output().unwrap();
+    ends(&output, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("enforcer.yaml");
+    std::fs::write(&file, format!("socket: {}\n", agent.socket().display())).unwrap();
+    ends(&enforcer(&["status", "--config"]).arg(&file).output().unwrap(), 0);
+}
+
+#[test]
+fn a_closed_pipe_is_fine() {
+    let agent = Agent::new();
+    let mut command = enforcer(&["policy", "list", "--socket"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.arg(agent.socket()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    ends(&output, 0);
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_0() {
+    for (arguments, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["version"], 0),
+        (&["policy", "apply", "--help"], 0),
+        (&["completion", "bash"], 0),
+        (&["config", "default"], 0),
+        (&["config", "show", "-o", "json"], 0),
+        (&[], 2),
+        (&["polcy"], 2),
+        (&["policy", "apply"], 2),
+        (&["policy", "list", "-o", "compact"], 2),
+        (&["config", "show", "--mode", "loud"], 2),
+    ] {
+        let output = enforcer(arguments).output().unwrap();
+        ends(&output, code);
+        assert_eq!(out(&output).is_empty(), code == 2, "{arguments:?}");
+        assert_eq!(err(&output).is_empty(), code == 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn uninstall_leaves_a_running_agent_alone() {
+    let agent = Agent::new();
+    let output = run(&agent, &["uninstall", "--pins", "/nonexistent"]);
+    ends(&output, 2);
+    assert!(err(&output).contains("stop it first"), "{}", err(&output));
+}
+
+#[test]
+fn a_broken_configuration_is_shown_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("enforcer.yaml");
+    std::fs::write(&file, "stat-dir: /x\n").unwrap();
+    let output = enforcer(&["config", "check", "--config"]).arg(&file).output().unwrap();
+    ends(&output, 1);
+    assert!(out(&output).contains("enforcer.yaml:1:1"), "{}", out(&output));
+    assert!(out(&output).contains("did you mean `state-dir`?"), "{}", out(&output));
+    let output = enforcer(&["run", "--config"]).arg(&file).output().unwrap();
+    ends(&output, 2);
+    assert!(err(&output).contains("did you mean `state-dir`?"), "{}", err(&output));
+}
+
+#[test]
+fn man_pages_are_written_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = enforcer(&["man", "--out"]).arg(folder.path()).output().unwrap();
+    ends(&output, 0);
+    for page in ["enforcer.1", "enforcer-policy-apply.1", "enforcer-observe.1"] {
+        assert!(folder.path().join(page).exists(), "{page}");
+    }
+}

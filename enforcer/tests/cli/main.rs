@@ -1,0 +1,15 @@
+//! The command line from outside: what it prints, byte for byte, and what its exit codes are.
+
+// `cfg(test)` says to clippy what these are: helpers of tests may unwrap as tests may.
+#[cfg(test)]
+mod agent;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod help;
+#[cfg(test)]
+mod render;
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,167 @@
+//! The live suite from outside: building it, finding its binaries, reading what it counted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::shell;
+
+/// The programs that a live run consists of.
+#[derive(Debug, Clone)]
+pub(crate) struct Binaries {
+    pub(crate) enforcer: PathBuf,
+    pub(crate) live: PathBuf,
+    pub(crate) init: PathBuf,
+}
+
+/// Builds them in one call, so that their common dependencies are compiled once.
+pub(crate) fn build(root: &Path) -> Result<Binaries> {
+    let mut cargo = shell::cargo(root);
+    cargo.args(["build", "--package", "enforcer", "--package", "enforcer-tests", "--bins", "--test", "live"]);
+    let built = executables(&mut cargo, "building the live suite")?;
+    Ok(Binaries {
+        enforcer: pick(&built, "enforcer")?,
+        live: pick(&built, "live")?,
+        init: pick(&built, "vm-init")?,
+    })
+}
+
+/// Builds only the `enforcer` binary and returns its path.
+pub(crate) fn build_enforcer(root: &Path) -> Result<PathBuf> {
+    let mut cargo = shell::cargo(root);
+    cargo.args(["build", "--package", "enforcer", "--bin", "enforcer"]);
+    pick(&executables(&mut cargo, "building enforcer")?, "enforcer")
+}
+
+/// Builds one binary target of the suite's crate together with `enforcer`.
+pub(crate) fn build_with(root: &Path, bin: &str) -> Result<(PathBuf, PathBuf)> {
+    let mut cargo = shell::cargo(root);
+    cargo.args([
+        "build",
+        "--package",
+        "enforcer",
+        "--package",
+        "enforcer-tests",
+        "--bin",
+        "enforcer",
+        "--bin",
+        bin,
+    ]);
+    let built = executables(&mut cargo, &format!("building {bin}"))?;
+    Ok((pick(&built, "enforcer")?, pick(&built, bin)?))
+}
+
+/// The suite's binary, ready to run as root on this machine.
+pub(crate) fn native(root: &Path, binaries: &Binaries) -> Result<Command> {
+    let policies = root.join("policies");
+    let environment =
+        [("ENFORCER_BIN", binaries.enforcer.as_os_str()), ("ENFORCER_POLICIES", policies.as_os_str())];
+    shell::as_root(&binaries.live, &environment)
+}
+
+fn pick(built: &[(String, PathBuf)], name: &str) -> Result<PathBuf> {
+    built
+        .iter()
+        .find(|(target, _)| target == name)
+        .map(|(_, path)| path.clone())
+        .with_context(|| format!("cargo built no target `{name}`; is it still declared in its Cargo.toml?"))
+}
+
+/// Runs cargo and returns name and path of every executable it says it made.
+fn executables(cargo: &mut Command, what: &str) -> Result<Vec<(String, PathBuf)>> {
+    let text = shell::capture(cargo.arg("--message-format=json-render-diagnostics"), what)?;
+    Ok(text.lines().filter_map(executable).collect())
+}
+
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let path = message.get("executable")?.as_str()?;
+    let name = message.get("target")?.get("name")?.as_str()?;
+    Some((name.to_owned(), PathBuf::from(path)))
+}
+
+/// What test harnesses said: their closing lines added up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) ignored: u64,
+    /// Closing lines seen: a harness that died has none.
+    pub(crate) closed: u64,
+    /// `name: reason` of every test that was skipped.
+    pub(crate) skips: Vec<String>,
+}
+
+impl Tally {
+    /// Takes one line of a harness's output.
+    pub(crate) fn read(&mut self, line: &str) {
+        if let Some(skip) = line.strip_prefix("SKIP ") {
+            let reason = skip.split_once(':').map_or("", |(_, reason)| reason.trim());
+            if !reason.is_empty() {
+                self.skips.push(skip.to_owned());
+            }
+        }
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        self.closed += 1;
+        for count in counts.split(';') {
+            let mut words = count.split_whitespace();
+            let Some(number) = words.next().and_then(|word| word.parse::<u64>().ok()) else { continue };
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    /// Skipped tests that gave no reason, or reasons without a skipped test.
+    pub(crate) fn unexplained(&self) -> Option<String> {
+        let reasons = self.skips.len();
+        (u64::try_from(reasons).ok() != Some(self.ignored))
+            .then(|| format!("{} skipped tests but {reasons} lines `SKIP name: reason`", self.ignored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(text: &str) -> Tally {
+        let mut tally = Tally::default();
+        text.lines().for_each(|line| tally.read(line));
+        tally
+    }
+
+    #[test]
+    fn closing_lines_add_up() {
+        let read = tally(
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.1s\n\
+             noise 7 passed\n\
+             test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out\n\
+             SKIP lsm: this kernel refuses LSM programs\n",
+        );
+        assert_eq!((read.passed, read.failed, read.ignored, read.closed), (4, 2, 1, 2));
+        assert_eq!(read.unexplained(), None);
+    }
+
+    #[test]
+    fn a_skip_needs_a_reason() {
+        assert!(tally("test result: ok. 0 passed; 0 failed; 1 ignored;\n").unexplained().is_some());
+        assert!(
+            tally("SKIP lsm:\ntest result: ok. 0 passed; 0 failed; 1 ignored;\n").unexplained().is_some()
+        );
+    }
+
+    #[test]
+    fn executables_are_read_from_cargos_messages() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"live"},"executable":"/t/live-1"}"#;
+        assert_eq!(executable(line), Some(("live".to_owned(), PathBuf::from("/t/live-1"))));
+        assert_eq!(executable(r#"{"reason":"x","target":{"name":"y"},"executable":null}"#), None);
+    }
+}
