@@ -4,7 +4,6 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
-pub mod cgroup;
 mod error;
 mod events;
 mod links;
@@ -26,7 +25,7 @@ use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use ipnet::IpNet;
 
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
@@ -167,7 +166,7 @@ impl Kernel {
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let (bindings, addresses) = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
