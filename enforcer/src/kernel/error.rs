@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
-use aya::EbpfError;
 
 /// A failed operation on the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +25,10 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// No cgroup v2 tree.
-    #[error("no cgroup v2 tree is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup` or boot with `systemd.unified_cgroup_hierarchy=1`")]
-    NoCgroup2,
     /// The embedded object could not be loaded.
-    #[error("the kernel refused the maps or type information of the embedded programs: {0}; `enforcer probe` lists what this kernel offers")]
+    #[error(
+        "the kernel refused the maps or type information of the embedded programs: {0}; `enforcer probe` lists what this kernel offers"
+    )]
     Object(#[source] Box<EbpfError>),
     /// A program was refused.
     #[error("the kernel refused program {program}: {source}; `enforcer probe` lists what this kernel offers")]

@@ -18,19 +18,24 @@ const BATCH: usize = 1024;
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The reader of the event ring.
-#[derive(Debug)]
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
     malformed: u64,
 }
 
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("malformed", &self.malformed).finish_non_exhaustive()
+    }
+}
+
 impl Events {
     pub(super) fn new(map: Map) -> Result<Self, Error> {
         let ring = RingBuf::try_from(map).map_err(Error::map("open", "EVENTS"))?;
-        let ring = AsyncFd::with_interest(ring, Interest::READABLE).map_err(|source| Error::Io {
-            operation: "watch",
-            path: "EVENTS".into(),
-            source,
+        // SAFETY: the ring owns its descriptor and never closes or replaces it while it lives, and it lives inside the
+        // `AsyncFd` until that is dropped.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(|error| {
+            Error::Io { operation: "watch the ring of map", path: "EVENTS".into(), source: error.into() }
         })?;
         Ok(Self { ring, malformed: 0 })
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use aya::Ebpf;
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, LinkError};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError};
 use enforcer_common::hook::Hook;
 
@@ -42,11 +42,17 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
             return sys::replace_program(link.as_fd(), fd.as_fd(), &pin);
         }
         // The directory of the old link is gone and the link with it: nothing is enforced by it any more.
-        std::fs::remove_file(&pin)
-            .map_err(|source| Error::Io { operation: "remove the dead link", path: pin.clone(), source })?;
+        std::fs::remove_file(&pin).map_err(|source| Error::Io {
+            operation: "remove the dead link",
+            path: pin.clone(),
+            source,
+        })?;
     }
-    let directory = File::open(&settings.attach)
-        .map_err(|source| Error::Io { operation: "open", path: settings.attach.clone(), source })?;
+    let directory = File::open(&settings.attach).map_err(|source| Error::Io {
+        operation: "open",
+        path: settings.attach.clone(),
+        source,
+    })?;
     let link = new_link(program(ebpf, hook)?, &directory).map_err(refused(hook))?;
     link.pin(&pin).map(drop).map_err(|error| Error::Io {
         operation: "pin the link",
@@ -66,14 +72,20 @@ pub(super) fn problem(ebpf: &Ebpf, hook: Hook, settings: &Settings) -> Option<St
     let pin = pin(hook, settings);
     let link = match sys::open_pin(&pin) {
         Ok(link) => link,
-        Err(error) => return Some(format!("hook {name} has no usable pin: {error}; restart enforcer to attach it again")),
+        Err(error) => {
+            return Some(format!(
+                "hook {name} has no usable pin: {error}; restart enforcer to attach it again"
+            ));
+        }
     };
     let info = match sys::cgroup_link_info(link.as_fd(), &pin) {
         Ok(info) => info,
         Err(error) => return Some(format!("hook {name} cannot be inspected: {error}")),
     };
     if info.cgroup == 0 {
-        return Some(format!("hook {name} is detached: its directory is gone; restart enforcer to attach it again"));
+        return Some(format!(
+            "hook {name} is detached: its directory is gone; restart enforcer to attach it again"
+        ));
     }
     let ours = ebpf.program(name).and_then(|program| program.info().ok()).map(|info| info.id());
     (ours != Some(info.program))
@@ -98,18 +110,27 @@ fn new_link(program: &mut Program, directory: &File) -> Result<FdLink, ProgramEr
     match program {
         Program::CgroupSock(program) => {
             let id = CgroupSock::attach(program, directory, CgroupAttachMode::Single)?;
-            Ok(program.take_link(id)?.try_into()?)
+            FdLink::try_from(program.take_link(id)?).map_err(link_error)
         }
         Program::CgroupSockAddr(program) => {
             let id = CgroupSockAddr::attach(program, directory, CgroupAttachMode::Single)?;
-            Ok(program.take_link(id)?.try_into()?)
+            FdLink::try_from(program.take_link(id)?).map_err(link_error)
         }
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 
+fn link_error(error: LinkError) -> ProgramError {
+    match error {
+        LinkError::SyscallError(error) => ProgramError::SyscallError(error),
+        other => ProgramError::IOError(std::io::Error::other(other)),
+    }
+}
+
 fn directory_id(settings: &Settings) -> Result<u64, Error> {
-    std::fs::metadata(&settings.attach)
-        .map(|metadata| metadata.ino())
-        .map_err(|source| Error::Io { operation: "inspect", path: settings.attach.clone(), source })
+    std::fs::metadata(&settings.attach).map(|metadata| metadata.ino()).map_err(|source| Error::Io {
+        operation: "inspect",
+        path: settings.attach.clone(),
+        source,
+    })
 }

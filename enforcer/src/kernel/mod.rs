@@ -4,7 +4,6 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
-pub mod cgroup;
 mod error;
 mod events;
 mod links;
@@ -26,7 +25,7 @@ use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use ipnet::IpNet;
 
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
@@ -77,8 +76,11 @@ impl Kernel {
         sys::ignore_memlock_limit();
         let parent = settings.pins.parent().unwrap_or(Path::new("/"));
         sys::require_bpffs(parent)?;
-        std::fs::create_dir_all(&settings.pins)
-            .map_err(|source| Error::Io { operation: "create", path: settings.pins.clone(), source })?;
+        std::fs::create_dir_all(&settings.pins).map_err(|source| Error::Io {
+            operation: "create",
+            path: settings.pins.clone(),
+            source,
+        })?;
         refuse_other_versions(&settings.pins)?;
         let mut ebpf = load_object(Some(&settings.pins))?;
         links::load_programs(&mut ebpf)?;
@@ -99,7 +101,9 @@ impl Kernel {
     /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.
     pub fn publish(&mut self, table: &PolicyTable) -> Result<(), Error> {
         let inner = maps::table(table.rows())?;
-        maps::tables(&mut self.ebpf)?.set(0, &inner, 0).map_err(Error::map("switch to the new table in", "TABLES"))
+        maps::tables(&mut self.ebpf)?
+            .set(0, &inner, 0)
+            .map_err(Error::map("switch to the new table in", "TABLES"))
     }
 
     /// Performs one map operation.
@@ -136,14 +140,15 @@ impl Kernel {
 
     /// What is wrong with pins and links, one sentence each.
     pub fn check(&self) -> Vec<String> {
-        let mut problems: Vec<String> = Hook::ALL
-            .iter()
-            .filter_map(|hook| links::problem(&self.ebpf, *hook, &self.settings))
-            .collect();
+        let mut problems: Vec<String> =
+            Hook::ALL.iter().filter_map(|hook| links::problem(&self.ebpf, *hook, &self.settings)).collect();
         problems.extend(maps::NAMES.iter().filter_map(|name| {
             let path = self.settings.pins.join(name);
             (!path.exists()).then(|| {
-                format!("the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer", path.display())
+                format!(
+                    "the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer",
+                    path.display()
+                )
             })
         }));
         problems
@@ -155,11 +160,13 @@ impl Kernel {
         if current.abi == abi::VERSION {
             return Ok(());
         }
-        config.set(0, Config { abi: abi::VERSION, mode: current.mode }, 0).map_err(Error::map("write", "CONFIG"))
+        config
+            .set(0, Config { abi: abi::VERSION, mode: current.mode }, 0)
+            .map_err(Error::map("write", "CONFIG"))
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let (bindings, addresses) = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,

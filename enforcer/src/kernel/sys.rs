@@ -29,10 +29,11 @@ pub(super) fn ignore_memlock_limit() {
 /// Whether pins can live below this directory.
 pub(super) fn require_bpffs(directory: &Path) -> Result<(), Error> {
     match statfs(directory) {
-        Ok(stat) if i64::from(stat.filesystem_type().0) == BPF_FS_MAGIC => Ok(()),
-        Ok(_) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
-        Err(nix::errno::Errno::ENOENT) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
-        Err(errno) => Err(Error::Io { operation: "inspect", path: directory.to_path_buf(), source: errno.into() }),
+        Ok(stat) if stat.filesystem_type().0 == BPF_FS_MAGIC => Ok(()),
+        Ok(_) | Err(nix::errno::Errno::ENOENT) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
+        Err(errno) => {
+            Err(Error::Io { operation: "inspect", path: directory.to_path_buf(), source: errno.into() })
+        }
     }
 }
 
@@ -62,7 +63,11 @@ pub(super) fn open_pin(pin: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// Puts another program into a link, atomically (`BPF_LINK_UPDATE`).
-pub(super) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
+pub(super) fn replace_program(
+    link: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    pin: &Path,
+) -> Result<(), Error> {
     #[repr(C)]
     struct Attr {
         link_fd: i32,
@@ -117,7 +122,6 @@ pub(super) fn cgroup_link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<Cgrou
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live, exclusively borrowed struct whose size is passed along; pointers inside it outlive the
     // call because their owners do in every caller above.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>() as libc::c_long) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
 }

@@ -19,10 +19,18 @@ pub fn uninstall(pins: &Path) -> Result<Vec<String>, Error> {
     names.sort_by_key(|name| (!name.to_string_lossy().starts_with("link_"), name.clone()));
     for name in names {
         let path = pins.join(&name);
-        std::fs::remove_file(&path).map_err(|source| Error::Io { operation: "remove", path: path.clone(), source })?;
+        std::fs::remove_file(&path).map_err(|source| Error::Io {
+            operation: "remove",
+            path: path.clone(),
+            source,
+        })?;
         removed.push(path.display().to_string());
     }
-    std::fs::remove_dir(pins).map_err(|source| Error::Io { operation: "remove", path: pins.to_path_buf(), source })?;
+    std::fs::remove_dir(pins).map_err(|source| Error::Io {
+        operation: "remove",
+        path: pins.to_path_buf(),
+        source,
+    })?;
     removed.push(pins.display().to_string());
     Ok(removed)
 }
