@@ -14,3 +14,4 @@ pub mod engine;
 pub mod kernel;
 pub mod sources;
 pub mod store;
+pub mod telemetry;

@@ -59,6 +59,8 @@ const SHOWN_DIAGNOSTICS: usize = 3;
 #[must_use]
 pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
     let mut effects = Vec::new();
+    // Time and questions change none of the numbers, and counting ten thousand workloads every second is not free.
+    state.touched |= !matches!(event, Event::Tick(_) | Event::Quiet | Event::Request { .. });
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
         Event::Workloads(WorkloadEvent::Snapshot { source, workloads }) => snapshot(state, source, workloads),

@@ -176,6 +176,8 @@ pub struct State {
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
     pub(super) problems: BTreeMap<(Area, String), String>,
+    /// Something happened that the numbers for the metrics may show.
+    pub(super) touched: bool,
     told: Told,
 }
 
@@ -219,6 +221,7 @@ impl State {
             dirty: true,
             retry: None,
             problems: BTreeMap::new(),
+            touched: true,
             told: Told::default(),
         };
         // The host has its number from the start, so that names are complete before the first table.
@@ -318,6 +321,9 @@ impl State {
 
     /// Sends new numbers for the metrics if they differ.
     pub(super) fn report(&mut self, effects: &mut Vec<Effect>) {
+        if !std::mem::take(&mut self.touched) {
+            return;
+        }
         let report = super::views::report(self);
         if self.told.report.as_ref() != Some(&report) {
             self.told.report = Some(report.clone());
