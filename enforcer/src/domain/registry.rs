@@ -26,6 +26,9 @@ pub struct IdentityKey {
 pub struct Registry {
     identities: BTreeMap<IdentityKey, IdentityId>,
     rules: BTreeMap<RuleKey, RuleId>,
+    /// Highest numbers given so far; 0 before the first.
+    last_identity: u32,
+    last_rule: u32,
 }
 
 impl Registry {
@@ -34,9 +37,8 @@ impl Registry {
         if let Some(id) = self.identities.get(key) {
             return *id;
         }
-        let last =
-            self.identities.values().max().copied().unwrap_or(IdentityId(IdentityId::FIRST_WORKLOAD.0 - 1));
-        let id = IdentityId(last.0 + 1);
+        self.last_identity = self.last_identity.max(IdentityId::FIRST_WORKLOAD.0 - 1) + 1;
+        let id = IdentityId(self.last_identity);
         self.identities.insert(key.clone(), id);
         id
     }
@@ -46,8 +48,8 @@ impl Registry {
         if let Some(id) = self.rules.get(key) {
             return *id;
         }
-        let last = self.rules.values().max().copied().unwrap_or(RuleId::NONE);
-        let id = RuleId(last.0 + 1);
+        self.last_rule += 1;
+        let id = RuleId(self.last_rule);
         self.rules.insert(key.clone(), id);
         id
     }
@@ -77,7 +79,11 @@ struct Saved {
 
 impl From<Saved> for Registry {
     fn from(saved: Saved) -> Self {
+        let last_identity = saved.identities.iter().map(|(id, _)| *id).max().unwrap_or(0);
+        let last_rule = saved.rules.iter().map(|(id, _)| *id).max().unwrap_or(0);
         Self {
+            last_identity,
+            last_rule,
             identities: saved.identities.into_iter().map(|(id, key)| (key, IdentityId(id))).collect(),
             rules: saved.rules.into_iter().map(|(id, key)| (key, RuleId(id))).collect(),
         }
