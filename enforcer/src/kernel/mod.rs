@@ -9,6 +9,7 @@ mod events;
 mod links;
 mod maps;
 pub mod probe;
+mod seed;
 mod sys;
 mod uninstall;
 
@@ -30,6 +31,7 @@ use crate::domain::table::PolicyTable;
 
 pub use error::Error;
 pub use events::Events;
+pub use seed::Seeded;
 pub use uninstall::uninstall;
 
 /// The kernel programs, built from source and embedded.
@@ -91,11 +93,19 @@ impl Kernel {
     }
 
     /// Attaches every hook, or replaces the program of a link that is attached already. Links are pinned.
-    pub fn attach(&mut self) -> Result<(), Error> {
+    ///
+    /// On a first attachment the sockets that are open already are recorded between the hook that records new ones and
+    /// the hooks that judge, so that no peer is unknown only because it was there first.
+    pub fn attach(&mut self) -> Result<Seeded, Error> {
+        let first = !Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings));
+        let mut seeded = Seeded::default();
         for hook in Hook::ALL {
             links::attach(&mut self.ebpf, *hook, &self.settings)?;
+            if first && *hook == Hook::SockCreate {
+                seeded = seed::seed(&mut self.ebpf, &self.settings.cgroup_root)?;
+            }
         }
-        Ok(())
+        Ok(seeded)
     }
 
     /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.

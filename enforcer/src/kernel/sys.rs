@@ -54,12 +54,11 @@ pub(super) fn open_pin(pin: &Path) -> Result<OwnedFd, Error> {
         bpf_fd: u32,
         file_flags: u32,
     }
-    let failed = |source| Error::Io { operation: "open the pin", path: pin.to_path_buf(), source };
+    let failed = |source: io::Error| Error::Io { operation: "open the pin", path: pin.to_path_buf(), source };
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
     let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &mut attr).map_err(failed)?;
-    // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    owned(fd.into()).map_err(failed)
 }
 
 /// Puts another program into a link, atomically (`BPF_LINK_UPDATE`).
@@ -116,6 +115,29 @@ pub(super) fn cgroup_link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<Cgrou
         source,
     })?;
     Ok(CgroupLinkInfo { program: info.prog_id, cgroup: info.cgroup_id })
+}
+
+/// A handle on a process that can't come to mean another one (`pidfd_open(2)`).
+pub(super) fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(fd)
+}
+
+/// A duplicate of another process's descriptor (`pidfd_getfd(2)`).
+pub(super) fn duplicate_from(process: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes an open descriptor and plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    owned(fd)
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the system call succeeded, so `fd` is a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The `bpf(2)` system call.
