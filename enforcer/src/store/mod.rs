@@ -22,13 +22,11 @@ mod lock;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use enforcer_common::id::{IdentityId, RuleId};
 use serde::{Deserialize, Serialize};
 
 use self::atomic::Batch;
@@ -87,6 +85,11 @@ impl Store {
         let saved =
             Saved { registry: read_registry(&root.join(REGISTRY))?, documents: read_documents(&policies)? };
         Ok((Self { root: root.to_owned(), policies, _lock: lock }, saved))
+    }
+
+    /// Fails if an agent runs that has this directory.
+    pub fn require_stopped(root: &Path) -> Result<(), Error> {
+        if root.is_dir() { Lock::take(root).map(drop) } else { Ok(()) }
     }
 
     /// Saves the registry (if given) and then the documents. When it returns, all of it is on disk; when it fails,
@@ -160,28 +163,7 @@ fn read_registry(path: &Path) -> Result<Registry, Error> {
     if file.version != VERSION {
         return Err(Error::Version { path: path.to_owned(), found: file.version, known: VERSION });
     }
-    sound(&file.registry).map_err(corrupt)?;
     Ok(file.registry)
-}
-
-/// Two things with one number would share counters and verdicts.
-fn sound(registry: &Registry) -> Result<(), String> {
-    let mut identities = BTreeSet::new();
-    for (key, id) in registry.identities() {
-        if id < IdentityId::FIRST_WORKLOAD {
-            return Err(format!("identity {id} of {} is a reserved number", key.labels));
-        }
-        if !identities.insert(id) {
-            return Err(format!("identity {id} is there twice"));
-        }
-    }
-    let mut rules = BTreeSet::new();
-    for (key, id) in registry.rules() {
-        if id == RuleId::NONE || !rules.insert(id) {
-            return Err(format!("rule {id} of {key} has no number of its own"));
-        }
-    }
-    Ok(())
 }
 
 fn read_documents(directory: &Path) -> Result<Vec<PolicyFile>, Error> {

@@ -68,7 +68,10 @@ fn one_instance_has_the_directory() {
         error.starts_with(&format!("another instance is running (pid {}) ", std::process::id())),
         "{error}"
     );
+    Store::require_stopped(root.path()).unwrap_err();
     drop(store);
+    Store::require_stopped(root.path()).unwrap();
+    Store::require_stopped(&root.path().join("never-made")).unwrap();
     Store::open(root.path()).unwrap();
 }
 
@@ -114,9 +117,9 @@ fn damage_is_refused_with_its_file_and_the_next_command() {
         (String::new(), "EOF while parsing"),
         (whole.to_string()[..40].to_owned(), "EOF while parsing"),
         (with("/version", 2.into()), "has version 2 and this agent reads version 1"),
-        (with("/registry/identities/0/0", 256.into()), "identity 256 is there twice"),
-        (with("/registry/identities/0/0", 3.into()), "is a reserved number"),
-        (with("/registry/rules/0/0", 0.into()), "has no number of its own"),
+        (with("/registry/identities/0/0", 256.into()), "number 256 is given twice"),
+        (with("/registry/identities/0/0", 3.into()), "number 3 is reserved"),
+        (with("/registry/rules/0/0", 0.into()), "number 0 is reserved"),
     ];
     for (text, problem) in rows {
         let root = tempfile::tempdir().unwrap();
