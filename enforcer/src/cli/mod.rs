@@ -28,7 +28,7 @@ use args::{Cli, Command};
 use context::Context;
 use render::Screen;
 
-use crate::api;
+use crate::api::Error as ApiError;
 
 /// What a command found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +78,14 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    // Only our own writes: a connection to the agent that breaks is wrapped in `api::Error`.
+    // Only our own writes: a connection to the agent that breaks is wrapped in `ApiError`.
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Tells an error, and which exit code it means.
 fn report(screen: &mut Screen, error: &anyhow::Error) -> u8 {
     screen.error(&sentence(error));
-    if let Some(api::Error::Refused(refused)) = error.downcast_ref() {
+    if let Some(ApiError::Refused(refused)) = error.downcast_ref() {
         for diagnostic in &refused.diagnostics {
             screen.note(diagnostic);
         }
@@ -115,7 +115,7 @@ mod tests {
     fn causes_are_told_once() {
         let io = || io::Error::other("disk on fire");
         let error =
-            anyhow::Error::from(api::Error::Bind { operation: "bind", path: "/x".into(), source: io() });
+            anyhow::Error::from(ApiError::Bind { operation: "bind", path: "/x".into(), source: io() });
         assert_eq!(sentence(&error), "bind /x: disk on fire; choose another place with --socket");
         let error = Err::<(), _>(io()).context("write the man page").unwrap_err();
         assert_eq!(sentence(&error), "write the man page: disk on fire");

@@ -4,6 +4,8 @@ use super::Answer;
 use super::args::{ObjectFormat, Output, Probe};
 use super::context::Context;
 use super::render::{json, probe as render};
+use super::settings::SettingFlags;
+use crate::config::cgroup_root;
 use crate::kernel::probe;
 
 pub(super) fn probe(context: &mut Context, arguments: &Probe) -> anyhow::Result<Answer> {
@@ -11,7 +13,10 @@ pub(super) fn probe(context: &mut Context, arguments: &Probe) -> anyhow::Result<
     if *programs {
         return costs(context, *format);
     }
-    let report = probe::probe();
+    // The configuration only says where to look; a broken one must not keep the kernel from being asked.
+    let config = context.config(SettingFlags::default()).map(|loaded| loaded.config).unwrap_or_default();
+    let root = cgroup_root(config.cgroup_root.as_deref()).map_err(|error| error.to_string());
+    let report = probe::probe(root.as_deref().map_err(Clone::clone), &config.pins);
     let text = match format {
         ObjectFormat::Table => render::report(&report, context.screen.data_in_color()),
         ObjectFormat::Json => json::object(&report)?,

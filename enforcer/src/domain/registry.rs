@@ -3,7 +3,7 @@
 //! Numbers are given once and kept across restarts (the store saves the registry before the kernel sees a new
 //! number), because kernel counters outlive the daemon and are keyed by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_common::id::{IdentityId, RuleId};
 use serde::{Deserialize, Serialize};
@@ -22,10 +22,13 @@ pub struct IdentityKey {
 
 /// Numbers of identities and rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Saved", into = "Saved")]
+#[serde(try_from = "Saved", into = "Saved")]
 pub struct Registry {
     identities: BTreeMap<IdentityKey, IdentityId>,
     rules: BTreeMap<RuleKey, RuleId>,
+    /// Highest numbers given so far; 0 before the first.
+    last_identity: u32,
+    last_rule: u32,
 }
 
 impl Registry {
@@ -34,9 +37,8 @@ impl Registry {
         if let Some(id) = self.identities.get(key) {
             return *id;
         }
-        let last =
-            self.identities.values().max().copied().unwrap_or(IdentityId(IdentityId::FIRST_WORKLOAD.0 - 1));
-        let id = IdentityId(last.0 + 1);
+        self.last_identity = self.last_identity.max(IdentityId::FIRST_WORKLOAD.0 - 1) + 1;
+        let id = IdentityId(self.last_identity);
         self.identities.insert(key.clone(), id);
         id
     }
@@ -46,8 +48,8 @@ impl Registry {
         if let Some(id) = self.rules.get(key) {
             return *id;
         }
-        let last = self.rules.values().max().copied().unwrap_or(RuleId::NONE);
-        let id = RuleId(last.0 + 1);
+        self.last_rule += 1;
+        let id = RuleId(self.last_rule);
         self.rules.insert(key.clone(), id);
         id
     }
@@ -75,12 +77,43 @@ struct Saved {
     rules: Vec<(u32, RuleKey)>,
 }
 
-impl From<Saved> for Registry {
-    fn from(saved: Saved) -> Self {
-        Self {
-            identities: saved.identities.into_iter().map(|(id, key)| (key, IdentityId(id))).collect(),
-            rules: saved.rules.into_iter().map(|(id, key)| (key, RuleId(id))).collect(),
+/// Why a saved registry cannot be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Two things have one number, or one thing two.
+    #[error("number {0} is given twice, or to something that has another one")]
+    Twice(u32),
+    /// The number means something else on every host.
+    #[error("number {0} is reserved")]
+    Reserved(u32),
+}
+
+impl TryFrom<Saved> for Registry {
+    type Error = Invalid;
+
+    fn try_from(saved: Saved) -> Result<Self, Invalid> {
+        let mut registry = Self::default();
+        let mut seen = BTreeSet::new();
+        for (id, key) in saved.identities {
+            if id < IdentityId::FIRST_WORKLOAD.0 {
+                return Err(Invalid::Reserved(id));
+            }
+            if !seen.insert(id) || registry.identities.insert(key, IdentityId(id)).is_some() {
+                return Err(Invalid::Twice(id));
+            }
+            registry.last_identity = registry.last_identity.max(id);
         }
+        seen.clear();
+        for (id, key) in saved.rules {
+            if id == RuleId::NONE.0 {
+                return Err(Invalid::Reserved(id));
+            }
+            if !seen.insert(id) || registry.rules.insert(key, RuleId(id)).is_some() {
+                return Err(Invalid::Twice(id));
+            }
+            registry.last_rule = registry.last_rule.max(id);
+        }
+        Ok(registry)
     }
 }
 
@@ -89,6 +122,43 @@ impl From<Registry> for Saved {
         Self {
             identities: registry.identities.into_iter().map(|(key, id)| (id.0, key)).collect(),
             rules: registry.rules.into_iter().map(|(key, id)| (id.0, key)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> IdentityKey {
+        let labels = [("app".to_owned(), name.to_owned())].into();
+        IdentityKey { namespace: "default".into(), labels: LabelSet(labels) }
+    }
+
+    #[test]
+    fn numbers_stay_across_saving_and_are_never_given_twice() {
+        let mut registry = Registry::default();
+        let web = registry.identity(&key("web"));
+        assert_eq!(web, IdentityId::FIRST_WORKLOAD);
+        let saved = serde_json::to_string(&registry).unwrap();
+        let mut loaded: Registry = serde_json::from_str(&saved).unwrap();
+        assert_eq!(loaded, registry);
+        assert_eq!(loaded.identity(&key("web")), web);
+        assert_eq!(loaded.identity(&key("api")), IdentityId(web.0 + 1));
+    }
+
+    #[test]
+    fn a_registry_that_contradicts_itself_is_refused() {
+        let row =
+            |id: u32, name: &str| format!(r#"[{id},{{"namespace":"default","labels":{{"app":"{name}"}}}}]"#);
+        for (rows, needle) in [
+            ([row(256, "web"), row(256, "api")], "256 is given twice"),
+            ([row(256, "web"), row(257, "web")], "257 is given twice"),
+            ([row(1, "web"), row(257, "api")], "1 is reserved"),
+        ] {
+            let text = format!(r#"{{"identities":[{}],"rules":[]}}"#, rows.join(","));
+            let error = serde_json::from_str::<Registry>(&text).unwrap_err().to_string();
+            assert!(error.contains(needle), "{error}");
         }
     }
 }

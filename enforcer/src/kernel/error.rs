@@ -25,11 +25,6 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// No cgroup v2 tree.
-    #[error(
-        "no cgroup v2 tree is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup` or boot with `systemd.unified_cgroup_hierarchy=1`"
-    )]
-    NoCgroup2,
     /// The embedded object could not be loaded.
     #[error(
         "the kernel refused the maps or type information of the embedded programs: {0}; `enforcer probe` lists what this kernel offers"

@@ -1,6 +1,5 @@
 //! Typed access to the maps. Every map is named here once.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use aya::Ebpf;
@@ -17,7 +16,7 @@ use ipnet::IpNet;
 
 use super::error::Error;
 use super::generation_of;
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Operation, Tables};
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
 pub(super) const NAMES: &[&str] =
@@ -88,22 +87,19 @@ pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error>
 }
 
 /// Bindings and addresses in force.
-pub(super) fn identities(
-    ebpf: &mut Ebpf,
-) -> Result<(BTreeMap<CgroupId, IdentityId>, BTreeMap<IpNet, IdentityId>), Error> {
-    let mut bound = BTreeMap::new();
-    for entry in bindings(ebpf)?.iter() {
+pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
+    let mut found = Tables::default();
+    for entry in &bindings(ebpf)? {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
-        bound.insert(CgroupId(cgroup), IdentityId(binding.identity));
+        found.bindings.insert(CgroupId(cgroup), IdentityId(binding.identity));
     }
-    let mut placed = BTreeMap::new();
-    for entry in addresses(ebpf)?.iter() {
+    for entry in &addresses(ebpf)? {
         let (key, entry) = entry.map_err(Error::map("read", "ADDRESSES"))?;
         if let Some(net) = network(key.data(), key.prefix_len()) {
-            placed.insert(net, IdentityId(entry.identity));
+            found.addresses.insert(net, IdentityId(entry.identity));
         }
     }
-    Ok((bound, placed))
+    Ok(found)
 }
 
 /// All flow counters, summed over the CPUs.
@@ -112,7 +108,7 @@ pub(super) fn counters(ebpf: &Ebpf) -> Result<Vec<(FlowKey, u64)>, Error> {
     let map =
         PerCpuHashMap::<_, FlowKey, FlowCount>::try_from(map).map_err(Error::map("open", "COUNTERS"))?;
     let mut counters = Vec::new();
-    for entry in map.iter() {
+    for entry in &map {
         let (key, per_cpu) = entry.map_err(Error::map("read", "COUNTERS"))?;
         counters.push((key, per_cpu.iter().map(|count| count.verdicts).sum()));
     }

@@ -4,13 +4,13 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
-pub mod cgroup;
 mod error;
 mod events;
 mod judge;
 mod links;
 mod maps;
 pub mod probe;
+mod seed;
 mod sys;
 mod uninstall;
 
@@ -28,11 +28,12 @@ use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use enforcer_common::verdict::{Query, Verdict};
 use ipnet::IpNet;
 
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
 pub use events::Events;
+pub use seed::Seeded;
 pub use uninstall::uninstall;
 
 /// The kernel programs, built from source and embedded.
@@ -94,11 +95,19 @@ impl Kernel {
     }
 
     /// Attaches every hook, or replaces the program of a link that is attached already. Links are pinned.
-    pub fn attach(&mut self) -> Result<(), Error> {
+    ///
+    /// On a first attachment the sockets that are open already are recorded between the hook that records new ones and
+    /// the hooks that judge, so that no peer is unknown only because it was there first.
+    pub fn attach(&mut self) -> Result<Seeded, Error> {
+        let first = !Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings));
+        let mut seeded = Seeded::default();
         for hook in Hook::ALL {
             links::attach(&mut self.ebpf, *hook, &self.settings)?;
+            if first && *hook == Hook::SockCreate {
+                seeded = seed::seed(&mut self.ebpf, &self.settings.cgroup_root)?;
+            }
         }
-        Ok(())
+        Ok(seeded)
     }
 
     /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.
@@ -177,7 +186,7 @@ impl Kernel {
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let (bindings, addresses) = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,

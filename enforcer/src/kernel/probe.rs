@@ -10,7 +10,7 @@ use aya::{Ebpf, programs::CgroupSockAddr};
 use serde::Serialize;
 
 use super::error::Error;
-use super::{cgroup, load_object, sys};
+use super::{load_object, sys};
 
 /// What this kernel offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,11 +56,12 @@ impl ProbeReport {
     }
 }
 
-/// Tries what enforcer uses. Needs the privileges that `enforcer run` needs.
-pub fn probe() -> ProbeReport {
+/// Tries what enforcer uses, with the cgroup tree found elsewhere (or why it was not) and the directory for pins. Needs
+/// the privileges that `enforcer run` needs.
+pub fn probe(cgroup_root: Result<&Path, String>, pins: &Path) -> ProbeReport {
     let kernel = nix::sys::utsname::uname()
         .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned());
-    let mut features = vec![cgroup_tree(), bpffs(), btf()];
+    let mut features = vec![cgroup_tree(cgroup_root), bpffs(pins.parent().unwrap_or(pins)), btf()];
     let programs = [
         (ProgramType::CgroupSock, true, "cgroup/sock_create", "records who creates a socket"),
         (ProgramType::CgroupSockAddr, true, "cgroup/connect, sendmsg", "refuses with an errno"),
@@ -128,22 +129,22 @@ fn feature(name: &str, present: bool, required: bool, detail: &str) -> Feature {
     Feature { name: name.into(), present, required, detail: detail.into() }
 }
 
-fn cgroup_tree() -> Feature {
-    match cgroup::find_root() {
+fn cgroup_tree(root: Result<&Path, String>) -> Feature {
+    match root {
         Ok(root) => feature("cgroup v2", true, true, &format!("mounted at {}", root.display())),
-        Err(error) => feature("cgroup v2", false, true, &error.to_string()),
+        Err(reason) => feature("cgroup v2", false, true, &reason),
     }
 }
 
-fn bpffs() -> Feature {
-    match sys::require_bpffs(Path::new("/sys/fs/bpf")) {
-        Ok(()) => feature(
-            "BPF file system",
-            true,
-            false,
-            "mounted at /sys/fs/bpf; keeps links and maps when the daemon dies",
-        ),
-        Err(error) => feature("BPF file system", false, false, &error.to_string()),
+fn bpffs(directory: &Path) -> Feature {
+    let name = "BPF file system";
+    match sys::require_bpffs(directory) {
+        Ok(()) => {
+            let detail =
+                format!("mounted at {}; links and maps outlive the daemon there", directory.display());
+            feature(name, true, true, &detail)
+        }
+        Err(error) => feature(name, false, true, &error.to_string()),
     }
 }
 

@@ -29,9 +29,8 @@ pub(super) fn ignore_memlock_limit() {
 /// Whether pins can live below this directory.
 pub(super) fn require_bpffs(directory: &Path) -> Result<(), Error> {
     match statfs(directory) {
-        Ok(stat) if i64::from(stat.filesystem_type().0) == BPF_FS_MAGIC => Ok(()),
-        Ok(_) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
-        Err(nix::errno::Errno::ENOENT) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
+        Ok(stat) if stat.filesystem_type().0 == BPF_FS_MAGIC => Ok(()),
+        Ok(_) | Err(nix::errno::Errno::ENOENT) => Err(Error::NoBpffs { path: directory.to_path_buf() }),
         Err(errno) => {
             Err(Error::Io { operation: "inspect", path: directory.to_path_buf(), source: errno.into() })
         }
@@ -55,12 +54,11 @@ pub(super) fn open_pin(pin: &Path) -> Result<OwnedFd, Error> {
         bpf_fd: u32,
         file_flags: u32,
     }
-    let failed = |source| Error::Io { operation: "open the pin", path: pin.to_path_buf(), source };
+    let failed = |source: io::Error| Error::Io { operation: "open the pin", path: pin.to_path_buf(), source };
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
     let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &mut attr).map_err(failed)?;
-    // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    owned(fd.into()).map_err(failed)
 }
 
 /// Puts another program into a link, atomically (`BPF_LINK_UPDATE`).
@@ -119,12 +117,33 @@ pub(super) fn cgroup_link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<Cgrou
     Ok(CgroupLinkInfo { program: info.prog_id, cgroup: info.cgroup_id })
 }
 
+/// A handle on a process that can't come to mean another one (`pidfd_open(2)`).
+pub(super) fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(fd)
+}
+
+/// A duplicate of another process's descriptor (`pidfd_getfd(2)`).
+pub(super) fn duplicate_from(process: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes an open descriptor and plain numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    owned(fd)
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the system call succeeded, so `fd` is a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// The `bpf(2)` system call.
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live, exclusively borrowed struct whose size is passed along; pointers inside it outlive the
     // call because their owners do in every caller above.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>() as libc::c_long)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
 }

@@ -41,7 +41,8 @@ impl Source {
             code: stripped.lines().map(str::to_owned).collect(),
             tokens,
             test_modules,
-            test: path.starts_with("tests/"),
+            // The suite's crate, and a crate's integration tests.
+            test: path.starts_with("tests/") || path.contains("/tests/"),
         }
     }
 
