@@ -10,4 +10,8 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod engine;
 pub mod kernel;
+pub mod sources;
+pub mod store;
+pub mod telemetry;

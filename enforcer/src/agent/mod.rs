@@ -1,14 +1,74 @@
-//! The agent. A stand-in until the room is built.
+//! The agent: the only room that sees all others. It wires them, performs what the engine asks for, and decides
+//! nothing.
+//!
+//! ```text
+//!   sources ----\                          /--> store     (save)
+//!   API calls ---+--> owner: engine::step -+--> kernel    (publish, apply, attach)
+//!   time --------+    one task, one state  +--> API       (replies, readiness)
+//!   signals ----/                          \--> telemetry (names, numbers)
+//!   event ring --> reader --> telemetry::Pipeline --> API (flows)
+//! ```
+//!
+//! * The owner has the main thread: its calls into the kernel and the store block that thread and nobody else. They are
+//!   quick (microseconds for a binding, milliseconds for a table of a hundred thousand entries, a flush for a save);
+//!   everything that has to go on meanwhile (the ring's reader, the API, scrapes) runs on the workers of the runtime,
+//!   which therefore has to be a multi-threaded one.
+//! * The kernel is behind a lock because a scrape reads the counters at its own moment; the lock is held for one
+//!   operation at a time.
+//! * A part that ends is started again with growing pauses, and is a problem meanwhile; nothing ends silently.
+//! * Ending leaves links and maps in place: enforcement does not need the agent. `uninstall` removes them.
+
+mod clock;
+mod error;
+mod notify;
+mod owner;
+mod parts;
+mod start;
+mod supervise;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use error::Error;
 
 use crate::config::Config;
+use crate::kernel::Kernel;
+use crate::store::Store;
 
-/// Runs the agent until it is told to stop.
-#[expect(clippy::unused_async, reason = "the real one waits")]
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no agent yet (pins would be in {})", config.pins.display())
+/// Runs the agent until it is told to end. To be called from the main thread of a multi-threaded runtime.
+///
+/// # Errors
+/// Says in one sentence what is missing and what to do next.
+pub async fn run(config: Config) -> Result<(), Error> {
+    start::log(&config)?;
+    let started = start::start(&config)?;
+    tracing::info!(
+        "enforcer {} on Linux {}, cgroups under {}, pins in {}, API on {}",
+        start::VERSION,
+        started.facts.kernel,
+        started.facts.cgroup_root,
+        started.facts.pins,
+        config.socket.display(),
+    );
+    parts::run(&config, started).await
 }
 
 /// Removes pins and links, and tells what was removed.
-pub fn uninstall(config: &Config) -> anyhow::Result<Vec<String>> {
-    anyhow::bail!("this build has no agent yet (pins would be in {})", config.pins.display())
+///
+/// # Errors
+/// If an agent runs, because it would go on as if nothing had happened; or names the pin that could not be removed.
+pub fn uninstall(config: &Config) -> Result<Vec<String>, Error> {
+    start::require_root()?;
+    Store::require_stopped(&config.state_dir)?;
+    Ok(crate::kernel::uninstall(&config.pins)?)
+}
+
+/// The kernel, shared between the owner and scrapes.
+type SharedKernel = Arc<Mutex<Kernel>>;
+
+/// A thread that panicked within a map operation leaves the maps as the kernel has them, which is what counts.
+fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }

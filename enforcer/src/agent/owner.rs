@@ -1,0 +1,292 @@
+//! The owner of the state: one task, which feeds the engine and performs what it asks for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::notify::Notifier;
+use super::{Error, SharedKernel, clock, lock};
+use crate::api::{Call, Readiness};
+use crate::domain::command::Reply;
+use crate::domain::delta::Operation;
+use crate::domain::names::Names;
+use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
+use crate::kernel::Seeded;
+use crate::store::Store;
+use crate::telemetry::Pipeline;
+use crate::telemetry::metrics::Gauges;
+
+/// Time between looks at what the kernel has.
+const TICK: Duration = Duration::from_secs(1);
+/// Events that are taken together at most, so that a flood of them can't keep work from beginning.
+const BATCH: usize = 256;
+
+/// Where the owner's results go.
+pub(super) struct Outputs {
+    pub(super) names: watch::Sender<Arc<Names>>,
+    pub(super) readiness: watch::Sender<Readiness>,
+    pub(super) gauges: watch::Sender<Gauges>,
+    pub(super) demand: watch::Sender<u64>,
+    pub(super) pipeline: Arc<Pipeline>,
+}
+
+/// The owner.
+pub(super) struct Owner {
+    state: State,
+    store: Store,
+    kernel: SharedKernel,
+    outputs: Outputs,
+    notifier: Notifier,
+    started: Instant,
+    /// Events that come before those from outside: acknowledgements.
+    next: VecDeque<Event>,
+    replies: BTreeMap<Ticket, oneshot::Sender<Reply>>,
+    tickets: u64,
+    attached: bool,
+    kernel_problems: Vec<String>,
+    ended: Option<Result<(), Error>>,
+}
+
+/// What wakes the owner.
+enum Wake {
+    Event(Event),
+    Call(Call),
+    Tick,
+    End(&'static str),
+    Reload,
+}
+
+impl Owner {
+    pub(super) fn new(state: State, store: Store, kernel: SharedKernel, outputs: Outputs) -> Self {
+        Self {
+            state,
+            store,
+            kernel,
+            outputs,
+            notifier: Notifier::from_environment(),
+            started: Instant::now(),
+            next: VecDeque::new(),
+            replies: BTreeMap::new(),
+            tickets: 0,
+            attached: false,
+            kernel_problems: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// Runs until the engine says that it is over.
+    pub(super) async fn run(
+        mut self,
+        adopted: Adopted,
+        mut events: mpsc::Receiver<Event>,
+        mut calls: mpsc::Receiver<Call>,
+    ) -> Result<(), Error> {
+        let mut signals = Signals::new().map_err(Error::Signals)?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.feed(Event::Adopted(adopted));
+        while self.ended.is_none() {
+            let wake = tokio::select! {
+                Some(event) = events.recv() => Wake::Event(event),
+                Some(call) = calls.recv() => Wake::Call(call),
+                _ = tick.tick() => Wake::Tick,
+                wake = signals.next() => wake,
+            };
+            self.wake(wake);
+            // Whatever came meanwhile belongs to the same batch.
+            for _ in 0..BATCH {
+                match (events.try_recv(), calls.try_recv()) {
+                    (Err(_), Err(_)) => break,
+                    (event, call) => {
+                        if let Ok(event) = event {
+                            self.wake(Wake::Event(event));
+                        }
+                        if let Ok(call) = call {
+                            self.wake(Wake::Call(call));
+                        }
+                    }
+                }
+            }
+            self.feed(Event::Quiet);
+        }
+        self.ended.unwrap_or(Ok(()))
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::Event(event) => self.feed(event),
+            Wake::Call(Call { request, reply }) => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.replies.insert(ticket, reply);
+                self.feed(Event::Request { ticket, request, now: self.started.elapsed() });
+            }
+            Wake::Tick => self.tick(),
+            Wake::Reload => {
+                tracing::info!("SIGHUP: all files are read again");
+                self.outputs.demand.send_modify(|count| *count += 1);
+            }
+            Wake::End(signal) => {
+                tracing::info!(
+                    "{signal}: ending; what is attached stays and enforces, `enforcer uninstall` removes it"
+                );
+                self.notifier.stopping();
+                self.feed(Event::Shutdown);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.outputs.pipeline.set_clock_offset(clock::boot_to_wall());
+        // Before the hooks are attached they are missing, which is no problem then.
+        let problems = if self.attached { lock(&self.kernel).check() } else { Vec::new() };
+        if problems != self.kernel_problems {
+            self.kernel_problems.clone_from(&problems);
+            self.feed(Event::KernelProblems(problems));
+        }
+        self.feed(Event::Tick(self.started.elapsed()));
+    }
+
+    /// Feeds the engine, performs what it asks for, and feeds it the acknowledgements, until nothing is left.
+    fn feed(&mut self, event: Event) {
+        self.next.push_back(event);
+        while let Some(event) = self.next.pop_front() {
+            let acknowledgement = matches!(event, Event::Done(_) | Event::Failed { .. });
+            for effect in engine::step(&mut self.state, event) {
+                self.perform(effect);
+            }
+            // The end of a change is the moment for the next one.
+            if acknowledgement && self.next.is_empty() {
+                self.next.push_back(Event::Quiet);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Save(save) => {
+                let Save { registry, write, remove } = *save;
+                let saved = self.store.save(registry.as_ref(), &write, &remove);
+                self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
+            }
+            Effect::Publish(table) => {
+                let begin = Instant::now();
+                let published = lock(&self.kernel).publish(&table);
+                tracing::info!(
+                    "generation {}: {} entries, {} rows, published in {} us",
+                    table.generation(),
+                    table.entries(),
+                    table.rows().len(),
+                    begin.elapsed().as_micros(),
+                );
+                self.acknowledge(Step::Publish, published.map(|()| Done::Published));
+            }
+            Effect::Apply(operations) => {
+                let failures = self.apply(&operations);
+                self.next.push_back(Event::Done(Done::Applied(failures)));
+            }
+            Effect::Attach => {
+                let mut kernel = lock(&self.kernel);
+                let attached = kernel.attach().map(|seeded| {
+                    self.attached = true;
+                    tell_seeded(seeded);
+                    Done::Attached(
+                        kernel.attached_hooks().iter().map(|hook| hook.program().to_owned()).collect(),
+                    )
+                });
+                drop(kernel);
+                self.acknowledge(Step::Attach, attached);
+            }
+            Effect::Reply { ticket, reply } => {
+                if let Some(sender) = self.replies.remove(&ticket) {
+                    // The asker may be gone.
+                    sender.send(reply).ok();
+                }
+            }
+            Effect::PublishNames(names) => drop(self.outputs.names.send_replace(names)),
+            Effect::Readiness { ready, reason } => {
+                self.notifier.readiness(ready, &reason);
+                self.outputs.gauges.send_modify(|gauges| gauges.ready = ready);
+                self.outputs.readiness.send_replace(Readiness { ready, reason });
+            }
+            Effect::Report(report) => self.report(&report),
+            Effect::Log { level: Level::Info, message } => tracing::info!("{message}"),
+            Effect::Log { level: Level::Warn, message } => tracing::warn!("{message}"),
+            Effect::Refuse(message) => self.ended = Some(Err(Error::Refused(message))),
+            Effect::Stop => self.ended = Some(Ok(())),
+        }
+    }
+
+    fn apply(&self, operations: &[Operation]) -> Vec<(usize, String)> {
+        let mut kernel = lock(&self.kernel);
+        let apply = |operation| kernel.apply(operation).err();
+        let results = operations.iter().map(apply).enumerate();
+        results.filter_map(|(at, error)| Some((at, error?.to_string()))).collect()
+    }
+
+    fn acknowledge<E: std::fmt::Display>(&mut self, step: Step, result: Result<Done, E>) {
+        self.next.push_back(match result {
+            Ok(done) => Event::Done(done),
+            Err(error) => Event::Failed { step, message: error.to_string() },
+        });
+    }
+
+    fn report(&self, report: &Report) {
+        self.outputs.gauges.send_modify(|gauges| {
+            gauges.generation = report.generation;
+            gauges.policies = report.policies;
+            gauges.policy_entries = report.entries;
+            gauges.policy_rows = report.rows;
+            gauges.identities = report.identities;
+            gauges.bindings = report.bindings;
+            gauges.addresses = report.addresses;
+            gauges.endpoints =
+                [("bound", report.bound), ("waiting-for-cgroup", report.waiting), ("remote", report.remote)]
+                    .into();
+            for (area, count) in &mut gauges.problems {
+                *count = report.problems.get(area).copied().unwrap_or(0);
+            }
+        });
+    }
+}
+
+/// Says what was found of sockets that were older than the hooks.
+fn tell_seeded(Seeded { recorded, failed }: Seeded) {
+    if recorded > 0 {
+        tracing::info!("{recorded} sockets from before got the identity of the process that holds them");
+    }
+    if failed > 0 {
+        tracing::warn!(
+            "{failed} sockets from before could not be looked at; they are nobody's until opened anew"
+        );
+    }
+}
+
+/// The signals that mean something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wake {
+        tokio::select! {
+            _ = self.terminate.recv() => Wake::End("SIGTERM"),
+            _ = self.interrupt.recv() => Wake::End("SIGINT"),
+            _ = self.hangup.recv() => Wake::Reload,
+        }
+    }
+}

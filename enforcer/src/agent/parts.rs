@@ -1,0 +1,296 @@
+//! The parts around the owner: sources, the ring's reader, the API.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use enforcer_common::abi::flow::FlowEvent;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::owner::{Outputs, Owner};
+use super::start::{self, Started};
+use super::supervise::supervise;
+use super::{Error, SharedKernel, clock, lock};
+use crate::api::{self, Access, Backend, Readiness};
+use crate::config::Config;
+use crate::domain::names::Names;
+use crate::engine::{self, Event};
+use crate::kernel::Events;
+use crate::sources::{self, CgroupTree, Look, Managed, PolicyDir, PolicyEvent, PolicyPath, StaticFile};
+use crate::telemetry::Pipeline;
+use crate::telemetry::metrics::{Exporter, Gauges, KernelSample};
+
+/// Events on their way to the owner; a source that is quicker than the owner waits.
+const EVENTS: usize = 256;
+/// Requests on their way to the owner; beyond that, clients wait.
+const CALLS: usize = 256;
+/// Parts have so long to finish what they are at.
+const GRACE: Duration = Duration::from_secs(5);
+/// The ring is read for so long after the end has begun.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// What the parts share.
+struct Shared {
+    events: mpsc::Sender<Event>,
+    demand: watch::Receiver<u64>,
+    closing: watch::Receiver<bool>,
+}
+
+/// Starts all parts and runs the owner until the end.
+pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> {
+    let Started {
+        facts: _,
+        cgroup_root,
+        state,
+        store,
+        mut kernel,
+        adopted,
+        access,
+        socket,
+        monitoring,
+        host,
+    } = started;
+    let ring = kernel.take_events()?;
+    let kernel: SharedKernel = Arc::new(Mutex::new(kernel));
+    let (events, event_queue) = mpsc::channel(EVENTS);
+    let (calls, call_queue) = mpsc::channel(CALLS);
+    let (demand, demanded) = watch::channel(0);
+    let (close, closing) = watch::channel(false);
+    let (names, names_seen) = watch::channel(Arc::new(Names::default()));
+    let (readiness, readiness_seen) = watch::channel(Readiness::default());
+    let gauges = Gauges {
+        version: start::VERSION,
+        start_seconds: clock::wall_seconds(),
+        problems: start::no_problems(),
+        ..Gauges::default()
+    };
+    let (gauges, gauges_seen) = watch::channel(gauges);
+    let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
+    let malformed = Arc::new(AtomicU64::new(0));
+    let scrape = Scrape {
+        kernel: Arc::clone(&kernel),
+        names: names_seen,
+        gauges: gauges_seen,
+        pipeline: Arc::clone(&pipeline),
+        malformed: Arc::clone(&malformed),
+        exporter: Exporter::default(),
+    };
+    let backend = Backend {
+        requests: calls,
+        recent: {
+            let pipeline = Arc::clone(&pipeline);
+            Arc::new(move |count| pipeline.recent(count))
+        },
+        live: pipeline.live(),
+        metrics: Arc::new(move || scrape.text()),
+        readiness: readiness_seen,
+    };
+    let shared = Shared { events, demand: demanded, closing };
+    let mut parts = JoinSet::new();
+    spawn_sources(&mut parts, config, cgroup_root, &shared);
+    parts.spawn(read_ring(
+        ring,
+        Arc::clone(&pipeline),
+        malformed,
+        shared.events.clone(),
+        shared.closing.clone(),
+    ));
+    spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
+    drop(shared);
+    drop(backend);
+    let outputs = Outputs { names, readiness, gauges, demand, pipeline };
+    let ended = Owner::new(state, store, kernel, outputs).run(adopted, event_queue, call_queue).await;
+    close.send_replace(true);
+    if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("{} parts did not end in time and are left behind", parts.len());
+    }
+    // Nobody should find the socket of an agent that ended. Another one may have put its own there only after the
+    // state directory's lock was free, which it is not yet.
+    std::fs::remove_file(&config.socket).ok();
+    ended
+}
+
+/// Starts a source whose events become the engine's.
+fn spawn_source<L: Look>(
+    parts: &mut JoinSet<()>,
+    shared: &Shared,
+    name: &'static str,
+    make: impl Fn() -> L + Send + 'static,
+    convert: fn(L::Event) -> Event,
+) where
+    L::Event: 'static,
+{
+    let (events, demand, closing) = (shared.events.clone(), shared.demand.clone(), shared.closing.clone());
+    let start = {
+        let events = events.clone();
+        move || {
+            let (sender, mut told) = mpsc::channel(EVENTS);
+            let running = sources::run(make(), sender, demand.clone());
+            let (events, closing) = (events.clone(), closing.clone());
+            tokio::spawn(async move {
+                let forward = async {
+                    while let Some(event) = told.recv().await {
+                        if events.send(convert(event)).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! {
+                    ended = running => ended.map_err(|error| error.to_string()),
+                    () = forward => Ok(()),
+                    () = closed(closing) => Ok(()),
+                }
+            })
+        }
+    };
+    parts.spawn(supervise(name, events, start));
+}
+
+fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf, shared: &Shared) {
+    let tree = CgroupTree::new(cgroup_root);
+    let defaults = Config::default();
+    if let Some(path) = config.workloads.clone() {
+        // The default files need not exist; what somebody named must.
+        let optional = defaults.workloads.as_ref() == Some(&path);
+        let tree = tree.clone();
+        let make = move || StaticFile::new(path.clone(), tree.clone(), optional);
+        spawn_source(parts, shared, "the source of workloads", make, Event::Workloads);
+    }
+    if !config.policies.is_empty() {
+        let paths: Vec<PolicyPath> = config
+            .policies
+            .iter()
+            .map(|path| PolicyPath { path: path.clone(), optional: defaults.policies.contains(path) })
+            .collect();
+        let convert = |event| match event {
+            PolicyEvent::Files(files) => Event::PolicyFiles(files),
+            PolicyEvent::Problem(message) => Event::SourceProblem { source: engine::POLICIES, message },
+        };
+        let make = move || PolicyDir::new(paths.clone());
+        spawn_source(parts, shared, "the source of policy files", make, convert);
+    }
+    if !config.managed.is_empty() {
+        let directories = config.managed.clone();
+        let make = move || Managed::new(tree.clone(), directories.clone());
+        spawn_source(parts, shared, "the source of managed cgroups", make, Event::Managed);
+    }
+}
+
+fn spawn_servers(
+    parts: &mut JoinSet<()>,
+    config: &Config,
+    (socket, access): (tokio::net::UnixListener, Access),
+    monitoring: Option<tokio::net::TcpListener>,
+    backend: &Backend,
+    shared: &Shared,
+) {
+    // The sockets of the first start were made before; later ones are made anew.
+    let mut socket = Some(socket);
+    let (path, closing, with) = (config.socket.clone(), shared.closing.clone(), backend.clone());
+    let start = move || -> JoinHandle<Result<(), String>> {
+        let listener = socket.take().map_or_else(|| api::bind(&path, &access), Ok);
+        let (access, closing, with) = (access.clone(), closing.clone(), with.clone());
+        tokio::spawn(async move {
+            let listener = listener.map_err(|error| error.to_string())?;
+            ended(api::server::serve(listener, with, access, closed(closing.clone())).await, &closing)
+        })
+    };
+    parts.spawn(supervise("the API", shared.events.clone(), start));
+    let Some(address) = config.metrics_listen else { return };
+    let mut monitoring = monitoring;
+    let (closing, with) = (shared.closing.clone(), backend.clone());
+    let start = move || -> JoinHandle<Result<(), String>> {
+        let listener = monitoring.take().map_or_else(|| start::listen(address), Ok);
+        let (closing, with) = (closing.clone(), with.clone());
+        tokio::spawn(async move {
+            let listener = listener.map_err(|error| error.to_string())?;
+            ended(api::http::serve(listener, with, closed(closing.clone())).await, &closing)
+        })
+    };
+    parts.spawn(supervise("the monitoring port", shared.events.clone(), start));
+}
+
+/// A server may end only when it was asked to.
+fn ended(result: std::io::Result<()>, closing: &watch::Receiver<bool>) -> Result<(), String> {
+    match result {
+        Err(error) => Err(error.to_string()),
+        Ok(()) if *closing.borrow() => Ok(()),
+        Ok(()) => Err("it stopped listening".to_owned()),
+    }
+}
+
+/// Waits until the agent ends.
+async fn closed(mut closing: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the end too.
+    closing.wait_for(|closing| *closing).await.ok();
+}
+
+/// Reads the ring until the end. There is one reader for the life of the process, so a failure is waited out here.
+async fn read_ring(
+    mut ring: Events,
+    pipeline: Arc<Pipeline>,
+    malformed: Arc<AtomicU64>,
+    events: mpsc::Sender<Event>,
+    closing: watch::Receiver<bool>,
+) {
+    const NAME: &str = "the reader of the event ring";
+    let mut batch: Vec<FlowEvent> = Vec::new();
+    let mut failed = false;
+    let mut last = false;
+    loop {
+        let read = tokio::select! {
+            read = ring.next(&mut batch) => Some(read),
+            () = closed(closing.clone()), if !last => { last = true; continue }
+            () = tokio::time::sleep(LAST_LOOK), if last => None,
+        };
+        malformed.store(ring.malformed(), Ordering::Relaxed);
+        pipeline.record(&batch);
+        batch.clear();
+        let problem = match read {
+            None => return,
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(format!("{NAME} fails, events are lost and counters are not: {error}")),
+        };
+        if failed != problem.is_some() {
+            failed = problem.is_some();
+            events.send(Event::Part { name: NAME, problem }).await.ok();
+        }
+        if failed {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Everything that a scrape reads.
+struct Scrape {
+    kernel: SharedKernel,
+    names: watch::Receiver<Arc<Names>>,
+    gauges: watch::Receiver<Gauges>,
+    pipeline: Arc<Pipeline>,
+    malformed: Arc<AtomicU64>,
+    exporter: Exporter,
+}
+
+impl Scrape {
+    fn text(&self) -> String {
+        let sample = self
+            .sample()
+            .inspect_err(|error| tracing::warn!("a scrape without the kernel's counters: {error}"));
+        // Names after counters: a number that was counted has its name by now.
+        let names = Arc::clone(&self.names.borrow());
+        let gauges = self.gauges.borrow().clone();
+        let malformed = self.malformed.load(Ordering::Relaxed);
+        self.exporter.render(sample.as_ref().ok(), &names, &gauges, self.pipeline.counts(), malformed)
+    }
+
+    fn sample(&self) -> Result<KernelSample, crate::kernel::Error> {
+        let kernel = lock(&self.kernel);
+        Ok(KernelSample {
+            counters: kernel.counters()?,
+            stats: kernel.stats()?,
+            hooks: kernel.attached_hooks(),
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! From the configuration to everything that is needed to run, or to the first thing that is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener as StdTcpListener;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Error;
+use crate::api::{self, Access};
+use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::engine::{self, Facts, State};
+use crate::kernel::{self, Kernel};
+use crate::sources::STATIC;
+use crate::store::Store;
+use crate::telemetry::log::Format;
+
+/// Version of the agent.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What this version does not guard; `status` says so.
+const UNGUARDED: [&str; 3] = [
+    "connections that come in from other hosts: their traffic is judged where it starts, if enforcer runs there",
+    "packets of connections that were open before enforcer was attached for the first time",
+    "raw, packet, vsock and XDP sockets, which root in a workload can open",
+];
+
+/// Everything that was made at the start.
+pub(super) struct Started {
+    pub(super) facts: Facts,
+    pub(super) cgroup_root: PathBuf,
+    pub(super) state: State,
+    pub(super) store: Store,
+    pub(super) kernel: Kernel,
+    pub(super) adopted: engine::Adopted,
+    pub(super) access: Access,
+    pub(super) socket: UnixListener,
+    pub(super) monitoring: Option<TcpListener>,
+    pub(super) host: String,
+}
+
+/// Starts the log.
+pub(super) fn log(config: &Config) -> Result<(), Error> {
+    use tracing::level_filters::LevelFilter;
+    let level = match config.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let format = match config.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    crate::telemetry::log::start(format, level).map_err(|error| Error::Log(error.to_string()))
+}
+
+/// Makes everything, cheap checks first: nothing in the kernel is touched before the lock and the socket are ours.
+pub(super) fn start(config: &Config) -> Result<Started, Error> {
+    require_root()?;
+    let cgroup_root = config::cgroup_root(config.cgroup_root.as_deref())?;
+    require_cgroup2(&cgroup_root)?;
+    let attach = attach(config, &cgroup_root)?;
+    let (store, saved) = Store::open(&config.state_dir)?;
+    let facts = facts(config, &cgroup_root);
+    let state = State::new(facts.clone(), saved.registry, &saved.documents)?;
+    let access = Access::of_this_process(config.socket_group.as_deref())?;
+    let socket = api::bind(&config.socket, &access)?;
+    let monitoring = config.metrics_listen.map(listen).transpose()?;
+    let settings = kernel::Settings { cgroup_root: cgroup_root.clone(), attach, pins: config.pins.clone() };
+    let (mut kernel, kernel::Adopted { generation, bindings, addresses, attached: _ }) =
+        Kernel::start(&settings)?;
+    kernel.set_mode(config.mode)?;
+    let adopted = engine::Adopted { generation, bindings, addresses };
+    let host = fact("/proc/sys/kernel/hostname");
+    Ok(Started { facts, cgroup_root, state, store, kernel, adopted, access, socket, monitoring, host })
+}
+
+pub(super) fn require_root() -> Result<(), Error> {
+    let user = nix::unistd::geteuid();
+    if user.is_root() { Ok(()) } else { Err(Error::NotRoot { user: user.as_raw() }) }
+}
+
+fn require_cgroup2(root: &Path) -> Result<(), Error> {
+    match statfs(root) {
+        Ok(found) if found.filesystem_type() == CGROUP2_SUPER_MAGIC => Ok(()),
+        _ => Err(Error::NotCgroup2 { path: root.to_owned() }),
+    }
+}
+
+fn attach(config: &Config, cgroup_root: &Path) -> Result<PathBuf, Error> {
+    let path = match &config.attach {
+        Some(directory) => cgroup_root.join(directory.trim_matches('/')),
+        None => cgroup_root.to_owned(),
+    };
+    if path.is_dir() { Ok(path) } else { Err(Error::NoAttach { path }) }
+}
+
+pub(super) fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Error> {
+    let listener = StdTcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    listener.map_err(|source| Error::Listen { address, source })
+}
+
+fn facts(config: &Config, cgroup_root: &Path) -> Facts {
+    let mut required = BTreeSet::new();
+    if config.workloads.is_some() {
+        required.insert(STATIC.to_owned());
+    }
+    if !config.policies.is_empty() {
+        required.insert(engine::POLICIES.to_owned());
+    }
+    if !config.managed.is_empty() {
+        required.insert(engine::MANAGED.to_owned());
+    }
+    Facts {
+        version: VERSION.to_owned(),
+        kernel: fact("/proc/sys/kernel/osrelease"),
+        cgroup_root: cgroup_root.display().to_string(),
+        pins: config.pins.display().to_string(),
+        mode: config.mode,
+        unguarded: UNGUARDED.map(str::to_owned).to_vec(),
+        required,
+    }
+}
+
+/// A word from /proc, for people to read; `-` if it can't be read.
+fn fact(path: &str) -> String {
+    std::fs::read_to_string(path).map_or_else(|_| "-".to_owned(), |text| text.trim().to_owned())
+}
+
+/// Numbers for the metrics before the engine's first report: all kinds of problems, none of them there.
+pub(super) fn no_problems() -> BTreeMap<&'static str, u64> {
+    engine::Area::ALL.iter().map(|area| (area.label(), 0)).collect()
+}

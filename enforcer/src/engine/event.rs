@@ -1,0 +1,225 @@
+//! What can happen to the agent, and what the engine can ask for. Both lists are closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_common::abi::config::Mode;
+use enforcer_common::id::{CgroupId, Generation, IdentityId};
+use ipnet::IpNet;
+
+use crate::domain::command::{PolicyFile, Reply, Request};
+use crate::domain::delta::Operation;
+use crate::domain::names::Names;
+use crate::domain::policy::model::PolicyKey;
+use crate::domain::registry::Registry;
+use crate::domain::table::PolicyTable;
+use crate::domain::workload::WorkloadEvent;
+
+/// Connects a request with its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the engine is told once, before the first event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Version of the agent.
+    pub version: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Mount point of the cgroup v2 tree.
+    pub cgroup_root: String,
+    /// Directory of the pins.
+    pub pins: String,
+    /// What is done with a denial.
+    pub mode: Mode,
+    /// What this version does not guard, one sentence each.
+    pub unguarded: Vec<String>,
+    /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
+    pub required: BTreeSet<String>,
+}
+
+/// Name of the source of policy files.
+pub const POLICIES: &str = "policies";
+/// Name of the source of managed directories.
+pub const MANAGED: &str = "managed";
+
+/// What an earlier agent left in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Generation of the tables that are enforced; `None` if there are none.
+    pub generation: Option<Generation>,
+    /// Bindings.
+    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    /// Addresses.
+    pub addresses: BTreeMap<IpNet, IdentityId>,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The kernel is ready; this is what it has.
+    Adopted(Adopted),
+    /// A source of workloads speaks.
+    Workloads(WorkloadEvent),
+    /// Every managed directory, with its id if it exists.
+    Managed(BTreeMap<String, Option<CgroupId>>),
+    /// All policy files of the configured directories.
+    PolicyFiles(Vec<PolicyFile>),
+    /// The source of policies or of managed directories can't be read; its last snapshot stays.
+    SourceProblem {
+        /// [`POLICIES`] or [`MANAGED`].
+        source: &'static str,
+        /// One sentence.
+        message: String,
+    },
+    /// Somebody asks.
+    Request {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The question.
+        request: Request,
+        /// Time since the agent started.
+        now: Duration,
+    },
+    /// An effect that is acknowledged was performed.
+    Done(Done),
+    /// An effect that is acknowledged could not be performed, and left everything as it was.
+    Failed {
+        /// Which.
+        step: Step,
+        /// One sentence.
+        message: String,
+    },
+    /// What is wrong with the kernel side now; empty when all is well.
+    KernelProblems(Vec<String>),
+    /// A part of the agent ended or works again.
+    Part {
+        /// Its name.
+        name: &'static str,
+        /// One sentence, or `None` when it works again.
+        problem: Option<String>,
+    },
+    /// Time passes.
+    Tick(Duration),
+    /// Nothing else is pending: whatever the events since the last `Quiet` ask for is done now, at once.
+    Quiet,
+    /// The agent was asked to end.
+    Shutdown,
+}
+
+/// An effect that was performed.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// [`Effect::Save`].
+    Saved,
+    /// [`Effect::Publish`].
+    Published,
+    /// [`Effect::Apply`]; the operations that could not be applied, by position, with one sentence each.
+    Applied(Vec<(usize, String)>),
+    /// [`Effect::Attach`]; names of the attached hooks.
+    Attached(Vec<String>),
+}
+
+/// The steps of a change, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Numbers and pushed documents reach the disk before the kernel sees them.
+    Save,
+    /// The tables, which know every identity that is bound afterwards.
+    Publish,
+    /// Bindings and addresses.
+    Apply,
+    /// The hooks, once per run.
+    Attach,
+}
+
+/// What is written to the state directory in one go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Save {
+    /// The registry, if it changed.
+    pub registry: Option<Registry>,
+    /// Pushed documents to write.
+    pub write: Vec<(PolicyKey, String)>,
+    /// Pushed documents to remove.
+    pub remove: Vec<PolicyKey>,
+}
+
+/// How urgent a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// Something is not as it should be.
+    Warn,
+}
+
+/// Numbers for the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Generation that is enforced, 0 if none.
+    pub generation: u64,
+    /// Loaded policies.
+    pub policies: u64,
+    /// Entries of the enforced table.
+    pub entries: u64,
+    /// Rows (64 bytes each) of the enforced table.
+    pub rows: u64,
+    /// Identities with a number.
+    pub identities: u64,
+    /// Workloads whose directory is bound.
+    pub bound: u64,
+    /// Workloads that wait for their directory.
+    pub waiting: u64,
+    /// Workloads known by address only.
+    pub remote: u64,
+    /// Bindings in the kernel.
+    pub bindings: u64,
+    /// Addresses in the kernel.
+    pub addresses: u64,
+    /// Number of problems by [`Area::label`](super::Area::label).
+    pub problems: BTreeMap<&'static str, u64>,
+}
+
+/// What the engine can ask for. `Save`, `Publish`, `Apply` and `Attach` are acknowledged with [`Event::Done`] or
+/// [`Event::Failed`], and there is never more than one of them without its acknowledgement; the others just happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write to the state directory.
+    Save(Box<Save>),
+    /// Switch the kernel to this table.
+    Publish(Arc<PolicyTable>),
+    /// Change bindings and addresses, in this order; one that fails does not keep the others from being tried.
+    Apply(Vec<Operation>),
+    /// Attach the programs, or replace those that an earlier agent attached.
+    Attach,
+    /// Answer a request.
+    Reply {
+        /// Whose.
+        ticket: Ticket,
+        /// The answer.
+        reply: Reply,
+    },
+    /// These names are valid from now on. Comes before the kernel uses a new number.
+    PublishNames(Arc<Names>),
+    /// Whether the agent enforces what it was told, and in words how it is.
+    Readiness {
+        /// Answer of `/readyz`.
+        ready: bool,
+        /// One line.
+        reason: String,
+    },
+    /// New numbers for the metrics.
+    Report(Report),
+    /// A line for the log.
+    Log {
+        /// Urgency.
+        level: Level,
+        /// One sentence.
+        message: String,
+    },
+    /// End with this message: going on would enforce something else than was asked for.
+    Refuse(String),
+    /// Everything that was begun is finished: end.
+    Stop,
+}

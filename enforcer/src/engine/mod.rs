@@ -1,0 +1,235 @@
+//! The engine: from everything that happens to everything that should be done. Pure: it computes, and others act.
+//!
+//! ```text
+//!  Starting --Adopted--> Syncing --first change complete--> Enforcing <--> Degraded
+//!      |                    |                                   |  problems: none / some
+//!      |  unknown numbers   +----------------+------------------+
+//!      +------> Refuse                       | Shutdown
+//!                                            v
+//!                                        Draining --change under way complete--> Stop (links stay)
+//! ```
+//!
+//! * *Starting*: the kernel is not ready. Questions are answered, changes wait.
+//! * *Syncing*: required sources have not spoken, or the first tables are not in force. What an earlier agent left in
+//!   the kernel keeps enforcing and is not touched: a table made from half of the policies would open what the other
+//!   half closes. For the same reason a source that can't be read keeps the agent here, with its reason.
+//! * *Enforcing*, *Degraded*: the last good state is in force. Every problem has an [`Area`] (a metric label) and one
+//!   sentence (readiness, status, log), and goes away when its cause does.
+//! * *Draining*: no new change begins; the one under way is completed and answered.
+//!
+//! # Batches
+//! [`step`] takes events one by one. Events only note what they say; work begins at [`Event::Quiet`], which the agent
+//! sends when nothing else is pending, and while a change is under way everything else waits for its end. So any
+//! number of events costs one publication, and a push is never mixed with another push.
+//!
+//! # What must stay true
+//! * The wanted state is a function of the last snapshot of each source, the pushed documents and the registry, never
+//!   of the order of events (property-tested).
+//! * At most one acknowledged effect is outstanding.
+//! * A request that is taken is answered exactly once; a push is answered when its tables are in force, or with what
+//!   kept it from being so, and then it has changed nothing.
+
+mod change;
+mod event;
+mod policies;
+mod state;
+mod views;
+mod wanted;
+
+#[cfg(test)]
+mod tests;
+
+pub use event::{Adopted, Done, Effect, Event, Facts, Level, MANAGED, POLICIES, Report, Save, Step, Ticket};
+pub use state::{Area, Error, Phase, State};
+
+use std::collections::BTreeMap;
+
+use enforcer_common::id::{CgroupId, Generation, IdentityId};
+
+use self::policies::refused;
+use self::state::Waiting;
+use crate::domain::command::{PolicyFile, Reply, Request};
+use crate::domain::delta::Tables;
+use crate::domain::workload::{Resolved, WorkloadEvent};
+
+/// Diagnostics of a directory that are shown in full; the rest is counted.
+const SHOWN_DIAGNOSTICS: usize = 3;
+
+/// Takes one event and says what is to be done about it, in this order.
+#[must_use]
+pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    // Time and questions change none of the numbers, and counting ten thousand workloads every second is not free.
+    state.touched |= !matches!(event, Event::Tick(_) | Event::Quiet | Event::Request { .. });
+    match event {
+        Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
+        Event::Workloads(WorkloadEvent::Snapshot { source, workloads }) => snapshot(state, source, workloads),
+        Event::Workloads(WorkloadEvent::Problem { source, message }) => {
+            state.set_problem(Area::Source, &source, Some(message));
+        }
+        Event::Managed(directories) => managed(state, directories),
+        Event::PolicyFiles(files) => policy_files(state, files),
+        Event::SourceProblem { source, message } => {
+            state.set_problem(Area::Source, source, Some(message));
+        }
+        Event::Request { ticket, request, now } => {
+            state.now = now;
+            ask(state, ticket, request, &mut effects);
+        }
+        Event::Done(done) => change::done(state, done, &mut effects),
+        Event::Failed { step, message } => change::failed(state, step, &message, &mut effects),
+        Event::KernelProblems(problems) => {
+            let numbered = problems.into_iter().enumerate().map(|(at, message)| (at.to_string(), message));
+            state.set_problems(Area::Drift, numbered);
+        }
+        Event::Part { name, problem } => state.set_problem(Area::Part, name, problem),
+        Event::Tick(now) => tick(state, now),
+        Event::Quiet => {
+            refuse_blocked(state, &mut effects);
+            change::begin(state, &mut effects);
+            state.report(&mut effects);
+        }
+        Event::Shutdown => drain(state, &mut effects),
+    }
+    state.announce(&mut effects);
+    effects
+}
+
+/// Takes over what the kernel has, unless its numbers mean something else than the registry says.
+fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
+    let Adopted { generation, bindings, addresses } = adopted;
+    let unknown = bindings
+        .values()
+        .chain(addresses.values())
+        .find(|id| **id >= IdentityId::FIRST_WORKLOAD && state.registry.identity_key(**id).is_none());
+    if let Some(id) = unknown {
+        effects.push(Effect::Refuse(format!(
+            "the kernel maps under {pins} use identity {id}, which the saved registry does not know, so they were \
+             made with another state directory: start with that one, or run `enforcer uninstall` to begin anew",
+            pins = state.facts.pins,
+        )));
+        return;
+    }
+    state.programmed = Some(Tables { bindings, addresses });
+    state.generation = generation.unwrap_or(Generation(0));
+    state.adopted = generation;
+    state.dirty = true;
+}
+
+fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>) {
+    state.set_problem(Area::Source, &source, None);
+    let first = state.missing.remove(&source);
+    if first || state.sources.get(&source) != Some(&workloads) {
+        state.sources.insert(source, workloads);
+        state.dirty = true;
+    }
+}
+
+fn managed(state: &mut State, directories: BTreeMap<String, Option<CgroupId>>) {
+    state.set_problem(Area::Source, MANAGED, None);
+    let absent = directories.iter().filter(|(_, id)| id.is_none()).map(|(directory, _)| {
+        let message = format!(
+            "managed cgroup {directory} does not exist, so nothing is denied by default there; it is picked up when \
+             it appears"
+        );
+        (directory.clone(), message)
+    });
+    state.set_problems(Area::Managed, absent);
+    if state.missing.remove(MANAGED) || state.managed != directories {
+        state.managed = directories;
+        state.dirty = true;
+    }
+}
+
+/// Takes the files of the directories if all of them are good; otherwise the last good ones stay.
+fn policy_files(state: &mut State, files: Vec<PolicyFile>) {
+    if state.files.as_ref() == Some(&files) {
+        state.set_problem(Area::Source, POLICIES, None);
+        return;
+    }
+    match policies::parse(&files) {
+        Ok(documents) => {
+            state.set_problem(Area::Source, POLICIES, None);
+            state.files = Some(files);
+            state.missing.remove(POLICIES);
+            if state.policies.directory != documents {
+                state.policies.directory = documents;
+                state.revision += 1;
+            }
+            state.dirty = true;
+            note_conflicts(state);
+        }
+        Err(diagnostics) => {
+            let shown: Vec<&str> = diagnostics.iter().take(SHOWN_DIAGNOSTICS).map(String::as_str).collect();
+            let more = match diagnostics.len().saturating_sub(SHOWN_DIAGNOSTICS) {
+                0 => String::new(),
+                more => format!(" | and {more} more"),
+            };
+            let kept =
+                if state.files.is_some() { "the last good ones stay in force" } else { "none is used yet" };
+            state.set_problem(
+                Area::Source,
+                POLICIES,
+                Some(format!(
+                    "the policy files have problems and {kept}; `enforcer policy validate` shows them all: {}{more}",
+                    shown.join(" | "),
+                )),
+            );
+        }
+    }
+}
+
+/// Notes which documents of the directory a pushed policy keeps from counting.
+fn note_conflicts(state: &mut State) {
+    let conflicts: Vec<_> = state.policies.conflicts().collect();
+    state.set_problems(Area::Policy, conflicts);
+}
+
+/// Answers a question at once; a change waits for its turn.
+fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Effect>) {
+    match request {
+        Request::PolicyList | Request::IdentityList | Request::EndpointList | Request::Status => {
+            effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });
+        }
+        Request::PolicyApply { .. } | Request::PolicyDelete { .. } if state.draining => {
+            effects.push(Effect::Reply { ticket, reply: Reply::Refused(refused(ENDING)) });
+        }
+        Request::PolicyApply { .. } | Request::PolicyDelete { .. } => {
+            state.queue.push_back(Waiting { ticket, request });
+        }
+    }
+}
+
+const ENDING: &str = "the agent is ending; nothing was changed: start it again and repeat the command";
+
+/// Changes can't wait for a source that is not there: says so instead of letting the caller hang.
+fn refuse_blocked(state: &mut State, effects: &mut Vec<Effect>) {
+    let blocking =
+        state.missing.iter().find_map(|source| state.problems.get(&(Area::Source, source.clone())));
+    let Some(problem) = blocking.cloned() else { return };
+    for Waiting { ticket, .. } in state.queue.drain(..) {
+        let reply = Reply::Refused(refused(format!(
+            "the agent takes no policies before its sources are read: {problem}"
+        )));
+        effects.push(Effect::Reply { ticket, reply });
+    }
+}
+
+fn tick(state: &mut State, now: std::time::Duration) {
+    state.now = now;
+    if state.retry.is_some_and(|retry| retry.at <= now) && state.in_flight.is_none() {
+        state.dirty = true;
+    }
+}
+
+fn drain(state: &mut State, effects: &mut Vec<Effect>) {
+    if std::mem::replace(&mut state.draining, true) {
+        return;
+    }
+    for Waiting { ticket, .. } in state.queue.drain(..) {
+        effects.push(Effect::Reply { ticket, reply: Reply::Refused(refused(ENDING)) });
+    }
+    if state.in_flight.is_none() {
+        effects.push(Effect::Stop);
+    }
+}

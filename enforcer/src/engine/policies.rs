@@ -1,0 +1,151 @@
+//! The loaded policies by origin, and what a request would make of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::domain::command::{Change, PolicyFile, Refused};
+use crate::domain::policy::check::{Checked, check};
+use crate::domain::policy::model::{Policy, PolicyKey};
+use crate::domain::workload::DEFAULT_NAMESPACE;
+
+/// A policy with its document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loaded {
+    pub(super) policy: Policy,
+    pub(super) text: String,
+    /// The file of the document. For a pushed policy the name that its sender gave.
+    pub(super) file: String,
+}
+
+/// Policies by key.
+pub(super) type Documents = BTreeMap<PolicyKey, Arc<Loaded>>;
+
+/// All loaded policies. Where both origins have a policy of the same name, the pushed one counts: whoever can change
+/// a file must not be able to replace, unseen, what an administrator pushed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PolicySet {
+    pub(super) pushed: Documents,
+    pub(super) directory: Documents,
+}
+
+/// A policy that a request touches: what becomes of it, and the document that says whom it selects.
+pub(super) type Touched = BTreeMap<PolicyKey, (Change, Arc<Loaded>)>;
+
+impl PolicySet {
+    /// The policies that count, in the order of names; `true` marks the pushed ones.
+    pub(super) fn effective(&self) -> impl Iterator<Item = (&Arc<Loaded>, bool)> {
+        let mut all: BTreeMap<&PolicyKey, (&Arc<Loaded>, bool)> =
+            self.directory.iter().map(|(key, loaded)| (key, (loaded, false))).collect();
+        all.extend(self.pushed.iter().map(|(key, loaded)| (key, (loaded, true))));
+        all.into_values()
+    }
+
+    /// Documents of the directory that a pushed policy keeps from counting, one sentence each.
+    pub(super) fn conflicts(&self) -> impl Iterator<Item = (String, String)> {
+        self.directory.values().filter(|loaded| self.pushed.contains_key(&loaded.policy.key)).map(|loaded| {
+            let Loaded { policy, file, .. } = &**loaded;
+            let key = &policy.key;
+            let message = format!(
+                "policy {key} in {file} is not used because a pushed policy has the same name: remove one, the \
+                 pushed one with `enforcer policy delete {key}`"
+            );
+            (key.to_string(), message)
+        })
+    }
+
+    /// The set after a push.
+    pub(super) fn apply(&self, files: &[PolicyFile]) -> Result<(Self, Touched), Refused> {
+        let incoming = parse(files).map_err(|diagnostics| {
+            let count = diagnostics.len();
+            let problems = if count == 1 { "problem" } else { "problems" };
+            Refused {
+                message: format!("the documents have {count} {problems}; nothing was changed"),
+                diagnostics,
+                not_found: false,
+            }
+        })?;
+        if incoming.is_empty() {
+            return Err(refused("the files contain no policy; nothing was changed"));
+        }
+        let owned: Vec<String> = incoming
+            .keys()
+            .filter(|key| !self.pushed.contains_key(key))
+            .filter_map(|key| Some(format!("{key} comes from {}", self.directory.get(key)?.file)))
+            .collect();
+        if !owned.is_empty() {
+            let owned = owned.join(", ");
+            return Err(refused(format!("policy {owned}: edit that file instead; nothing was changed")));
+        }
+        let mut next = self.clone();
+        let mut touched = Touched::new();
+        for (key, loaded) in incoming {
+            let change = match self.pushed.get(&key) {
+                None => Change::Created,
+                Some(old) if old.text == loaded.text => Change::Unchanged,
+                Some(_) => Change::Configured,
+            };
+            if change != Change::Unchanged {
+                next.pushed.insert(key.clone(), Arc::clone(&loaded));
+            }
+            touched.insert(key, (change, loaded));
+        }
+        Ok((next, touched))
+    }
+
+    /// The set after a deletion of `namespace/name`s.
+    pub(super) fn delete(&self, names: &[String]) -> Result<(Self, Touched), Refused> {
+        let keys: BTreeSet<PolicyKey> = names.iter().map(|name| key(name)).collect();
+        if keys.is_empty() {
+            return Err(refused("no policy is named; nothing was changed"));
+        }
+        let mut next = self.clone();
+        let mut touched = Touched::new();
+        let (mut owned, mut missing) = (Vec::new(), Vec::new());
+        for key in keys {
+            match (next.pushed.remove(&key), self.directory.get(&key)) {
+                (Some(loaded), _) => drop(touched.insert(key, (Change::Deleted, loaded))),
+                (None, Some(loaded)) => owned.push(format!("{key} comes from {}", loaded.file)),
+                (None, None) => missing.push(key.to_string()),
+            }
+        }
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            return Err(Refused {
+                message: format!(
+                    "there is no policy {names}; nothing was changed: `enforcer policy list` shows all"
+                ),
+                diagnostics: Vec::new(),
+                not_found: true,
+            });
+        }
+        if !owned.is_empty() {
+            let owned = owned.join(", ");
+            return Err(refused(format!(
+                "policy {owned}: remove the document from that file instead; nothing was changed"
+            )));
+        }
+        Ok((next, touched))
+    }
+}
+
+/// Policies of the files, or everything that is wrong with them.
+pub(super) fn parse(files: &[PolicyFile]) -> Result<Documents, Vec<String>> {
+    let checked = check(files)
+        .into_result()
+        .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let loaded = checked.into_iter().map(|Checked { policy, file, text }| {
+        let file = files.get(file).map(|file| file.name.clone()).unwrap_or_default();
+        (policy.key.clone(), Arc::new(Loaded { policy, text, file }))
+    });
+    Ok(loaded.collect())
+}
+
+/// A refusal in one sentence.
+pub(super) fn refused(message: impl Into<String>) -> Refused {
+    Refused { message: message.into(), diagnostics: Vec::new(), not_found: false }
+}
+
+fn key(name: &str) -> PolicyKey {
+    let (namespace, name) = name.split_once('/').unwrap_or((DEFAULT_NAMESPACE, name));
+    PolicyKey { namespace: namespace.to_owned(), name: name.to_owned() }
+}

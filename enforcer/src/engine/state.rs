@@ -1,0 +1,343 @@
+//! What the engine knows. Changed by [`step`](super::step) only.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_common::id::{CgroupId, Generation, IdentityId};
+
+use super::change::InFlight;
+use super::event::{Effect, Facts, Level, Report, Ticket};
+use super::policies::{Documents, PolicySet, parse};
+use super::wanted::Sources;
+use crate::domain::command::{PolicyFile, Request};
+use crate::domain::delta::Tables;
+use crate::domain::names::Names;
+use crate::domain::policy::model::PolicyKey;
+use crate::domain::registry::Registry;
+use crate::domain::table::PolicyTable;
+
+/// Why the engine can't be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// What an earlier agent saved as a good policy is refused now.
+    #[error(
+        "the saved policies are not valid ({first}, {count} in all): correct or remove that file and start again"
+    )]
+    SavedPolicies {
+        /// The first problem, with its place.
+        first: String,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// Where the agent stands; see the picture in [`super`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The kernel is not ready.
+    Starting,
+    /// Not every required source has spoken, or the first tables are not in force. Adopted tables are.
+    Syncing,
+    /// What was asked for is enforced.
+    Enforcing,
+    /// The last good state is enforced, and something is wrong.
+    Degraded,
+    /// Ending.
+    Draining,
+}
+
+impl Phase {
+    /// The word in status.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Syncing => "syncing",
+            Self::Enforcing => "enforcing",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Area {
+    /// A source can't be read.
+    Source,
+    /// A policy of the directory is not used.
+    Policy,
+    /// A workload is not used, or disputed.
+    Workload,
+    /// A managed directory does not exist.
+    Managed,
+    /// The tables could not be made.
+    Table,
+    /// The state directory could not be written.
+    Store,
+    /// The kernel refused a step of a change.
+    Kernel,
+    /// The kernel lost something that it had.
+    Drift,
+    /// A part of the agent ended.
+    Part,
+}
+
+impl Area {
+    /// Every area.
+    pub const ALL: [Self; 9] = [
+        Self::Source,
+        Self::Policy,
+        Self::Workload,
+        Self::Managed,
+        Self::Table,
+        Self::Store,
+        Self::Kernel,
+        Self::Drift,
+        Self::Part,
+    ];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Policy => "policy",
+            Self::Workload => "workload",
+            Self::Managed => "managed",
+            Self::Table => "table",
+            Self::Store => "store",
+            Self::Kernel => "kernel",
+            Self::Drift => "drift",
+            Self::Part => "part",
+        }
+    }
+}
+
+/// What a table was made from: it is made again when one of these differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inputs {
+    /// Counts changes of the policy set.
+    pub(super) revision: u64,
+    /// The highest identity number; numbers are never taken back.
+    pub(super) last: IdentityId,
+}
+
+/// A table that the kernel enforces.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    pub(super) table: Arc<PolicyTable>,
+    pub(super) inputs: Inputs,
+}
+
+/// A change that was asked for and waits for its turn.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) request: Request,
+}
+
+/// When a failed change is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    pub(super) at: Duration,
+    pub(super) attempt: u32,
+}
+
+/// The state of the engine.
+#[derive(Debug)]
+pub struct State {
+    pub(super) facts: Facts,
+    pub(super) now: Duration,
+    pub(super) draining: bool,
+    /// Required sources that have not given a snapshot yet.
+    pub(super) missing: BTreeSet<String>,
+    pub(super) sources: Sources,
+    pub(super) managed: BTreeMap<String, Option<CgroupId>>,
+    /// The last files of the directories, as they were read.
+    pub(super) files: Option<Vec<PolicyFile>>,
+    pub(super) policies: PolicySet,
+    pub(super) revision: u64,
+    pub(super) registry: Registry,
+    /// Size of the registry on disk: identities and rules.
+    pub(super) saved: (usize, usize),
+    /// Pushed documents on disk.
+    pub(super) stored: BTreeMap<PolicyKey, String>,
+    /// What the kernel's bindings and addresses are; `None` before the kernel is ready.
+    pub(super) programmed: Option<Tables>,
+    /// The highest generation that the kernel may have seen.
+    pub(super) generation: Generation,
+    pub(super) adopted: Option<Generation>,
+    pub(super) published: Option<Published>,
+    pub(super) hooks: Option<Vec<String>>,
+    pub(super) names: Arc<Names>,
+    pub(super) queue: VecDeque<Waiting>,
+    pub(super) in_flight: Option<InFlight>,
+    /// Something changed since the last plan was made.
+    pub(super) dirty: bool,
+    pub(super) retry: Option<Retry>,
+    pub(super) problems: BTreeMap<(Area, String), String>,
+    /// Something happened that the numbers for the metrics may show.
+    pub(super) touched: bool,
+    told: Told,
+}
+
+/// What was said last, so that only differences are said.
+#[derive(Debug, Default)]
+struct Told {
+    problems: BTreeMap<(Area, String), String>,
+    readiness: Option<(bool, String)>,
+    report: Option<Report>,
+    phase: Option<Phase>,
+}
+
+impl State {
+    /// The state of an agent that starts, from what an earlier one saved. `stored` are the pushed documents.
+    pub fn new(facts: Facts, registry: Registry, stored: &[PolicyFile]) -> Result<Self, Error> {
+        let pushed = parse(stored).map_err(|problems| Error::SavedPolicies {
+            count: problems.len(),
+            first: problems.into_iter().next().unwrap_or_default(),
+        })?;
+        let mut state = Self {
+            missing: facts.required.clone(),
+            facts,
+            now: Duration::ZERO,
+            draining: false,
+            sources: Sources::new(),
+            managed: BTreeMap::new(),
+            files: None,
+            stored: texts(&pushed),
+            policies: PolicySet { pushed, directory: Documents::new() },
+            revision: 1,
+            saved: size(&registry),
+            registry,
+            programmed: None,
+            generation: Generation(0),
+            adopted: None,
+            published: None,
+            hooks: None,
+            names: Arc::default(),
+            queue: VecDeque::new(),
+            in_flight: None,
+            dirty: true,
+            retry: None,
+            problems: BTreeMap::new(),
+            touched: true,
+            told: Told::default(),
+        };
+        // The host has its number from the start, so that names are complete before the first table.
+        state.names = Arc::new(super::views::names(&state));
+        Ok(state)
+    }
+
+    /// Where the agent stands. Derived, never stored, so that it can't disagree with its reasons.
+    pub fn phase(&self) -> Phase {
+        if self.draining {
+            Phase::Draining
+        } else if self.programmed.is_none() {
+            Phase::Starting
+        } else if self.hooks.is_none() || self.published.is_none() {
+            Phase::Syncing
+        } else if self.problems.is_empty() {
+            Phase::Enforcing
+        } else {
+            Phase::Degraded
+        }
+    }
+
+    /// Whether tables can be made: the kernel is ready and every required source has spoken.
+    pub(super) fn synced(&self) -> bool {
+        self.programmed.is_some() && self.missing.is_empty()
+    }
+
+    /// The generation in force, 0 if none.
+    pub(super) fn enforced(&self) -> u64 {
+        let adopted = self.adopted.unwrap_or_default();
+        self.published.as_ref().map_or(adopted, |published| published.table.generation()).0
+    }
+
+    /// Replaces all problems of an area by these.
+    pub(super) fn set_problems(&mut self, area: Area, problems: impl IntoIterator<Item = (String, String)>) {
+        self.problems.retain(|(of, _), _| *of != area);
+        self.problems.extend(problems.into_iter().map(|(object, message)| ((area, object), message)));
+    }
+
+    /// Sets or clears one problem.
+    pub(super) fn set_problem(&mut self, area: Area, object: &str, problem: Option<String>) {
+        let key = (area, object.to_owned());
+        match problem {
+            Some(message) => drop(self.problems.insert(key, message)),
+            None => drop(self.problems.remove(&key)),
+        }
+    }
+
+    /// One line for `/readyz`.
+    fn reason(&self) -> String {
+        let phase = self.phase();
+        let mut parts = vec![phase.label().to_owned()];
+        if matches!(phase, Phase::Starting | Phase::Syncing) && !self.missing.is_empty() {
+            let missing: Vec<&str> = self.missing.iter().map(String::as_str).collect();
+            parts.push(format!("waiting for the first word of {}", missing.join(", ")));
+        }
+        if phase == Phase::Syncing && self.adopted.is_some() {
+            parts.push(format!("generation {} of the last run is enforced meanwhile", self.enforced()));
+        }
+        let mut problems = self.problems.values();
+        if let Some(first) = problems.next() {
+            parts.push(match problems.count() {
+                0 => first.clone(),
+                more => format!("{first} (and {more} more: `enforcer status` lists them)"),
+            });
+        }
+        parts.join("; ")
+    }
+
+    /// Says what differs from what was said last: phase, problems and readiness.
+    pub(super) fn announce(&mut self, effects: &mut Vec<Effect>) {
+        let log = |level, message| Effect::Log { level, message };
+        if self.told.problems != self.problems {
+            for (key, message) in &self.problems {
+                if self.told.problems.get(key) != Some(message) {
+                    effects.push(log(Level::Warn, message.clone()));
+                }
+            }
+            for (key, message) in &self.told.problems {
+                if !self.problems.contains_key(key) {
+                    effects.push(log(Level::Info, format!("settled: {message}")));
+                }
+            }
+            self.told.problems.clone_from(&self.problems);
+        }
+        let phase = self.phase();
+        if self.told.phase != Some(phase) {
+            self.told.phase = Some(phase);
+            effects.push(log(Level::Info, format!("the agent is {}", phase.label())));
+        }
+        let readiness = (matches!(phase, Phase::Enforcing | Phase::Degraded), self.reason());
+        if self.told.readiness.as_ref() != Some(&readiness) {
+            self.told.readiness = Some(readiness.clone());
+            effects.push(Effect::Readiness { ready: readiness.0, reason: readiness.1 });
+        }
+    }
+
+    /// Sends new numbers for the metrics if they differ.
+    pub(super) fn report(&mut self, effects: &mut Vec<Effect>) {
+        if !std::mem::take(&mut self.touched) {
+            return;
+        }
+        let report = super::views::report(self);
+        if self.told.report.as_ref() != Some(&report) {
+            self.told.report = Some(report.clone());
+            effects.push(Effect::Report(report));
+        }
+    }
+}
+
+/// The documents as they are on disk.
+pub(super) fn texts(documents: &Documents) -> BTreeMap<PolicyKey, String> {
+    documents.iter().map(|(key, loaded)| (key.clone(), loaded.text.clone())).collect()
+}
+
+/// How many identities and rules have a number. Numbers are never taken back, so the size tells versions apart.
+pub(super) fn size(registry: &Registry) -> (usize, usize) {
+    (registry.identities().count(), registry.rules().count())
+}

@@ -1,0 +1,334 @@
+//! Tables of (state, event) -> effects, against a kernel and a disk made of maps.
+//!
+//! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
+
+mod converge;
+mod failures;
+mod lifecycle;
+mod requests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_common::id::{CgroupId, Generation, IdentityId};
+
+use super::*;
+use crate::domain::command::{Changed, Refused, Status};
+use crate::domain::delta::Operation;
+use crate::domain::labels::LabelSet;
+use crate::domain::policy::model::PolicyKey;
+use crate::domain::registry::{IdentityKey, Registry};
+use crate::domain::table::PolicyTable;
+use crate::domain::workload::{Workload, WorkloadKey};
+
+/// An engine with everything around it.
+pub(super) struct World {
+    pub(super) state: State,
+    /// What the fake kernel has.
+    pub(super) kernel: Tables,
+    pub(super) table: Option<Arc<PolicyTable>>,
+    pub(super) attached: bool,
+    /// What the fake disk has.
+    pub(super) registry: Registry,
+    pub(super) documents: BTreeMap<PolicyKey, String>,
+    /// Steps that fail from now on.
+    pub(super) broken: Vec<Step>,
+    /// Bindings that the kernel refuses.
+    pub(super) refused: Vec<CgroupId>,
+    /// Acknowledgements are kept back.
+    pub(super) paused: bool,
+    pub(super) acks: VecDeque<Event>,
+    pub(super) replies: BTreeMap<u64, Reply>,
+    pub(super) readiness: (bool, String),
+    pub(super) log: Vec<String>,
+    /// Effects since the last look, without logs and numbers.
+    trace: Vec<String>,
+    next: u64,
+}
+
+pub(super) fn facts(required: &[&str]) -> Facts {
+    Facts {
+        version: "1".into(),
+        pins: "/pins".into(),
+        required: required.iter().map(|&it| it.into()).collect(),
+        ..Facts::default()
+    }
+}
+
+impl World {
+    /// A fresh host whose sources are `static` and the policy directory.
+    pub(super) fn new() -> Self {
+        Self::with(State::new(facts(&["static", POLICIES]), Registry::default(), &[]).unwrap())
+    }
+
+    pub(super) fn with(state: State) -> Self {
+        Self {
+            state,
+            kernel: Tables::default(),
+            table: None,
+            attached: false,
+            registry: Registry::default(),
+            documents: BTreeMap::new(),
+            broken: Vec::new(),
+            refused: Vec::new(),
+            paused: false,
+            acks: VecDeque::new(),
+            replies: BTreeMap::new(),
+            readiness: (false, String::new()),
+            log: Vec::new(),
+            trace: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// A world that enforces: workloads `web`, `api`, `db` in cgroups 1, 2, 3, no policy.
+    pub(super) fn enforcing() -> Self {
+        let mut world = Self::new();
+        world.batch([adopted(), workloads(&["web@1", "api@2", "db@3"]), files(&[])]);
+        assert_eq!(world.state.phase(), Phase::Enforcing, "{:?}", world.state.problems);
+        world.trace();
+        world
+    }
+
+    /// The next agent on the same host and disk.
+    pub(super) fn restart(&mut self) {
+        let stored: Vec<PolicyFile> = self
+            .documents
+            .iter()
+            .map(|(key, text)| PolicyFile { name: key.to_string(), text: text.clone() })
+            .collect();
+        self.state = State::new(facts(&["static", POLICIES]), self.registry.clone(), &stored).unwrap();
+        self.broken.clear();
+        self.acks.clear();
+    }
+
+    /// What the kernel would hand over now.
+    pub(super) fn adopted(&self) -> Event {
+        Event::Adopted(Adopted {
+            generation: self.table.as_ref().map(|table| table.generation()),
+            bindings: self.kernel.bindings.clone(),
+            addresses: self.kernel.addresses.clone(),
+        })
+    }
+
+    /// Events that arrive together.
+    pub(super) fn batch(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.step(event);
+        }
+        self.settle();
+    }
+
+    pub(super) fn step(&mut self, event: Event) {
+        for effect in step(&mut self.state, event) {
+            self.perform(effect);
+        }
+    }
+
+    /// Acknowledges and goes on until nothing is pending.
+    pub(super) fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 100, "the engine never rests: {:?}", self.trace);
+            while let Some(ack) = self.acks.pop_front() {
+                self.step(ack);
+            }
+            self.step(Event::Quiet);
+            if self.acks.is_empty() || self.paused {
+                return;
+            }
+        }
+    }
+
+    /// Sends a request and gives its ticket.
+    pub(super) fn ask(&mut self, request: Request) -> u64 {
+        self.next += 1;
+        self.step(Event::Request { ticket: Ticket(self.next), request, now: self.state.now });
+        self.next
+    }
+
+    /// Sends a request and gives its answer.
+    pub(super) fn answer(&mut self, request: Request) -> Reply {
+        let ticket = self.ask(request);
+        self.settle();
+        self.replies.remove(&ticket).expect("an answer")
+    }
+
+    pub(super) fn changed(&mut self, request: Request) -> Changed {
+        match self.answer(request) {
+            Reply::Changed(changed) => changed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn refusal(&mut self, request: Request) -> Refused {
+        match self.answer(request) {
+            Reply::Refused(refused) => refused,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        match self.answer(Request::Status) {
+            Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The effects since the last look, in one line.
+    pub(super) fn trace(&mut self) -> String {
+        std::mem::take(&mut self.trace).join(" ")
+    }
+
+    /// What the kernel holds of each cgroup, in words.
+    pub(super) fn bound(&self) -> BTreeMap<u64, String> {
+        let name = |id: IdentityId| match self.state.registry.identity_key(id) {
+            Some(key) => key.labels.to_string(),
+            None => id.reserved_name().unwrap_or("?").to_owned(),
+        };
+        self.kernel.bindings.iter().map(|(cgroup, id)| (cgroup.0, name(*id))).collect()
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Save(save) => {
+                let names = |keys: Vec<String>| keys.concat();
+                let written = names(save.write.iter().map(|(key, _)| format!("+{}", key.name)).collect());
+                let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
+                let registry = if save.registry.is_some() { "registry" } else { "" };
+                self.trace.push(format!("save({registry}{written}{removed})"));
+                if self.acknowledge(Step::Save, Done::Saved) {
+                    self.registry = save.registry.unwrap_or_else(|| self.registry.clone());
+                    self.documents.extend(save.write);
+                    self.documents.retain(|key, _| !save.remove.contains(key));
+                }
+            }
+            Effect::Publish(table) => {
+                self.trace.push(format!("publish({})", table.generation()));
+                for id in self.kernel.bindings.values() {
+                    assert!(self.registry_knows(*id), "{id} is bound and not saved");
+                }
+                if self.acknowledge(Step::Publish, Done::Published) {
+                    assert!(self.table.as_ref().is_none_or(|old| old.generation() < table.generation()));
+                    self.table = Some(table);
+                }
+            }
+            Effect::Apply(operations) => self.apply(&operations),
+            Effect::Attach => {
+                self.trace.push("attach".into());
+                assert!(self.table.is_some(), "attached with nothing to enforce");
+                self.attached |= self.acknowledge(Step::Attach, Done::Attached(vec!["connect4".into()]));
+            }
+            Effect::Reply { ticket, reply } => {
+                if !matches!(reply, Reply::Status(_)) {
+                    self.trace.push(format!("reply({})", ticket.0));
+                }
+                assert!(self.replies.insert(ticket.0, reply).is_none(), "answered twice");
+            }
+            Effect::Readiness { ready, reason } => self.readiness = (ready, reason),
+            Effect::Log { message, .. } => self.log.push(message),
+            Effect::Refuse(message) => self.trace.push(format!("refuse: {message}")),
+            Effect::Stop => self.trace.push("stop".into()),
+            Effect::PublishNames(_) | Effect::Report(_) => {}
+        }
+    }
+
+    fn apply(&mut self, operations: &[Operation]) {
+        self.trace.push(format!("apply({})", operations.len()));
+        let mut failures = Vec::new();
+        for (at, operation) in operations.iter().enumerate() {
+            let mut next = self.kernel.clone();
+            wanted::apply(&mut next, *operation);
+            let touches = |cgroup| next.bindings.get(cgroup) != self.kernel.bindings.get(cgroup);
+            if self.refused.iter().any(touches) {
+                failures.push((at, "no room".to_owned()));
+            } else {
+                self.kernel = next;
+            }
+        }
+        for id in self.kernel.bindings.values().chain(self.kernel.addresses.values()) {
+            assert!(self.registry_knows(*id), "{id} is in the kernel and not saved");
+        }
+        self.acks.push_back(Event::Done(Done::Applied(failures)));
+    }
+
+    fn registry_knows(&self, id: IdentityId) -> bool {
+        id < IdentityId::FIRST_WORKLOAD || self.registry.identity_key(id).is_some()
+    }
+
+    fn acknowledge(&mut self, step: Step, done: Done) -> bool {
+        let works = !self.broken.contains(&step);
+        let failed = Event::Failed { step, message: "no luck".into() };
+        self.acks.push_back(if works { Event::Done(done) } else { failed });
+        works
+    }
+}
+
+pub(super) fn adopted() -> Event {
+    Event::Adopted(Adopted::default())
+}
+
+/// `web@1` is workload default/web with label app=web in cgroup 1, `web@-` one that waits for its directory.
+pub(super) fn workload(text: &str) -> Resolved {
+    let (name, cgroup) = text.split_once('@').unwrap();
+    let app = name.split('-').next().unwrap();
+    Resolved {
+        workload: Workload {
+            key: WorkloadKey { namespace: "default".into(), name: name.into() },
+            labels: LabelSet([("app".to_owned(), app.to_owned())].into()),
+            cgroup: Some(format!("/test/{name}")),
+            addresses: Vec::new(),
+        },
+        cgroup: cgroup.parse().ok().map(CgroupId),
+    }
+}
+
+pub(super) fn workloads(texts: &[&str]) -> Event {
+    from_source("static", texts)
+}
+
+pub(super) fn from_source(source: &str, texts: &[&str]) -> Event {
+    let workloads = texts.iter().map(|text| workload(text)).collect();
+    Event::Workloads(WorkloadEvent::Snapshot { source: source.into(), workloads })
+}
+
+/// `db<api` lets api talk to db and nobody else.
+pub(super) fn policy(text: &str) -> PolicyFile {
+    let (name, peer) = text.split_once('<').unwrap();
+    let from = if peer.is_empty() {
+        "[]".to_owned()
+    } else {
+        format!("[{{from: [{{workloads: {{matchLabels: {{app: {peer}}}}}}}]}}]")
+    };
+    PolicyFile {
+        name: format!("dir/{name}.yaml"),
+        text: format!(
+            "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}}}\nspec:\n  \
+             subject: {{matchLabels: {{app: {name}}}}}\n  ingress: {from}\n"
+        ),
+    }
+}
+
+pub(super) fn files(texts: &[&str]) -> Event {
+    Event::PolicyFiles(texts.iter().map(|text| policy(text)).collect())
+}
+
+pub(super) fn push(texts: &[&str]) -> Request {
+    Request::PolicyApply { files: texts.iter().map(|text| policy(text)).collect(), dry_run: false }
+}
+
+pub(super) fn delete(names: &[&str]) -> Request {
+    Request::PolicyDelete { names: names.iter().map(|&name| name.into()).collect() }
+}
+
+pub(super) fn key(app: &str) -> IdentityKey {
+    IdentityKey { namespace: "default".into(), labels: LabelSet([("app".to_owned(), app.to_owned())].into()) }
+}
+
+pub(super) fn seconds(count: u64) -> Event {
+    Event::Tick(Duration::from_secs(count))
+}
+
+pub(super) fn generation(world: &World) -> Option<Generation> {
+    world.table.as_ref().map(|table| table.generation())
+}

@@ -1,0 +1,241 @@
+//! Answers to questions, names and numbers: the state as others see it. Nothing here changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use enforcer_common::id::IdentityId;
+use enforcer_common::verdict::Direction;
+
+use super::event::Report;
+use super::policies::{Loaded, PolicySet};
+use super::state::State;
+use super::wanted::{self, Endpoints, identity_key};
+use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
+use crate::domain::labels::LabelSet;
+use crate::domain::names::Names;
+use crate::domain::policy::model::{Policy, PolicyMode, RuleDirection, RuleKey};
+use crate::domain::registry::IdentityKey;
+use crate::domain::workload::{EndpointState, Resolved, Workload, WorkloadKey};
+
+/// The only kind of policy that this version has.
+const KIND: &str = "TrafficPolicy";
+
+/// Answers a question that changes nothing.
+pub(super) fn answer(state: &State, request: &Request) -> Reply {
+    match request {
+        Request::PolicyList => Reply::Policies(policies(state)),
+        Request::IdentityList => Reply::Identities(identities(state)),
+        Request::EndpointList => Reply::Endpoints(endpoints(state)),
+        Request::Status => Reply::Status(Box::new(status(state))),
+        Request::PolicyApply { .. } | Request::PolicyDelete { .. } => {
+            Reply::Refused(super::policies::refused("a change is no question; nothing was changed"))
+        }
+    }
+}
+
+/// Whether a policy speaks of a workload.
+fn selects_one(policy: &Policy, workload: &Workload) -> bool {
+    policy.key.namespace == workload.key.namespace && policy.subject.matches(&workload.labels)
+}
+
+/// Workloads that a policy selects, in the order of names.
+pub(super) fn selects(endpoints: &Endpoints<'_>, policy: &Policy) -> Vec<String> {
+    let selected = endpoints.values().filter(|resolved| selects_one(policy, &resolved.workload));
+    selected.map(|resolved| resolved.workload.key.to_string()).collect()
+}
+
+fn policies(state: &State) -> Vec<PolicyInfo> {
+    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let mode = |policy: &Policy| match policy.mode {
+        PolicyMode::Enforce => "enforce",
+        PolicyMode::Audit => "audit",
+    };
+    let info = |loaded: &Loaded, pushed: bool| {
+        let Loaded { policy, text, file } = loaded;
+        let directions = Direction::ALL.into_iter().filter_map(|it| Some((it, policy.rules(it)?)));
+        PolicyInfo {
+            namespace: policy.key.namespace.clone(),
+            name: policy.key.name.clone(),
+            kind: KIND.to_owned(),
+            mode: mode(policy).to_owned(),
+            origin: if pushed { "pushed".to_owned() } else { file.clone() },
+            rules: directions.clone().map(|(_, rules)| u32::try_from(rules.len()).unwrap_or(u32::MAX)).sum(),
+            isolates: directions.map(|(direction, _)| direction.label().to_owned()).collect(),
+            selects: selects(&endpoints, policy),
+            text: text.clone(),
+        }
+    };
+    state.policies.effective().map(|(loaded, pushed)| info(loaded, pushed)).collect()
+}
+
+fn label_texts(labels: &LabelSet) -> Vec<String> {
+    labels.0.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+fn identities(state: &State) -> Vec<IdentityInfo> {
+    let reserved = [IdentityId::UNKNOWN, IdentityId::HOST, IdentityId::WORLD, IdentityId::UNMANAGED];
+    let reserved = reserved.into_iter().filter_map(|id| {
+        let labels = vec![format!("reserved:{}", id.reserved_name()?)];
+        Some(IdentityInfo { id: id.0, namespace: String::new(), labels, workloads: Vec::new() })
+    });
+    let workloads = workloads(state);
+    let mut known: Vec<IdentityInfo> = state
+        .registry
+        .identities()
+        .map(|(key, id)| IdentityInfo {
+            id: id.0,
+            namespace: key.namespace.clone(),
+            labels: label_texts(&key.labels),
+            workloads: workloads.get(key).into_iter().flatten().map(ToString::to_string).collect(),
+        })
+        .collect();
+    known.sort_by_key(|info| info.id);
+    reserved.chain(known).collect()
+}
+
+/// Names of the workloads of each identity.
+fn workloads(state: &State) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
+    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
+    for (key, resolved) in endpoints {
+        workloads.entry(identity_key(&resolved.workload)).or_default().push(key.clone());
+    }
+    workloads
+}
+
+/// Where a workload stands. "Bound" is said only of what the kernel has: a directory that exists and is not bound yet
+/// counts as waiting.
+fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> EndpointState {
+    if resolved.workload.cgroup.is_none() {
+        return EndpointState::Remote;
+    }
+    let bound = resolved.cgroup.and_then(|cgroup| state.programmed.as_ref()?.bindings.get(&cgroup));
+    if bound.is_some() && bound.copied() == identity {
+        EndpointState::Bound
+    } else {
+        EndpointState::WaitingForCgroup
+    }
+}
+
+fn endpoints(state: &State) -> Vec<EndpointInfo> {
+    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
+    let isolating = |workload: &Workload, direction: Direction| -> Vec<String> {
+        let effective = state.policies.effective().map(|(loaded, _)| &loaded.policy);
+        effective
+            .filter(|policy| policy.mode == PolicyMode::Enforce && policy.rules(direction).is_some())
+            .filter(|policy| selects_one(policy, workload))
+            .map(|policy| policy.key.to_string())
+            .collect()
+    };
+    let info = |resolved: &Resolved| {
+        let workload = &resolved.workload;
+        let identity = numbers.get(&identity_key(workload)).copied();
+        EndpointInfo {
+            namespace: workload.key.namespace.clone(),
+            name: workload.key.name.clone(),
+            identity: identity.unwrap_or_default().0,
+            labels: label_texts(&workload.labels),
+            cgroup: workload.cgroup.clone(),
+            cgroup_id: resolved.cgroup.map(|cgroup| cgroup.0),
+            addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+            state: stands(state, resolved, identity),
+            ingress_policies: isolating(workload, Direction::Ingress),
+            egress_policies: isolating(workload, Direction::Egress),
+        }
+    };
+    endpoints.into_values().map(info).collect()
+}
+
+fn status(state: &State) -> Status {
+    let report = report(state);
+    let facts = &state.facts;
+    Status {
+        version: facts.version.clone(),
+        state: state.phase().label().to_owned(),
+        problems: state.problems.values().cloned().collect(),
+        mode: facts.mode.name().to_owned(),
+        generation: report.generation,
+        policies: report.policies,
+        entries: report.entries,
+        identities: report.identities,
+        endpoints: report.bound + report.waiting + report.remote,
+        endpoints_waiting: report.waiting,
+        kernel: facts.kernel.clone(),
+        cgroup_root: facts.cgroup_root.clone(),
+        pins: facts.pins.clone(),
+        hooks: state.hooks.clone().unwrap_or_default(),
+        unguarded: facts.unguarded.clone(),
+        uptime_seconds: state.now.as_secs(),
+    }
+}
+
+/// Numbers for the metrics.
+pub(super) fn report(state: &State) -> Report {
+    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
+    let mut report = Report {
+        generation: state.enforced(),
+        policies: state.policies.effective().count() as u64,
+        identities: numbers.len() as u64,
+        ..Report::default()
+    };
+    if let Some(published) = &state.published {
+        report.entries = published.table.entries() as u64;
+        report.rows = published.table.rows().len() as u64;
+    }
+    if let Some(programmed) = &state.programmed {
+        report.bindings = programmed.bindings.len() as u64;
+        report.addresses = programmed.addresses.len() as u64;
+    }
+    for resolved in endpoints.into_values() {
+        let identity = numbers.get(&identity_key(&resolved.workload)).copied();
+        match stands(state, resolved, identity) {
+            EndpointState::Bound => report.bound += 1,
+            EndpointState::WaitingForCgroup => report.waiting += 1,
+            EndpointState::Remote => report.remote += 1,
+        }
+    }
+    for (area, _) in state.problems.keys() {
+        *report.problems.entry(area.label()).or_default() += 1;
+    }
+    report
+}
+
+/// Names for everything that has a number now.
+pub(super) fn names(state: &State) -> Names {
+    names_with(state, &state.policies)
+}
+
+/// The same, with the rules of another policy set.
+pub(super) fn names_with(state: &State, policies: &PolicySet) -> Names {
+    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let mut workloads = workloads(state);
+    let mut own: BTreeMap<RuleKey, String> = BTreeMap::new();
+    for (loaded, _) in policies.effective() {
+        for direction in Direction::ALL {
+            for (rule, index) in loaded.policy.rules(direction).unwrap_or_default().iter().zip(0..) {
+                let policy = loaded.policy.key.clone();
+                let key = RuleKey { policy, direction: RuleDirection::from(direction), index: Some(index) };
+                own.extend(rule.name.clone().map(|name| (key, name)));
+            }
+        }
+    }
+    // Two workloads may claim one directory; as with their flows, the first by name is shown.
+    let mut cgroups = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (key, resolved) in endpoints {
+        if let Some(cgroup) = resolved.cgroup.filter(|cgroup| seen.insert(*cgroup)) {
+            cgroups.insert(cgroup, key.clone());
+        }
+    }
+    Names {
+        identities: state.registry.identities().map(|(key, id)| (id, key.clone())).collect(),
+        workloads: state
+            .registry
+            .identities()
+            .filter_map(|(key, id)| Some((id, workloads.remove(key)?)))
+            .collect(),
+        cgroups,
+        rules: state.registry.rules().map(|(key, id)| (id, (key.clone(), own.get(key).cloned()))).collect(),
+    }
+}

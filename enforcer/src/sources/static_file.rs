@@ -1,0 +1,150 @@
+//! Workloads from a YAML file: names, labels, cgroup directories, addresses.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::files::{Settling, Version, read, version};
+use super::watch::nearest_above;
+use super::{Cause, CgroupTree, Found, Look};
+use crate::domain::workload::{Resolved, Workload, WorkloadEvent};
+use crate::domain::workload_file::parse_workloads;
+
+/// Name of this source.
+pub const STATIC: &str = "static";
+
+/// The source of static workloads.
+#[derive(Debug)]
+pub struct StaticFile {
+    path: PathBuf,
+    tree: CgroupTree,
+    /// Whether a file that has never been there is as good as an empty one.
+    optional: bool,
+    settling: Settling<Option<Version>>,
+    /// The workloads of the last good file.
+    workloads: Option<Vec<Workload>>,
+    problem: Option<String>,
+    told: Option<Vec<Resolved>>,
+    told_problem: Option<String>,
+}
+
+impl StaticFile {
+    /// The file at `path`, for directories of `tree`.
+    pub fn new(path: PathBuf, tree: CgroupTree, optional: bool) -> Self {
+        let settling = Settling::new();
+        Self {
+            path,
+            tree,
+            optional,
+            settling,
+            workloads: None,
+            problem: None,
+            told: None,
+            told_problem: None,
+        }
+    }
+
+    /// Reads the file if it changed.
+    fn refresh(&mut self, cause: &Cause) -> Option<std::time::Duration> {
+        let found = match version(&self.path) {
+            Ok(found) => found,
+            Err(problem) => {
+                self.unreadable(problem);
+                return None;
+            }
+        };
+        let touched =
+            matches!(cause, Cause::Changed(places) if self.home().is_some_and(|it| places.contains(&it)));
+        let (read_now, again) = self.settling.see(found, touched, *cause == Cause::Demand, Instant::now());
+        if read_now {
+            match found {
+                Some(_) => self.take(),
+                None if self.optional && self.workloads.is_none() => self.accept(Vec::new()),
+                None => {
+                    let path = self.path.display();
+                    self.problem = Some(format!(
+                        "the file of workloads {path} does not exist: make it, `workloads: []` is enough, or name \
+                         another with --workloads"
+                    ));
+                }
+            }
+        }
+        again
+    }
+
+    fn unreadable(&mut self, problem: String) {
+        self.problem = Some(problem);
+        self.settling.forget();
+    }
+
+    fn take(&mut self) {
+        let file = match read(&self.path) {
+            Ok(file) => file,
+            Err(problem) => return self.unreadable(problem),
+        };
+        match parse_workloads(&file).into_result() {
+            Ok(workloads) => self.accept(workloads),
+            Err(diagnostics) => {
+                let kept = if self.workloads.is_some() {
+                    "the last good one stays in use"
+                } else {
+                    "it is not used"
+                };
+                let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
+                let count = diagnostics.len();
+                self.problem =
+                    Some(format!("the file of workloads has {count} problems and {kept}: {first}"));
+            }
+        }
+    }
+
+    fn accept(&mut self, workloads: Vec<Workload>) {
+        self.workloads = Some(workloads);
+        self.problem = None;
+    }
+
+    /// The directory in which the file is, or would be.
+    fn home(&self) -> Option<PathBuf> {
+        nearest_above(&self.path)
+    }
+
+    fn directories(&self) -> impl Iterator<Item = &str> {
+        self.workloads.iter().flatten().filter_map(|workload| workload.cgroup.as_deref())
+    }
+}
+
+impl Look for StaticFile {
+    type Event = WorkloadEvent;
+
+    fn look(&mut self, cause: &Cause) -> Found<WorkloadEvent> {
+        let again = self.refresh(cause);
+        let mut events = Vec::new();
+        if let Some(workloads) = &self.workloads {
+            let resolve = |workload: &Workload| Resolved {
+                cgroup: workload.cgroup.as_deref().and_then(|directory| self.tree.resolve(directory)),
+                workload: workload.clone(),
+            };
+            let now: Vec<Resolved> = workloads.iter().map(resolve).collect();
+            let settled = self.problem.is_none() && self.told_problem.is_some();
+            if settled || self.told.as_ref() != Some(&now) {
+                events.push(WorkloadEvent::Snapshot { source: STATIC.to_owned(), workloads: now.clone() });
+                self.told = Some(now);
+                self.told_problem = None;
+            }
+        }
+        // A snapshot says that all is well, so what is not is said again behind it.
+        if self.problem != self.told_problem {
+            self.told_problem.clone_from(&self.problem);
+            let problem = self.problem.clone();
+            events
+                .extend(problem.map(|message| WorkloadEvent::Problem { source: STATIC.to_owned(), message }));
+        }
+        Found { events, again }
+    }
+
+    fn places(&self) -> BTreeSet<PathBuf> {
+        let mut places = self.tree.places(self.directories());
+        places.extend(self.home());
+        places
+    }
+}

@@ -1,0 +1,205 @@
+//! What has to survive a restart of the host: the registry of numbers, and the policies that were pushed.
+//!
+//! ```text
+//! STATE_DIR/            0700, owned by the agent's user
+//!   lock                held (flock) as long as the agent runs; its process id inside
+//!   registry.json       numbers of identities and rules
+//!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed
+//! ```
+//!
+//! Invariants:
+//! * A file is whole or not there: it is written beside its place, flushed, and renamed. After a crash at any point
+//!   the old or the new content is found, never a part.
+//! * What can't be read is never guessed, repaired or passed over. The agent refuses to start and names the file,
+//!   because with other numbers the counters in the kernel would be someone else's, and without a pushed policy
+//!   something it closes would be open.
+//! * One instance has the directory: the lock proves it and goes away with the process, however that ends.
+
+mod atomic;
+mod error;
+mod lock;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use self::atomic::Batch;
+pub use self::error::Error;
+use self::lock::Lock;
+use crate::domain::command::PolicyFile;
+use crate::domain::policy::check::check;
+use crate::domain::policy::model::PolicyKey;
+use crate::domain::registry::Registry;
+
+/// Version of the saved forms. Another one is refused.
+const VERSION: u32 = 1;
+/// A policy file is never larger than what the API takes; anything larger was not written here.
+const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+const REGISTRY: &str = "registry.json";
+const POLICIES: &str = "policies";
+const EXTENSION: &str = "yaml";
+
+/// The state directory of the one running instance.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    policies: PathBuf,
+    /// Held, not read: it ends with the store.
+    _lock: Lock,
+}
+
+/// What an earlier agent saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Numbers; empty on a new host.
+    pub registry: Registry,
+    /// Pushed policies, one per file, named by their paths.
+    pub documents: Vec<PolicyFile>,
+}
+
+/// The saved form of the registry.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistryFile {
+    version: u32,
+    registry: Registry,
+}
+
+impl Store {
+    /// Opens the directory, making it if needed, and reads what is saved there.
+    pub fn open(root: &Path) -> Result<(Self, Saved), Error> {
+        let policies = root.join(POLICIES);
+        private_directory(root)?;
+        let lock = Lock::take(root)?;
+        private_directory(&policies)?;
+        for directory in [root, &policies] {
+            atomic::remove_unfinished(directory)?;
+        }
+        let saved =
+            Saved { registry: read_registry(&root.join(REGISTRY))?, documents: read_documents(&policies)? };
+        Ok((Self { root: root.to_owned(), policies, _lock: lock }, saved))
+    }
+
+    /// Fails if an agent runs that has this directory.
+    pub fn require_stopped(root: &Path) -> Result<(), Error> {
+        if root.is_dir() { Lock::take(root).map(drop) } else { Ok(()) }
+    }
+
+    /// Saves the registry (if given) and then the documents. When it returns, all of it is on disk; when it fails,
+    /// each file is as it was or as it should be.
+    pub fn save(
+        &self,
+        registry: Option<&Registry>,
+        write: &[(PolicyKey, String)],
+        remove: &[PolicyKey],
+    ) -> Result<(), Error> {
+        if let Some(registry) = registry {
+            let path = self.root.join(REGISTRY);
+            let file = RegistryFile { version: VERSION, registry: registry.clone() };
+            let text =
+                serde_json::to_vec(&file).map_err(|source| Error::Encode { path: path.clone(), source })?;
+            let mut batch = Batch::new(&self.root);
+            batch.write(&path, &text)?;
+            batch.commit()?;
+        }
+        if write.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new(&self.policies);
+        for (key, text) in write {
+            batch.write(&self.document(key)?, text.as_bytes())?;
+        }
+        for key in remove {
+            batch.remove(self.document(key)?);
+        }
+        batch.commit()
+    }
+
+    /// Path of a pushed policy. A namespace has no dot, so the first dot ends it.
+    fn document(&self, key: &PolicyKey) -> Result<PathBuf, Error> {
+        let plain = |text: &str, others: &str| {
+            !text.is_empty()
+                && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(c))
+        };
+        // Checked policies have such names; a path is made from nothing else.
+        if !plain(&key.namespace, "-") || !plain(&key.name, "-.") {
+            return Err(Error::Name { key: key.to_string() });
+        }
+        Ok(self.policies.join(format!("{}.{}.{EXTENSION}", key.namespace, key.name)))
+    }
+}
+
+/// Makes the directory for this user only, or makes sure that it is so.
+fn private_directory(path: &Path) -> Result<(), Error> {
+    let failed =
+        |operation: &'static str| move |source| Error::Io { operation, path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+    let found = fs::metadata(path).map_err(failed("look at"))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if found.uid() != own {
+        return Err(Error::Owner { path: path.to_owned(), owner: found.uid(), own });
+    }
+    if found.mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed("set the mode of"))?;
+    }
+    Ok(())
+}
+
+fn read_registry(path: &Path) -> Result<Registry, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Registry::default()),
+        Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
+    };
+    let corrupt = |problem: String| Error::Corrupt { path: path.to_owned(), problem };
+    let file: RegistryFile = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
+    if file.version != VERSION {
+        return Err(Error::Version { path: path.to_owned(), found: file.version, known: VERSION });
+    }
+    Ok(file.registry)
+}
+
+fn read_documents(directory: &Path) -> Result<Vec<PolicyFile>, Error> {
+    let failed = |source| Error::Io { operation: "list", path: directory.to_owned(), source };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|end| end == EXTENSION) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.iter().map(|path| read_document(path)).collect()
+}
+
+fn read_document(path: &Path) -> Result<PolicyFile, Error> {
+    let corrupt = |problem: &str| Error::Corrupt { path: path.to_owned(), problem: problem.to_owned() };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(DOCUMENT_LIMIT + 1).read_to_string(&mut text));
+    match read {
+        Ok(size) if size as u64 > DOCUMENT_LIMIT => return Err(corrupt("it is larger than any policy")),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(corrupt("it is no UTF-8 text"));
+        }
+        Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
+    }
+    let file = PolicyFile { name: path.display().to_string(), text };
+    // What is wrong inside is told later, with its place. Here it must only be the policy that its name says, because
+    // that name is how it is replaced and removed.
+    if let Ok(found) = check(std::slice::from_ref(&file)).into_result() {
+        let names: Vec<String> =
+            found.iter().map(|it| format!("{}.{}", it.policy.key.namespace, it.policy.key.name)).collect();
+        if path.file_stem().is_none_or(|stem| names.len() != 1 || stem != names[0].as_str()) {
+            return Err(corrupt("it is not the one policy that its name says"));
+        }
+    }
+    Ok(file)
+}

@@ -1,0 +1,221 @@
+//! Metrics in the Prometheus text exposition format, made at the moment of the scrape.
+//!
+//! Verdicts come from the kernel's counters, so they are exact whatever happened to events, and survive the daemon. The
+//! labels are chosen for people: identities that are called the same are summed. New series are taken as long as the
+//! budget lasts, and beyond it are summed in series with `policy="_overflow"`, one per action and direction, so that
+//! sums stay exact. A series that was given out once stays: one that moved to the overflow and back would look like a
+//! counter that was reset.
+
+mod table;
+mod verdicts;
+
+pub use table::{Definition, Kind, METRICS};
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use enforcer_common::abi::config::Stat;
+use enforcer_common::abi::flow::FlowKey;
+use enforcer_common::hook::Hook;
+use enforcer_common::limits;
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use self::table as m;
+use self::verdicts::Budget;
+use super::ReadCounts;
+use crate::domain::names::Names;
+
+/// Series of verdicts that are told apart.
+pub const SERIES: usize = 10_000;
+
+/// What the agent knows of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gauges {
+    /// Version of the agent.
+    pub version: &'static str,
+    /// Wall-clock time of the start, in seconds since 1970.
+    pub start_seconds: f64,
+    /// Whether the agent enforces what it was told.
+    pub ready: bool,
+    /// Number of problems by kind, kinds without problems included.
+    pub problems: BTreeMap<&'static str, u64>,
+    /// Generation that is enforced, 0 if none.
+    pub generation: u64,
+    /// Loaded policies.
+    pub policies: u64,
+    /// Entries of the enforced table.
+    pub policy_entries: u64,
+    /// Rows of the enforced table.
+    pub policy_rows: u64,
+    /// Identities with a number.
+    pub identities: u64,
+    /// Workloads by state.
+    pub endpoints: BTreeMap<&'static str, u64>,
+    /// Bindings in the kernel.
+    pub bindings: u64,
+    /// Addresses in the kernel.
+    pub addresses: u64,
+}
+
+/// What the kernel says at the moment of the scrape.
+#[derive(Clone, Debug, Default)]
+pub struct KernelSample {
+    /// All flow counters.
+    pub counters: Vec<(FlowKey, u64)>,
+    /// Counters of what the programs did besides.
+    pub stats: [u64; Stat::COUNT],
+    /// Attached hooks.
+    pub hooks: Vec<Hook>,
+}
+
+/// Makes expositions. Remembers which series it gave out.
+#[derive(Debug)]
+pub struct Exporter {
+    budget: Mutex<Budget>,
+}
+
+impl Default for Exporter {
+    fn default() -> Self {
+        Self::new(SERIES)
+    }
+}
+
+impl Exporter {
+    /// An exporter that tells apart so many series of verdicts.
+    pub fn new(series: usize) -> Self {
+        Self { budget: Mutex::new(Budget::new(series)) }
+    }
+
+    /// The exposition. Without `kernel` (it could not be read) the agent's own numbers are told.
+    pub fn render(
+        &self,
+        kernel: Option<&KernelSample>,
+        names: &Names,
+        gauges: &Gauges,
+        read: ReadCounts,
+        malformed: u64,
+    ) -> String {
+        let mut exposition = Exposition::default();
+        agent(&mut exposition, gauges);
+        exposition.add(m::SCRAPE_KERNEL, &[], u64::from(kernel.is_some()));
+        exposition.add(m::EVENTS_READ, &[], read.read);
+        exposition.add(m::LOST_EVENTS, &["malformed"], malformed + read.undecodable);
+        if let Some(kernel) = kernel {
+            self.kernel(&mut exposition, kernel, names);
+        }
+        exposition.encode()
+    }
+
+    fn kernel(&self, exposition: &mut Exposition, kernel: &KernelSample, names: &Names) {
+        {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            for (labels, count) in budget.fold(verdicts::verdicts(&kernel.counters, names)) {
+                exposition.add(m::VERDICTS, &labels.each_ref().map(|label| &**label), count);
+            }
+        }
+        for (labels, count) in verdicts::drops(&kernel.counters) {
+            exposition.add(m::DROPS, &labels.each_ref().map(|label| &**label), count);
+        }
+        for stat in Stat::ALL {
+            let count = kernel.stats.get(*stat as usize).copied().unwrap_or_default();
+            exposition.add(m::KERNEL_STATS, &[stat.label()], count);
+            if *stat == Stat::EventsLost {
+                exposition.add(m::LOST_EVENTS, &["ring"], count);
+            }
+        }
+        for hook in Hook::ALL {
+            exposition.add(m::HOOK_ATTACHED, &[hook.program()], u64::from(kernel.hooks.contains(hook)));
+        }
+        exposition.add(m::MAP_ENTRIES, &["counters"], kernel.counters.len() as u64);
+    }
+}
+
+fn agent(exposition: &mut Exposition, gauges: &Gauges) {
+    exposition.add(m::BUILD_INFO, &[gauges.version], 1);
+    exposition.add_value(m::START_TIME, &[], gauges.start_seconds);
+    exposition.add(m::READY, &[], u64::from(gauges.ready));
+    for (reason, count) in &gauges.problems {
+        exposition.add(m::DEGRADED, &[reason], *count);
+    }
+    exposition.add(m::GENERATION, &["enforced"], gauges.generation);
+    exposition.add(m::POLICIES, &[], gauges.policies);
+    exposition.add(m::POLICY_ENTRIES, &[], gauges.policy_entries);
+    exposition.add(m::IDENTITIES, &[], gauges.identities);
+    for (state, count) in &gauges.endpoints {
+        exposition.add(m::ENDPOINTS, &[state], *count);
+    }
+    for (map, entries) in
+        [("bindings", gauges.bindings), ("addresses", gauges.addresses), ("policy_rows", gauges.policy_rows)]
+    {
+        exposition.add(m::MAP_ENTRIES, &[map], entries);
+    }
+    for (map, capacity) in [
+        ("bindings", limits::BINDINGS as u64),
+        ("addresses", limits::ADDRESSES as u64),
+        ("policy_rows", u64::from(limits::TABLE_ROWS)),
+        ("counters", limits::COUNTERS as u64),
+    ] {
+        exposition.add(m::MAP_CAPACITY, &[map], capacity);
+    }
+}
+
+/// Series by metric, in the order of names.
+#[derive(Debug, Default)]
+struct Exposition {
+    families: BTreeMap<&'static str, (&'static Definition, Vec<Metric>)>,
+}
+
+impl Exposition {
+    /// Prometheus knows floating-point numbers only; above 2^53 they are no longer exact.
+    #[expect(clippy::cast_precision_loss, reason = "the format has no other numbers")]
+    fn add(&mut self, definition: &'static Definition, labels: &[&str], value: u64) {
+        self.add_value(definition, labels, value as f64);
+    }
+
+    fn add_value(&mut self, definition: &'static Definition, labels: &[&str], value: f64) {
+        debug_assert_eq!(definition.labels.len(), labels.len(), "{}", definition.name);
+        let mut metric = Metric::default();
+        let pairs = definition.labels.iter().zip(labels).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        metric.set_label(pairs.collect());
+        match definition.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        let family = self.families.entry(definition.name);
+        family.or_insert_with(|| (definition, Vec::new())).1.push(metric);
+    }
+
+    fn encode(self) -> String {
+        let families: Vec<MetricFamily> = self
+            .families
+            .into_values()
+            .map(|(definition, metrics)| {
+                let mut family = MetricFamily::default();
+                family.set_name(definition.name.to_owned());
+                family.set_help(definition.help.to_owned());
+                family.set_field_type(match definition.kind {
+                    Kind::Counter => MetricType::COUNTER,
+                    Kind::Gauge => MetricType::GAUGE,
+                });
+                family.set_metric(metrics);
+                family
+            })
+            .collect();
+        // Families without a name or without series are what the encoder refuses, and there are none.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}

@@ -1,0 +1,113 @@
+//! From the kernel's counters to series.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use enforcer_common::abi::flow::{FlowKey, Outcome};
+use enforcer_common::id::{IdentityId, RuleId};
+use enforcer_common::reason::Reason;
+use enforcer_common::verdict::Direction;
+
+use super::super::names::{protocol, rule_place, short};
+use crate::domain::names::Names;
+
+/// Values of the labels of `enforcer_policy_verdicts_total`, in the order of its definition.
+pub(super) type Labels = [String; 11];
+const ACTION: usize = 0;
+const DIRECTION: usize = 2;
+const POLICY: usize = 9;
+/// The policy of the series that hold what is beyond the budget.
+const OVERFLOW: &str = "_overflow";
+
+/// Verdicts by labels. Rows whose labels are the same are summed.
+pub(super) fn verdicts(counters: &[(FlowKey, u64)], names: &Names) -> BTreeMap<Labels, u64> {
+    let mut shorts = BTreeMap::new();
+    let mut identity = |id: u32| shorts.entry(id).or_insert_with(|| short(names, IdentityId(id))).clone();
+    let mut series: BTreeMap<Labels, u64> = BTreeMap::new();
+    for (key, count) in counters {
+        let (subject, peer) = (identity(key.subject), identity(key.peer));
+        let ((source_namespace, source), (destination_namespace, destination)) =
+            if key.direction == Direction::Ingress as u8 { (peer, subject) } else { (subject, peer) };
+        let (policy, rule) = match names.rules.get(&RuleId(key.rule)) {
+            Some((rule, _)) => (rule.policy.to_string(), rule_place(rule)),
+            None if key.rule == 0 => (String::new(), String::new()),
+            None => (String::new(), format!("rule {}", key.rule)),
+        };
+        let labels = [
+            action(key.outcome),
+            matched(key.reason).to_owned(),
+            direction(key.direction),
+            source,
+            source_namespace,
+            destination,
+            destination_namespace,
+            protocol(key.protocol),
+            key.port.to_string(),
+            policy,
+            rule,
+        ];
+        *series.entry(labels).or_default() += count;
+    }
+    series
+}
+
+/// Denials by reason, protocol and direction.
+pub(super) fn drops(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
+    let mut series: BTreeMap<[String; 3], u64> = BTreeMap::new();
+    for (key, count) in counters.iter().filter(|(key, _)| key.outcome == Outcome::Dropped as u8) {
+        let reason =
+            Reason::from_code(key.reason).map_or_else(|| key.reason.to_string(), |it| it.label().to_owned());
+        *series.entry([reason, protocol(key.protocol), direction(key.direction)]).or_default() += count;
+    }
+    series
+}
+
+/// Words as in Hubble's metrics. A code that this version does not know is shown as its number, never left out.
+fn action(outcome: u8) -> String {
+    Outcome::from_code(outcome).map_or_else(|| outcome.to_string(), |it| it.label().to_ascii_lowercase())
+}
+
+fn direction(code: u8) -> String {
+    Direction::from_code(code).map_or_else(|| code.to_string(), |it| it.label().to_owned())
+}
+
+/// `all` if a rule spoke of the flow, `none` if isolation or a default decided.
+fn matched(reason: u8) -> &'static str {
+    match Reason::from_code(reason) {
+        Some(Reason::AllowedByRule | Reason::DeniedByRule) => "all",
+        _ => "none",
+    }
+}
+
+/// Which series are told apart.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: usize,
+    given: BTreeSet<Labels>,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, given: BTreeSet::new() }
+    }
+
+    /// Sums what is beyond the budget. Of new series, those with the highest counts get the places that are left.
+    pub(super) fn fold(&mut self, series: BTreeMap<Labels, u64>) -> BTreeMap<Labels, u64> {
+        let (mut kept, mut new): (Vec<_>, Vec<_>) =
+            series.into_iter().partition(|(labels, _)| self.given.contains(labels));
+        new.sort_by(|(_, a), (_, b)| b.cmp(a));
+        let places = self.limit.saturating_sub(self.given.len()).min(new.len());
+        let rest = new.split_off(places);
+        self.given.extend(new.iter().map(|(labels, _)| labels.clone()));
+        kept.extend(new);
+        let mut folded: BTreeMap<Labels, u64> = kept.into_iter().collect();
+        for (mut labels, count) in rest {
+            let mut overflow = Labels::default();
+            for at in [ACTION, DIRECTION] {
+                overflow[at] = std::mem::take(&mut labels[at]);
+            }
+            OVERFLOW.clone_into(&mut overflow[POLICY]);
+            *folded.entry(overflow).or_default() += count;
+        }
+        folded
+    }
+}

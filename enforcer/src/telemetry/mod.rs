@@ -1,0 +1,23 @@
+//! Telemetry: what happened, in words and in numbers. No arrow leads back: nothing here changes what is enforced.
+//!
+//! ```text
+//!   event ring --> pipeline (numbers become names) --> history, the last few thousand
+//!                                                 \--> followers, each at its own pace
+//!   per-CPU counters --> metrics, at the moment of the scrape
+//! ```
+//!
+//! Invariants:
+//! * Counters are exact, events are the story. A lost event never changes a counter.
+//! * The reader of the ring never waits for anyone: a follower that is too slow loses flows and is told how many.
+//! * What was read adds up: `enforcer_events_read_total` = flows told + undecodable events, and what the ring had no
+//!   room for is counted in the kernel.
+
+pub mod log;
+pub mod metrics;
+mod names;
+mod pipeline;
+
+#[cfg(test)]
+mod tests;
+
+pub use pipeline::{HISTORY, Pipeline, ReadCounts};
