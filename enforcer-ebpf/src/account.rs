@@ -21,7 +21,7 @@ pub fn verdict(key: &FlowKey) {
         // The second attempt succeeds when another task has made the row in between.
         return;
     }
-    fault::count(Stat::CountersFull);
+    fault::report(Stat::CountersFull);
 }
 
 #[inline(always)]
@@ -43,5 +43,7 @@ fn add(key: &FlowKey) -> bool {
 #[inline(always)]
 pub unsafe fn increment(word: *mut u64) {
     // SAFETY: the caller's promise; `lock +=` reads and writes that word only.
-    unsafe { asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) word, one = in(reg) 1_u64, options(nostack)) };
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) word, one = in(reg) 1_u64, options(nostack))
+    };
 }

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_tuple};
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
@@ -13,13 +13,15 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::identity::SocketIdentity;
+use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
 use enforcer_common::limits::CGROUP_DEPTH;
 
-use crate::facts::Party;
+use crate::facts::{Facts, Party};
 use crate::fault;
 use crate::maps::{ADDRESSES, BINDINGS, SOCKETS};
-use crate::parse::sock_addr::{Destination, TCP, UDP, UDPLITE};
+use crate::parse::sock_addr::{TCP, UDP, UDPLITE};
+use crate::policy::zero;
 
 /// `BPF_F_CURRENT_NETNS`: look up in the network namespace of the context's socket.
 const CURRENT_NETNS: u64 = -1_i64 as u64;
@@ -36,7 +38,7 @@ pub fn record(ctx: &SockContext) -> bool {
     // SAFETY: not null, and the kernel keeps the value alive as long as the socket.
     let socket = unsafe { &mut *found };
     if !ancestors(&mut socket.cgroups) {
-        fault::count(Stat::DeepCgroup);
+        fault::report(Stat::DeepCgroup);
     }
     // SAFETY: no arguments; always available in this hook.
     socket.leaf = unsafe { bpf_get_current_cgroup_id() };
@@ -76,6 +78,13 @@ pub fn own(ctx: &SockAddrContext) -> *mut SocketIdentity {
     unsafe { storage(sk.cast(), 0) }
 }
 
+/// Who created the socket with this storage, which is not null.
+#[inline(always)]
+fn creator(storage: *mut SocketIdentity) -> Party {
+    // SAFETY: a map value of this type, alive as long as the socket, which the caller holds.
+    unsafe { Party { identity: resolve(ptr::addr_of!((*storage).cgroups)), cgroup: (*storage).leaf } }
+}
+
 /// Who created this call's socket, and who makes the call. Only in process context: never in a packet or
 /// socket-operations hook. A socket from before enforcer counts as the caller's.
 #[inline(always)]
@@ -87,28 +96,50 @@ pub fn near(ctx: &SockAddrContext) -> (Party, Party) {
         let caller = Party { identity: resolve_current(), cgroup: leaf };
         return (caller, caller);
     }
-    // SAFETY: not null; a map value of this type, alive as long as the socket.
-    let socket = unsafe { &*own };
-    let creator = Party { identity: resolve(&socket.cgroups), cgroup: socket.leaf };
+    let creator = creator(own);
     let caller =
-        if socket.leaf == leaf { creator } else { Party { identity: resolve_current(), cgroup: leaf } };
+        if creator.cgroup == leaf { creator } else { Party { identity: resolve_current(), cgroup: leaf } };
     (creator, caller)
+}
+
+/// Fills in who is at both ends of the call.
+#[inline(always)]
+pub fn identify(ctx: &SockAddrContext, facts: &mut Facts) {
+    // SAFETY: the hook's own context, and a live value.
+    unsafe { identify_ends(ctx.sock_addr, facts) };
+}
+
+/// Global (see `judge.rs`).
+///
+/// # Safety
+/// `raw` is the context; `facts` is null or points at a live value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn identify_ends(raw: *mut bpf_sock_addr, facts: *mut Facts) -> u64 {
+    let ctx = SockAddrContext::new(raw);
+    // SAFETY: the caller's promise; null is ruled out.
+    let Some(facts) = (unsafe { facts.as_mut() }) else { return 0 };
+    (facts.creator, facts.caller) = near(&ctx);
+    facts.peer = peer(&ctx, facts);
+    0
 }
 
 /// The other end: on this host's loopback by its socket, elsewhere by its address.
 #[inline(always)]
-pub fn peer(ctx: &SockAddrContext, to: &Destination) -> Party {
-    if to.address.is_loopback() { listener(ctx, to) } else { remote(to) }
+pub fn peer(ctx: &SockAddrContext, facts: &Facts) -> Party {
+    if facts.address.is_loopback() { listener(ctx, facts) } else { remote(facts) }
 }
 
 #[inline(always)]
-fn remote(to: &Destination) -> Party {
-    let key = Key::new(128, to.address.bytes());
+fn remote(facts: &Facts) -> Party {
+    let key = Key::new(128, facts.address.bytes());
     let identity = match ADDRESSES.get(&key) {
-        Some(entry) if covers(entry.high, entry.low, entry.prefix, to) => IdentityId(entry.identity),
+        Some(entry) if covers(entry.high, entry.low, entry.prefix, facts.address) => {
+            IdentityId(entry.identity)
+        }
         Some(_) => {
             // Another key's value: never lend an identity that may not be this address's.
-            fault::count(Stat::WrongKey);
+            fault::report(Stat::WrongKey);
             IdentityId::UNKNOWN
         }
         None => IdentityId::WORLD,
@@ -117,8 +148,8 @@ fn remote(to: &Destination) -> Party {
 }
 
 #[inline(always)]
-fn covers(high: u64, low: u64, prefix: u32, to: &Destination) -> bool {
-    let (a, b) = ((high ^ to.address.high), (low ^ to.address.low));
+fn covers(high: u64, low: u64, prefix: u32, address: Address) -> bool {
+    let (a, b) = ((high ^ address.high), (low ^ address.low));
     match prefix {
         0 => true,
         1..=63 => a >> (64 - prefix) == 0,
@@ -130,21 +161,14 @@ fn covers(high: u64, low: u64, prefix: u32, to: &Destination) -> bool {
 
 /// Finds the socket that will take the flow, and asks it who created it.
 #[inline(always)]
-fn listener(ctx: &SockAddrContext, to: &Destination) -> Party {
-    let nobody = Party { identity: 0, cgroup: 0 };
-    let sk = find(ctx, to);
+fn listener(ctx: &SockAddrContext, facts: &Facts) -> Party {
+    let sk = find(ctx, facts);
     if sk.is_null() {
-        return nobody;
+        return Party::nobody();
     }
     // SAFETY: `sk` is a referenced socket from the look-up, released below.
     let found = unsafe { storage(sk.cast(), 0) };
-    let party = if found.is_null() {
-        nobody
-    } else {
-        // SAFETY: not null; alive as long as the socket, which is referenced.
-        let socket = unsafe { &*found };
-        Party { identity: resolve(&socket.cgroups), cgroup: socket.leaf }
-    };
+    let party = if found.is_null() { Party::nobody() } else { creator(found) };
     // SAFETY: releases the reference that the look-up took, exactly once.
     unsafe { bpf_sk_release(sk.cast()) };
     party
@@ -154,16 +178,16 @@ fn listener(ctx: &SockAddrContext, to: &Destination) -> Party {
 /// destination port) is written in whole words: the verifier forgets what was in a stack slot only when all of it is
 /// overwritten at once.
 #[inline(always)]
-fn find(ctx: &SockAddrContext, to: &Destination) -> *mut bpf_sock {
-    let port = u64::from(to.port.to_be()) << 16;
-    if to.address.is_v4() {
-        let mut tuple = [u64::from((to.address.low as u32).to_be()) << 32, port];
+fn find(ctx: &SockAddrContext, facts: &Facts) -> *mut bpf_sock {
+    let port = u64::from((facts.port as u16).to_be()) << 16;
+    if facts.address.is_v4() {
+        let mut tuple = [u64::from((facts.address.low as u32).to_be()) << 32, port];
         // SAFETY: 12 bytes of initialised tuple, the size that means IPv4.
-        unsafe { look_up(ctx, to.protocol, tuple.as_mut_ptr(), 12) }
+        unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 12) }
     } else {
-        let mut tuple = [0, 0, to.address.high.to_be(), to.address.low.to_be(), port];
+        let mut tuple = [zero(), zero(), facts.address.high.to_be(), facts.address.low.to_be(), port];
         // SAFETY: 36 bytes of initialised tuple, the size that means IPv6.
-        unsafe { look_up(ctx, to.protocol, tuple.as_mut_ptr(), 36) }
+        unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 36) }
     }
 }
 
@@ -191,9 +215,19 @@ unsafe fn storage(sk: *mut c_void, flags: u64) -> *mut SocketIdentity {
 }
 
 /// The identity bound to the innermost of these directories; the host where none is bound.
+///
+/// Global (see `judge.rs`).
+///
+/// # Safety
+/// `cgroups` is null or points at that many words.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn resolve(cgroups: &[u64; CGROUP_DEPTH]) -> u64 {
-    for cgroup in cgroups.iter().rev() {
+unsafe fn resolve(cgroups: *const [u64; CGROUP_DEPTH]) -> u64 {
+    if cgroups.is_null() {
+        return u64::from(IdentityId::UNMANAGED.0);
+    }
+    // SAFETY: the caller's promise; null was ruled out.
+    for cgroup in unsafe { &*cgroups }.iter().rev() {
         let identity = bound(*cgroup);
         if identity != 0 {
             return identity;
@@ -203,6 +237,7 @@ fn resolve(cgroups: &[u64; CGROUP_DEPTH]) -> u64 {
 }
 
 /// As [`resolve`], for the calling process.
+#[unsafe(no_mangle)]
 #[inline(never)]
 fn resolve_current() -> u64 {
     let mut identity = u64::from(IdentityId::HOST.0);
@@ -225,7 +260,7 @@ fn resolve_current() -> u64 {
 fn bound(cgroup: u64) -> u64 {
     let mut identity = look(cgroup);
     if identity == WRONG_KEY {
-        fault::count(Stat::WrongKey);
+        fault::report(Stat::WrongKey);
         identity = look(cgroup);
     }
     if identity == WRONG_KEY { u64::from(IdentityId::UNMANAGED.0) } else { identity }

@@ -9,6 +9,7 @@ mod facts;
 mod fault;
 mod gate;
 mod identity;
+mod judge;
 mod maps;
 mod parse;
 mod policy;

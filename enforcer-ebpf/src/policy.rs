@@ -1,10 +1,11 @@
 //! The policy table as the kernel sees it.
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use enforcer_common::abi::policy::Row;
 use enforcer_common::verdict::{PolicyView, Query, Verdict, Word, decide};
 
-use crate::facts::forget;
 use crate::maps::{TABLES, Table};
 
 /// The table of one generation. Whoever holds it reads that generation only, whatever is published meanwhile.
@@ -19,8 +20,7 @@ impl PolicyView for KernelTable {
 
     #[inline(always)]
     fn opaque(self, value: u64) -> u64 {
-        // SAFETY: no arguments; a plain load after the verifier's fix-ups.
-        forget(value, unsafe { bpf_jiffies64() })
+        opaque(value)
     }
 }
 
@@ -35,11 +35,41 @@ pub fn current() -> Option<KernelTable> {
 pub fn verdict(table: KernelTable, query: &Query) -> Verdict {
     let mut verdict = Verdict { enforced: Word::NONE, hypothetical: Word::NONE };
     decide_into(table, query, &mut verdict);
-    verdict
+    Verdict { enforced: Word(opaque(verdict.enforced.0)), hypothetical: Word(opaque(verdict.hypothetical.0)) }
 }
 
 /// [`decide`] as one BPF subprogram, present once in the object.
 #[inline(never)]
 fn decide_into(table: KernelTable, query: &Query, out: &mut Verdict) {
     *out = decide(table, query);
+}
+
+/// The same value, of which the verifier knows nothing: it walks each path that leads to a different value it can tell
+/// apart, and joins those that lead to a value it knows nothing of.
+#[inline(always)]
+pub fn opaque(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: `bpf_jiffies64` takes no arguments (a plain load after the verifier's fix-ups; any unknown number would
+    // do), and the two register-only instructions cancel out.
+    unsafe {
+        let noise = bpf_jiffies64();
+        asm!(
+            "{value} ^= {noise}",
+            "{value} ^= {noise}",
+            value = inout(reg) value,
+            noise = in(reg) noise,
+            options(pure, nomem, nostack)
+        );
+    }
+    value
+}
+
+/// Zero, but the compiler does not know: it turns neighbouring stores of zeros into a call of a byte-wise loop, which
+/// costs more than the rest of a hook, and the verifier keeps what stood in a slot that is written byte by byte.
+#[inline(always)]
+pub fn zero() -> u64 {
+    let zero: u64;
+    // SAFETY: one register-only instruction.
+    unsafe { asm!("{zero} = 0", zero = out(reg) zero, options(pure, nomem, nostack)) };
+    zero
 }

@@ -19,7 +19,11 @@ pub fn judge(ctx: &TcContext) -> i32 {
         address: Address { high: question.high, low: question.low },
         port: question.port,
         protocol: question.protocol,
-        direction: if question.direction == Direction::Ingress as u8 { Direction::Ingress } else { Direction::Egress },
+        direction: if question.direction == Direction::Ingress as u8 {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        },
     };
     let verdict = policy::verdict(table, &query);
     let answer = Answer { enforced: verdict.enforced.0, hypothetical: verdict.hypothetical.0 };

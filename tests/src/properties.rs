@@ -1,25 +1,22 @@
 //! What must hold of every set of policies: the compiled table says what the oracle reads in the text.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 
 use enforcer::domain::labels::{LabelSet, Selector};
 use enforcer::domain::policy::compile::compile;
-use enforcer::domain::policy::model::{
-    Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey,
-};
-use enforcer::domain::registry::{IdentityKey, Registry};
+use enforcer::domain::policy::model::{Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule};
+use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
-use enforcer_common::address::Address;
-use enforcer_common::id::{Generation, IdentityId, RuleId};
+use enforcer_common::id::Generation;
 use enforcer_common::reason::{Errno, Reason};
-use enforcer_common::verdict::{Direction, Query, Word};
+use enforcer_common::verdict::Direction;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::generate::{World, address, block, question, world};
-use crate::oracle::{Judgement, Outcome, Question, Side, judge};
+use crate::generate::{address, block, question, world};
+use crate::numbers::{age, identity, judgement, query, registry};
+use crate::oracle::{Judgement, Question, Side, judge};
 
 /// Flows per world.
 const FLOWS: usize = 50;
@@ -37,82 +34,10 @@ fn config(cases: usize) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
 }
 
-fn identity(registry: &mut Registry, side: &Side) -> IdentityId {
-    match side {
-        Side::Workload { namespace, labels } => {
-            registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() })
-        }
-        Side::Host => IdentityId::HOST,
-        Side::World => IdentityId::WORLD,
-        Side::Unmanaged => IdentityId::UNMANAGED,
-        Side::Unknown => IdentityId::UNKNOWN,
-    }
-}
-
-/// The registry of a world before its policies come.
-fn registry(world: &World) -> Registry {
-    let mut registry = Registry::default();
-    for (namespace, labels) in &world.bystanders {
-        registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() });
-    }
-    for question in &world.questions {
-        identity(&mut registry, &question.subject);
-        identity(&mut registry, &question.peer);
-    }
-    for rule in &world.history {
-        registry.rule(rule);
-    }
-    registry
-}
-
-fn canonical(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => Address::v4(address.into()),
-        IpAddr::V6(address) => Address::v6(address.octets()),
-    }
-}
-
 /// The answer of a table in the words of the oracle.
 fn ask(table: &PolicyTable, registry: &mut Registry, question: &Question) -> Judgement {
-    let query = Query {
-        subject: identity(registry, &question.subject),
-        peer: identity(registry, &question.peer),
-        address: canonical(question.address),
-        port: question.port,
-        protocol: question.protocol,
-        direction: question.direction,
-    };
-    let verdict = table.decide(&query);
-    let judgement = Judgement {
-        enforced: outcome(registry, verdict.enforced),
-        hypothetical: outcome(registry, verdict.hypothetical),
-    };
-    assert_eq!(verdict.is_audited(), judgement.audited());
-    assert_eq!(verdict.reported(), if judgement.audited() { verdict.hypothetical } else { verdict.enforced });
-    judgement
-}
-
-fn outcome(registry: &Registry, word: Word) -> Outcome {
-    let rule = match word.rule() {
-        RuleId::NONE => None,
-        id => Some(
-            registry
-                .rules()
-                .find(|(_, found)| *found == id)
-                .map(|(key, _)| key.clone())
-                .expect("a named rule is registered"),
-        ),
-    };
-    Outcome {
-        deny: word.is_deny(),
-        reason: Reason::from_code(word.reason_code()).expect("a word has a reason"),
-        rule,
-        errno: word.is_deny().then(|| word.errno()),
-    }
-}
-
-fn age(registry: &Registry, rule: &RuleKey) -> u32 {
-    registry.rules().find(|(key, _)| *key == rule).map_or(u32::MAX, |(_, id)| id.0)
+    let verdict = table.decide(&query(registry, question));
+    judgement(registry, verdict)
 }
 
 #[test]

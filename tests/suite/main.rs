@@ -1,2 +1,73 @@
-//! Stub.
-fn main() {}
+//! The live suite: one binary that tries everything against a real kernel.
+//!
+//! `--can-run` says whether this kernel can, `--clean` removes what a killed run left, a filter selects tests.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests panic where they stand: the line number is the message"
+)]
+
+mod counters;
+mod differential;
+mod hooks;
+mod identity;
+mod registry;
+
+use std::process::ExitCode;
+
+use enforcer_tests::{direct, puppet, residue};
+use libtest_mimic::Arguments;
+
+/// This kernel can't run the suite.
+const CANNOT: u8 = 3;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some(puppet::ARGUMENT) => puppet::live(),
+        Some("--can-run") => can_run(),
+        Some("--clean") => clean(),
+        _ => run(),
+    }
+}
+
+fn run() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let conclusion = libtest_mimic::run(&arguments, registry::trials());
+    direct::finish();
+    for (name, reason) in registry::skipped() {
+        println!("SKIP {name}: {reason}");
+    }
+    conclusion.exit_code()
+}
+
+/// Loading the programs is the question; everything else follows from it.
+fn can_run() -> ExitCode {
+    if !nix::unistd::Uid::effective().is_root() {
+        println!("the live suite needs root: it makes cgroups and loads kernel programs");
+        return ExitCode::from(CANNOT);
+    }
+    let tree = enforcer::kernel::cgroup::find_root().map(|_| ());
+    match tree.and_then(|()| enforcer::kernel::probe::programs().map(|_| ())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::from(CANNOT)
+        }
+    }
+}
+
+fn clean() -> ExitCode {
+    let problems = residue::clean(|line| println!("{line}"));
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    if problems.is_empty() {
+        println!("nothing is left of earlier runs");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 const COLUMNS: [(&str, &str); 4] = [
     ("verified", "instructions_verified"),
     ("translated B", "xlated_bytes"),
-    ("native B", "instructions_jited_bytes"),
+    ("native B", "jited_bytes"),
     ("load us", "load_microseconds"),
 ];
 
@@ -53,7 +53,9 @@ struct Row {
 fn parse(answer: &str) -> Result<Vec<Row>> {
     let answer: Value =
         serde_json::from_str(answer).context("`enforcer probe --programs` answered no JSON")?;
-    let Some(programs) = answer.as_array() else { bail!("`enforcer probe --programs` answered no list") };
+    let Some(programs) = answer.get("programs").and_then(Value::as_array) else {
+        bail!("`enforcer probe --programs` answered no list of programs")
+    };
     programs
         .iter()
         .map(|entry| {
@@ -85,8 +87,10 @@ mod tests {
 
     #[test]
     fn the_table_aligns_and_marks_what_is_unknown() {
-        let rows =
-            parse(r#"[{"program":"connect4","instructions_verified":120,"load_microseconds":7}]"#).unwrap();
+        let rows = parse(
+            r#"{"programs":[{"program":"connect4","instructions_verified":120,"load_microseconds":7}]}"#,
+        )
+        .unwrap();
         assert_eq!(
             table(&rows),
             "program       verified  translated B      native B       load us\n\

@@ -41,6 +41,12 @@ pub enum Error {
     /// A program of the table is not in the object.
     #[error("program {0} is not in the embedded object: the build is broken")]
     MissingProgram(&'static str),
+    /// The program that answers questions gave no answer.
+    #[error("the kernel gave no verdict (code {code}): 2 means that no policy table is published yet")]
+    NoAnswer {
+        /// What it returned.
+        code: u32,
+    },
     /// A map of the table is not in the object.
     #[error("map {0} is not in the embedded object, or is taken already: the build is broken")]
     MissingMap(&'static str),

@@ -6,6 +6,7 @@
 
 mod error;
 mod events;
+mod judge;
 mod links;
 mod maps;
 pub mod probe;
@@ -24,6 +25,7 @@ use enforcer_common::abi::flow::FlowKey;
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
+use enforcer_common::verdict::{Query, Verdict};
 use ipnet::IpNet;
 
 use crate::domain::delta::{Operation, Tables};
@@ -125,6 +127,14 @@ impl Kernel {
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
         let config = Config { abi: abi::VERSION, mode: mode as u32 };
         maps::config(&mut self.ebpf)?.set(0, config, 0).map_err(Error::map("write", "CONFIG"))
+    }
+
+    /// Has the kernel judge one flow in one direction by the published table, as its hooks would.
+    ///
+    /// # Errors
+    /// If the kernel does not run the program, or no table was published.
+    pub fn judge(&mut self, query: &Query) -> Result<Verdict, Error> {
+        judge::judge(&mut self.ebpf, query)
     }
 
     /// All flow counters, summed over the CPUs.

@@ -1,0 +1,49 @@
+//! All tests, and those that were skipped with their reasons.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
+use std::sync::Mutex;
+
+use libtest_mimic::{Completion, Trial};
+
+/// A test: its name and what it does.
+pub(crate) type Test = (&'static str, fn());
+
+static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// Ends a test that can't be run here.
+struct Skip(String);
+
+/// Every test of every module.
+pub(crate) fn trials() -> Vec<Trial> {
+    let modules: [(&str, &[Test]); 4] = [
+        ("counters", crate::counters::TESTS),
+        ("differential", crate::differential::TESTS),
+        ("hooks", crate::hooks::TESTS),
+        ("identity", crate::identity::TESTS),
+    ];
+    let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
+    named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()
+}
+
+/// Ends this test as skipped.
+pub(crate) fn skip(reason: impl Into<String>) -> ! {
+    panic_any(Skip(reason.into()))
+}
+
+/// Name and reason of every test that was skipped.
+pub(crate) fn skipped() -> Vec<(String, String)> {
+    SKIPPED.lock().expect("nobody panics here").clone()
+}
+
+fn trial(name: String, run: fn()) -> Trial {
+    Trial::ignorable_test(name.clone(), move || {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return Ok(Completion::Completed) };
+        match panic.downcast::<Skip>() {
+            Ok(skip) => {
+                SKIPPED.lock().expect("nobody panics here").push((name, skip.0.clone()));
+                Ok(Completion::ignored_with(skip.0))
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    })
+}
