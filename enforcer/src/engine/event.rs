@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_common::abi::config::Mode;
-use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
 use ipnet::IpNet;
 
+use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Operation;
+use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::Registry;

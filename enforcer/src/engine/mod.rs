@@ -44,12 +44,11 @@ pub use state::{Area, Error, Phase, State};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
-
 use self::policies::refused;
 use self::state::Waiting;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
+use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::workload::{Resolved, WorkloadEvent};
 
 /// Diagnostics of a directory that are shown in full; the rest is counted.

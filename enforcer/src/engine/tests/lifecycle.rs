@@ -1,8 +1,7 @@
 //! Starting, syncing, enforcing, ending.
 
-use enforcer_common::id::RuleId;
-
 use super::*;
+use crate::domain::id::RuleId;
 
 #[test]
 fn a_fresh_start_publishes_binds_and_attaches_in_this_order() {
