@@ -85,7 +85,7 @@ unsafe fn emit_flow(
             uid,
             direction: judgement.direction as u8,
             outcome: verdict.outcome as u8,
-            errno: if denied { verdict.word.errno().number() as u16 } else { 0 },
+            errno: if denied { verdict.word.errno().number().unsigned_abs() as u16 } else { 0 },
             caller: if facts.caller.identity == facts.creator.identity {
                 0
             } else {

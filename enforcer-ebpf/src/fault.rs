@@ -34,7 +34,12 @@ fn report_fault(stat: u64) -> u64 {
     // SAFETY: a live, aligned word of this CPU. The sum comes with the addition (Linux 5.12), so that of two tasks
     // that meet here one sees the power of two.
     unsafe {
-        asm!("{count} = atomic_fetch_add((u64 *)({word} + 0), {count})", word = in(reg) word, count = inout(reg) count, options(nostack));
+        asm!(
+            "{count} = atomic_fetch_add((u64 *)({word} + 0), {count})",
+            word = in(reg) word,
+            count = inout(reg) count,
+            options(nostack)
+        );
     }
     count += 1;
     if count.is_power_of_two() {

@@ -24,7 +24,7 @@ use crate::parse::sock_addr::{TCP, UDP, UDPLITE};
 use crate::policy::zero;
 
 /// `BPF_F_CURRENT_NETNS`: look up in the network namespace of the context's socket.
-const CURRENT_NETNS: u64 = -1_i64 as u64;
+const CURRENT_NETNS: u64 = u64::MAX;
 
 /// Remembers who creates this socket. `false` if that is impossible: the socket must then not come into being, because
 /// a workload can make later attempts fail (exhausting the socket's option memory).
@@ -241,7 +241,9 @@ unsafe fn resolve(cgroups: *const [u64; CGROUP_DEPTH]) -> u64 {
 #[inline(never)]
 fn resolve_current() -> u64 {
     let mut identity = u64::from(IdentityId::HOST.0);
-    for level in 1..=CGROUP_DEPTH as i32 {
+    let mut level = 0;
+    for _ in 0..CGROUP_DEPTH {
+        level += 1;
         let cgroup = ancestor(level);
         if cgroup == 0 {
             break;
