@@ -3,14 +3,14 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
-    bpf_sk_release, bpf_sk_storage_get,
+    bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
+use aya_ebpf::{EbpfContext, Global};
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::identity::SocketIdentity;
 use enforcer_common::address::Address;
@@ -24,7 +24,13 @@ use crate::parse::sock_addr::{TCP, UDP, UDPLITE};
 use crate::policy::zero;
 
 /// `BPF_F_CURRENT_NETNS`: look up in the network namespace of the context's socket.
-const CURRENT_NETNS: u64 = -1_i64 as u64;
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// Not 0: the kernel knows MPTCP. What connects and listens is then a socket of the kernel, for which `sock_create` is not
+/// called; the application's socket is behind it (Go listens so by default). The loader sets 0 where `/proc/sys/net/mptcp` is not
+/// there, because such a kernel refuses programs that name the helper.
+#[unsafe(no_mangle)]
+static MPTCP: Global<u8> = Global::new(1);
 
 /// Remembers who creates this socket. `false` if that is impossible: the socket must then not come into being, because
 /// a workload can make later attempts fail (exhausting the socket's option memory).
@@ -75,7 +81,7 @@ pub fn own(ctx: &SockAddrContext) -> *mut SocketIdentity {
         return ptr::null_mut();
     }
     // SAFETY: `sk` is a full socket, checked against null.
-    unsafe { storage(sk.cast(), 0) }
+    unsafe { recorded(sk.cast()) }
 }
 
 /// Who created the socket with this storage, which is not null.
@@ -167,7 +173,7 @@ fn listener(ctx: &SockAddrContext, facts: &Facts) -> Party {
         return Party::nobody();
     }
     // SAFETY: `sk` is a referenced socket from the look-up, released below.
-    let found = unsafe { storage(sk.cast(), 0) };
+    let found = unsafe { recorded(sk.cast()) };
     let party = if found.is_null() { Party::nobody() } else { creator(found) };
     // SAFETY: releases the reference that the look-up took, exactly once.
     unsafe { bpf_sk_release(sk.cast()) };
@@ -206,6 +212,26 @@ unsafe fn look_up(ctx: &SockAddrContext, protocol: u8, tuple: *mut u64, size: u3
     }
 }
 
+/// What was recorded of this socket, or of the MPTCP socket that it is a part of; null if nothing was.
+///
+/// # Safety
+/// `sk` is a full socket.
+#[inline(always)]
+unsafe fn recorded(sk: *mut c_void) -> *mut SocketIdentity {
+    // SAFETY: the caller's promise.
+    let found = unsafe { storage(sk, 0) };
+    if !found.is_null() || MPTCP.load() == 0 {
+        return found;
+    }
+    // SAFETY: as above.
+    let whole = unsafe { bpf_skc_to_mptcp_sock(sk) };
+    if whole.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: a socket, checked against null, that lives as long as its part.
+    unsafe { storage(whole.cast(), 0) }
+}
+
 /// # Safety
 /// `sk` is a socket, or the context of a socket hook, that the helper takes in this program type.
 #[inline(always)]
@@ -241,7 +267,9 @@ unsafe fn resolve(cgroups: *const [u64; CGROUP_DEPTH]) -> u64 {
 #[inline(never)]
 fn resolve_current() -> u64 {
     let mut identity = u64::from(IdentityId::HOST.0);
-    for level in 1..=CGROUP_DEPTH as i32 {
+    let mut level = 0;
+    for _ in 0..CGROUP_DEPTH {
+        level += 1;
         let cgroup = ancestor(level);
         if cgroup == 0 {
             break;
