@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_common::abi::config::Mode;
-use enforcer_common::id::{CgroupId, Generation, IdentityId};
+use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
 use ipnet::IpNet;
 
 use crate::domain::command::{PolicyFile, Reply, Request};
@@ -53,6 +53,10 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Identities that counters are kept for.
+    pub counted: BTreeSet<IdentityId>,
+    /// Rules that counters are kept for.
+    pub counted_rules: BTreeSet<RuleId>,
 }
 
 /// What can happen.
@@ -82,6 +86,9 @@ pub enum Event {
         /// Time since the agent started.
         now: Duration,
     },
+    /// Nobody waits for this answer any more; a change that has not begun is forgotten, because its sender was told
+    /// that it failed.
+    Gone(Ticket),
     /// An effect that is acknowledged was performed.
     Done(Done),
     /// An effect that is acknowledged could not be performed, and left everything as it was.

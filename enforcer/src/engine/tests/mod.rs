@@ -109,6 +109,7 @@ impl World {
             generation: self.table.as_ref().map(|table| table.generation()),
             bindings: self.kernel.bindings.clone(),
             addresses: self.kernel.addresses.clone(),
+            ..Adopted::default()
         })
     }
 
