@@ -20,7 +20,7 @@ use enforcer_common::limits::CGROUP_DEPTH;
 use crate::facts::{Facts, Party};
 use crate::fault;
 use crate::maps::{ADDRESSES, BINDINGS, SOCKETS};
-use crate::parse::sock_addr::{TCP, UDP, UDPLITE};
+use crate::parse::sock_addr::{TCP, UDP, UDPLITE, socket};
 use crate::policy::zero;
 
 /// `BPF_F_CURRENT_NETNS`: look up in the network namespace of the context's socket.
@@ -75,8 +75,7 @@ fn ancestor(level: i32) -> u64 {
 /// The storage of this call's own socket, null if it was created before enforcer.
 #[inline(always)]
 pub fn own(ctx: &SockAddrContext) -> *mut SocketIdentity {
-    // SAFETY: context pointer from the kernel; `sk` is readable in every hook of this type.
-    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let sk = socket(ctx.sock_addr);
     if sk.is_null() {
         return ptr::null_mut();
     }
@@ -126,14 +125,16 @@ unsafe fn identify_ends(raw: *mut bpf_sock_addr, facts: *mut Facts) -> u64 {
     // SAFETY: the caller's promise; null is ruled out.
     let Some(facts) = (unsafe { facts.as_mut() }) else { return 0 };
     (facts.creator, facts.caller) = near(&ctx);
-    facts.peer = peer(&ctx, facts);
+    if !facts.address.is_loopback() {
+        facts.peer = remote(facts);
+        return 0;
+    }
+    let (peer, reply) = local(&ctx, facts);
+    facts.peer = peer;
+    if reply {
+        facts.turn_round();
+    }
     0
-}
-
-/// The other end: on this host's loopback by its socket, elsewhere by its address.
-#[inline(always)]
-pub fn peer(ctx: &SockAddrContext, facts: &Facts) -> Party {
-    if facts.address.is_loopback() { listener(ctx, facts) } else { remote(facts) }
 }
 
 #[inline(always)]
@@ -165,19 +166,43 @@ fn covers(high: u64, low: u64, prefix: u32, address: Address) -> bool {
     }
 }
 
-/// Finds the socket that will take the flow, and asks it who created it.
+/// Finds the socket on this host that will take the flow, and asks it who created it, and whether it waits for an answer
+/// from here.
 #[inline(always)]
-fn listener(ctx: &SockAddrContext, facts: &Facts) -> Party {
+fn local(ctx: &SockAddrContext, facts: &Facts) -> (Party, bool) {
     let sk = find(ctx, facts);
     if sk.is_null() {
-        return Party::nobody();
+        return (Party::nobody(), false);
     }
     // SAFETY: `sk` is a referenced socket from the look-up, released below.
     let found = unsafe { recorded(sk.cast()) };
-    let party = if found.is_null() { Party::nobody() } else { creator(found) };
+    let (party, reply) = if found.is_null() {
+        (Party::nobody(), false)
+    } else {
+        (creator(found), is_udp(facts) && waits_for(found, facts.source_port))
+    };
     // SAFETY: releases the reference that the look-up took, exactly once.
     unsafe { bpf_sk_release(sk.cast()) };
-    party
+    (party, reply)
+}
+
+#[inline(always)]
+fn is_udp(facts: &Facts) -> bool {
+    facts.protocol == u64::from(UDP) || facts.protocol == u64::from(UDPLITE)
+}
+
+/// Whether the socket with this storage has sent to this port of the loopback interface. The address is not compared: a
+/// server that listens on all of them answers from another one than was asked. Who may answer is judged by identity.
+#[inline(always)]
+fn waits_for(storage: *mut SocketIdentity, port: u64) -> bool {
+    // SAFETY: a map value of this type, not null, alive as long as the socket, which the caller holds.
+    let sent = unsafe { &(*storage).sent };
+    let mut found = false;
+    for to in sent {
+        let address = Address { high: to.high, low: to.low };
+        found |= to.port_generation != 0 && to.port_generation >> 48 == port && address.is_loopback();
+    }
+    found
 }
 
 /// Looks up the server's socket. The tuple (`struct bpf_sock_tuple`: source and destination address, source and
@@ -185,13 +210,23 @@ fn listener(ctx: &SockAddrContext, facts: &Facts) -> Party {
 /// overwritten at once.
 #[inline(always)]
 fn find(ctx: &SockAddrContext, facts: &Facts) -> *mut bpf_sock {
-    let port = u64::from((facts.port as u16).to_be()) << 16;
+    // A connected datagram socket is found only by the address and port it is connected to.
+    let from = if is_udp(facts) { facts.source_port as u16 } else { 0 };
+    let ports = (u64::from((facts.port as u16).to_be()) << 16) | u64::from(from.to_be());
     if facts.address.is_v4() {
-        let mut tuple = [u64::from((facts.address.low as u32).to_be()) << 32, port];
+        let source = if from == 0 { 0 } else { (facts.source.low as u32).to_be() };
+        let mut tuple = [(u64::from((facts.address.low as u32).to_be()) << 32) | u64::from(source), ports];
         // SAFETY: 12 bytes of initialised tuple, the size that means IPv4.
         unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 12) }
     } else {
-        let mut tuple = [zero(), zero(), facts.address.high.to_be(), facts.address.low.to_be(), port];
+        let source = if from == 0 { Address { high: zero(), low: zero() } } else { facts.source };
+        let mut tuple = [
+            source.high.to_be(),
+            source.low.to_be(),
+            facts.address.high.to_be(),
+            facts.address.low.to_be(),
+            ports,
+        ];
         // SAFETY: 36 bytes of initialised tuple, the size that means IPv6.
         unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 36) }
     }
