@@ -17,6 +17,7 @@ mod identity;
 mod lifecycle;
 mod policies;
 mod registry;
+mod replies;
 
 use std::process::ExitCode;
 
