@@ -8,9 +8,11 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a harness panics where it stands: the line number is the message"
 )]
 
+pub mod agent;
 pub mod direct;
 pub mod expect;
 pub mod generate;

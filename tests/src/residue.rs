@@ -11,7 +11,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use enforcer::kernel;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,7 +51,7 @@ impl fmt::Display for Residue {
 
 /// Everything whose owner is gone. A demo that was told to stay has no owner.
 pub fn find() -> Vec<Residue> {
-    let root = kernel::cgroup::find_root().ok();
+    let root = enforcer::config::cgroup_root(None).ok();
     let temp = std::env::temp_dir();
     let mut names = BTreeSet::new();
     for place in root.iter().chain([&temp]) {

@@ -114,6 +114,11 @@ impl Workload {
         Server { fd, port }
     }
 
+    /// Closes a server that nothing was taken from.
+    pub fn shut(&self, server: &Server) {
+        self.close(server.fd);
+    }
+
     /// How many connections or datagrams a server has taken.
     pub fn served(&self, server: &Server) -> u64 {
         self.must(&Order::Served { fd: server.fd }).value.cast_unsigned()

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use enforcer::kernel::{self, Settings};
+use enforcer::kernel::Settings;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -46,7 +46,7 @@ impl World {
     pub fn with_prefix(prefix: &str, name: &str) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let name = format!("{prefix}{}-{number}-{name}", std::process::id());
-        let cgroup_root = kernel::cgroup::find_root().expect("a cgroup v2 tree");
+        let cgroup_root = enforcer::config::cgroup_root(None).expect("a cgroup v2 tree");
         let cgroup = cgroup_root.join(&name);
         let folder = std::env::temp_dir().join(&name);
         let namespace = new_namespace();
@@ -141,13 +141,7 @@ impl World {
 
     /// Does something inside the network namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
-                work()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        inside(self.namespace(), work)
     }
 
     /// Leaves everything as it is when dropped.
@@ -166,6 +160,17 @@ impl Drop for World {
             panic!("{} can't be removed: {}", self.name, problems.join("; "));
         }
     }
+}
+
+/// Does something inside a network namespace.
+pub fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// A network namespace with nothing but a loopback device that is up.

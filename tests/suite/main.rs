@@ -14,7 +14,10 @@ mod counters;
 mod differential;
 mod hooks;
 mod identity;
+mod lifecycle;
+mod policies;
 mod registry;
+mod replies;
 
 use std::process::ExitCode;
 
@@ -49,11 +52,12 @@ fn can_run() -> ExitCode {
         println!("the live suite needs root: it makes cgroups and loads kernel programs");
         return ExitCode::from(CANNOT);
     }
-    let tree = enforcer::kernel::cgroup::find_root().map(|_| ());
-    match tree.and_then(|()| enforcer::kernel::probe::programs().map(|_| ())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("{error}");
+    let no_tree = enforcer::config::cgroup_root(None).err().map(|error| error.to_string());
+    let no_programs = || enforcer::kernel::probe::programs().err().map(|error| error.to_string());
+    match no_tree.or_else(no_programs) {
+        None => ExitCode::SUCCESS,
+        Some(reason) => {
+            println!("{reason}");
             ExitCode::from(CANNOT)
         }
     }

@@ -15,11 +15,14 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 4] = [
+    let modules: [(&str, &[Test]); 7] = [
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
+        ("lifecycle", crate::lifecycle::TESTS),
+        ("policies", crate::policies::TESTS),
+        ("replies", crate::replies::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()
