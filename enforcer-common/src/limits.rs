@@ -3,6 +3,8 @@
 /// Levels of the cgroup tree, root excluded, that a socket records and an identity look-up walks. Deeper
 /// workloads are found when their binding is within the outermost levels; the excess is counted as a fault.
 pub const CGROUP_DEPTH: usize = 12;
+/// Destinations that a datagram socket remembers, to know replies by.
+pub const SENT_TO: usize = 4;
 /// Bindings (cgroup directory -> identity).
 pub const BINDINGS: usize = 65_536;
 /// Addresses (prefix -> identity).

@@ -222,7 +222,9 @@ pub fn generation<V: PolicyView>(view: V) -> Generation {
 #[inline(always)]
 pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
     let Some(header) = view.row(0) else { return Verdict::both(NO_TABLES) };
-    if header.words[policy::H_MAGIC] != policy::MAGIC {
+    let default = Word(header.words[policy::H_DEFAULT]);
+    // A table without a default would leave flows unjudged, and an unjudged flow is not denied.
+    if header.words[policy::H_MAGIC] != policy::MAGIC || default == Word::NONE {
         return Verdict::both(CORRUPT_TABLES);
     }
     let identities = header.words[policy::H_IDENTITIES];
@@ -242,7 +244,6 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         address: opaque(view, class_of_address(view, header.words[policy::H_ADDRESSES], query.address)),
         port: opaque(view, class_of_port(view, query.protocol, query.port)),
     };
-    let default = Word(header.words[policy::H_DEFAULT]);
     let enforced = probe.best(view, Plane::Enforced).max(default);
     let hypothetical = if header.words[policy::H_FLAGS] & policy::F_HYPOTHETICAL == 0 {
         enforced

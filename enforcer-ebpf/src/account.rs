@@ -44,6 +44,11 @@ fn add(key: &FlowKey) -> bool {
 pub unsafe fn increment(word: *mut u64) {
     // SAFETY: the caller's promise; `lock +=` reads and writes that word only.
     unsafe {
-        asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) word, one = in(reg) 1_u64, options(nostack))
+        asm!(
+            "lock *(u64 *)({word} + 0) += {one}",
+            word = in(reg) word,
+            one = in(reg) 1_u64,
+            options(nostack)
+        );
     };
 }

@@ -45,20 +45,7 @@ unsafe fn emit_flow(
         fault::count(Stat::EventsLost);
         return 0;
     };
-    // SAFETY: helpers without arguments, or with the hook's own context.
-    let (time, cookie, pid, uid) = unsafe {
-        (
-            bpf_ktime_get_boot_ns(),
-            bpf_get_socket_cookie(ctx.cast()),
-            (bpf_get_current_pid_tgid() >> 32) as u32,
-            bpf_get_current_uid_gid() as u32,
-        )
-    };
-    let mut comm = [zero(), zero()];
-    // SAFETY: 16 writable bytes. On failure the name stays empty, which is what the reader shows then.
-    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
-    // SAFETY: bytes for words, of the same size.
-    let comm: [u8; 16] = unsafe { core::mem::transmute(comm) };
+    let (time, cookie, pid, uid) = moment(ctx);
     let verdict = judgement.decisive();
     let denied = verdict.outcome == Outcome::Dropped as u64;
     let event = slot.as_mut_ptr();
@@ -85,16 +72,40 @@ unsafe fn emit_flow(
             uid,
             direction: judgement.direction as u8,
             outcome: verdict.outcome as u8,
-            errno: if denied { verdict.word.errno().number() as u16 } else { 0 },
+            errno: if denied { verdict.word.errno().number().unsigned_abs() as u16 } else { 0 },
             caller: if facts.caller.identity == facts.creator.identity {
                 0
             } else {
                 facts.caller.identity as u32
             },
-            comm,
+            comm: comm(),
         });
     }
     slot.submit(if denied { 0 } else { BPF_RB_NO_WAKEUP.into() });
     fault::count(Stat::EventsDelivered);
     0
+}
+
+/// Name of the calling process, NUL padded.
+#[inline(always)]
+fn comm() -> [u8; 16] {
+    let mut comm = [zero(), zero()];
+    // SAFETY: 16 writable bytes. On failure the name stays empty, which is what the reader shows then.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
+    // SAFETY: bytes for words, of the same size.
+    unsafe { core::mem::transmute(comm) }
+}
+
+/// Time, socket cookie, and process and user id of the caller.
+#[inline(always)]
+fn moment(ctx: *mut bpf_sock_addr) -> (u64, u64, u32, u32) {
+    // SAFETY: helpers without arguments, or with the hook's own context.
+    unsafe {
+        (
+            bpf_ktime_get_boot_ns(),
+            bpf_get_socket_cookie(ctx.cast()),
+            (bpf_get_current_pid_tgid() >> 32) as u32,
+            bpf_get_current_uid_gid() as u32,
+        )
+    }
 }

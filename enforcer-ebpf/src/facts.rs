@@ -37,12 +37,36 @@ pub struct Facts {
     pub address: Address,
     /// The address that the other end will see.
     pub source: Address,
+    /// The port that the other end will see, 0 where none is chosen yet.
+    pub source_port: u64,
     /// Destination port.
     pub port: u64,
     /// IP protocol number.
     pub protocol: u64,
     /// Not 0 where denials are only reported: the daemon's mode is `audit`.
     pub audit: u64,
+    /// Not 0 for the answer to a datagram that the other end has sent before. It is judged as that datagram was: see
+    /// [`Facts::turn_round`].
+    pub reply: u64,
+}
+
+impl Facts {
+    /// Makes these the facts of the flow that is being answered: the other end opened it, this end serves it. Policies
+    /// speak of who opens a flow; replies are implied by it, and end when it is no longer allowed.
+    #[inline(always)]
+    pub fn turn_round(&mut self) {
+        let server = self.creator;
+        self.creator = self.peer;
+        self.caller = self.peer;
+        self.peer = server;
+        let address = self.address;
+        self.address = self.source;
+        self.source = address;
+        let port = self.port;
+        self.port = self.source_port;
+        self.source_port = port;
+        self.reply = 1;
+    }
 }
 
 /// What the context tells; who is at both ends comes from [`crate::identity::identify`].
@@ -61,8 +85,10 @@ pub fn gather(hook: Hook, ctx: &SockAddrContext, audit: bool) -> Facts {
         peer: Party::nobody(),
         address: to.address,
         source,
+        source_port: u64::from(to.source_port),
         port: u64::from(to.port),
         protocol: u64::from(to.protocol),
         audit: u64::from(audit),
+        reply: zero(),
     }
 }

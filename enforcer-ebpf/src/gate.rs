@@ -4,11 +4,14 @@ use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_common::abi::config::{Config, Mode, Stat};
 use enforcer_common::abi::flow::Outcome;
+use enforcer_common::abi::identity::SentTo;
 use enforcer_common::hook::Hook;
+use enforcer_common::limits::SENT_TO;
 
 use crate::facts::Facts;
 use crate::judge::Judgement;
 use crate::maps::CONFIG;
+use crate::parse::sock_addr::UDP;
 use crate::{emit, facts, fault, identity, judge};
 
 /// What a hook returns to let the call go on, or to refuse it.
@@ -60,11 +63,16 @@ fn mode(config: &Config) -> Mode {
     Mode::from_code(unsafe { core::ptr::read_volatile(core::ptr::addr_of!(config.mode)) })
 }
 
-/// Whether an allowed flow is a new one: each connect is, but a datagram only when its destination, or the tables,
-/// differ from the socket's last.
+/// Whether an allowed flow is a new one: each connect is, but a datagram only when its destination, or the tables, are
+/// not among those that its socket remembers. Remembers the destination of datagrams: what comes back from there is a
+/// reply.
 #[inline(always)]
 fn is_news(hook: Hook, ctx: &SockAddrContext, facts: &Facts, generation: u64) -> bool {
-    if !matches!(hook, Hook::Sendmsg4 | Hook::Sendmsg6) {
+    let connects = matches!(hook, Hook::Connect4 | Hook::Connect6);
+    if facts.reply != 0 {
+        return false;
+    }
+    if connects && facts.protocol != u64::from(UDP) {
         return true;
     }
     let own = identity::own(ctx);
@@ -72,14 +80,21 @@ fn is_news(hook: Hook, ctx: &SockAddrContext, facts: &Facts, generation: u64) ->
         return true;
     }
     // SAFETY: not null; a map value of this type, alive as long as the socket. Races between two senders on one
-    // socket cost at most a repeated event.
+    // socket cost at most a repeated event, or the memory of one destination.
     let socket = unsafe { &mut *own };
     let port_generation = (facts.port << 48) | (generation & 0xffff_ffff_ffff);
-    let same = socket.last_high == facts.address.high
-        && socket.last_low == facts.address.low
-        && socket.last_port_generation == port_generation;
-    socket.last_high = facts.address.high;
-    socket.last_low = facts.address.low;
-    socket.last_port_generation = port_generation;
-    !same
+    let mut known = false;
+    for to in &socket.sent {
+        known |= to.high == facts.address.high
+            && to.low == facts.address.low
+            && to.port_generation == port_generation;
+    }
+    if !known {
+        let next = (socket.sent_count % SENT_TO as u64) as usize;
+        if let Some(slot) = socket.sent.get_mut(next) {
+            *slot = SentTo { high: facts.address.high, low: facts.address.low, port_generation };
+        }
+        socket.sent_count += 1;
+    }
+    connects || !known
 }

@@ -3,14 +3,14 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
-    bpf_sk_release, bpf_sk_storage_get,
+    bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SockAddrContext, SockContext};
+use aya_ebpf::{EbpfContext, Global};
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::identity::SocketIdentity;
 use enforcer_common::address::Address;
@@ -20,11 +20,17 @@ use enforcer_common::limits::CGROUP_DEPTH;
 use crate::facts::{Facts, Party};
 use crate::fault;
 use crate::maps::{ADDRESSES, BINDINGS, SOCKETS};
-use crate::parse::sock_addr::{TCP, UDP, UDPLITE};
+use crate::parse::sock_addr::{TCP, UDP, UDPLITE, socket};
 use crate::policy::zero;
 
 /// `BPF_F_CURRENT_NETNS`: look up in the network namespace of the context's socket.
-const CURRENT_NETNS: u64 = -1_i64 as u64;
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// Not 0: the kernel knows MPTCP. What connects and listens is then a socket of the kernel, for which `sock_create` is not
+/// called; the application's socket is behind it (Go listens so by default). The loader sets 0 where `/proc/sys/net/mptcp` is not
+/// there, because such a kernel refuses programs that name the helper.
+#[unsafe(no_mangle)]
+static MPTCP: Global<u8> = Global::new(1);
 
 /// Remembers who creates this socket. `false` if that is impossible: the socket must then not come into being, because
 /// a workload can make later attempts fail (exhausting the socket's option memory).
@@ -69,13 +75,12 @@ fn ancestor(level: i32) -> u64 {
 /// The storage of this call's own socket, null if it was created before enforcer.
 #[inline(always)]
 pub fn own(ctx: &SockAddrContext) -> *mut SocketIdentity {
-    // SAFETY: context pointer from the kernel; `sk` is readable in every hook of this type.
-    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    let sk = socket(ctx.sock_addr);
     if sk.is_null() {
         return ptr::null_mut();
     }
     // SAFETY: `sk` is a full socket, checked against null.
-    unsafe { storage(sk.cast(), 0) }
+    unsafe { recorded(sk.cast()) }
 }
 
 /// Who created the socket with this storage, which is not null.
@@ -120,14 +125,16 @@ unsafe fn identify_ends(raw: *mut bpf_sock_addr, facts: *mut Facts) -> u64 {
     // SAFETY: the caller's promise; null is ruled out.
     let Some(facts) = (unsafe { facts.as_mut() }) else { return 0 };
     (facts.creator, facts.caller) = near(&ctx);
-    facts.peer = peer(&ctx, facts);
+    if !facts.address.is_loopback() {
+        facts.peer = remote(facts);
+        return 0;
+    }
+    let (peer, reply) = local(&ctx, facts);
+    facts.peer = peer;
+    if reply {
+        facts.turn_round();
+    }
     0
-}
-
-/// The other end: on this host's loopback by its socket, elsewhere by its address.
-#[inline(always)]
-pub fn peer(ctx: &SockAddrContext, facts: &Facts) -> Party {
-    if facts.address.is_loopback() { listener(ctx, facts) } else { remote(facts) }
 }
 
 #[inline(always)]
@@ -159,19 +166,43 @@ fn covers(high: u64, low: u64, prefix: u32, address: Address) -> bool {
     }
 }
 
-/// Finds the socket that will take the flow, and asks it who created it.
+/// Finds the socket on this host that will take the flow, and asks it who created it, and whether it waits for an answer
+/// from here.
 #[inline(always)]
-fn listener(ctx: &SockAddrContext, facts: &Facts) -> Party {
+fn local(ctx: &SockAddrContext, facts: &Facts) -> (Party, bool) {
     let sk = find(ctx, facts);
     if sk.is_null() {
-        return Party::nobody();
+        return (Party::nobody(), false);
     }
     // SAFETY: `sk` is a referenced socket from the look-up, released below.
-    let found = unsafe { storage(sk.cast(), 0) };
-    let party = if found.is_null() { Party::nobody() } else { creator(found) };
+    let found = unsafe { recorded(sk.cast()) };
+    let (party, reply) = if found.is_null() {
+        (Party::nobody(), false)
+    } else {
+        (creator(found), is_udp(facts) && waits_for(found, facts.source_port))
+    };
     // SAFETY: releases the reference that the look-up took, exactly once.
     unsafe { bpf_sk_release(sk.cast()) };
-    party
+    (party, reply)
+}
+
+#[inline(always)]
+fn is_udp(facts: &Facts) -> bool {
+    facts.protocol == u64::from(UDP) || facts.protocol == u64::from(UDPLITE)
+}
+
+/// Whether the socket with this storage has sent to this port of the loopback interface. The address is not compared: a
+/// server that listens on all of them answers from another one than was asked. Who may answer is judged by identity.
+#[inline(always)]
+fn waits_for(storage: *mut SocketIdentity, port: u64) -> bool {
+    // SAFETY: a map value of this type, not null, alive as long as the socket, which the caller holds.
+    let sent = unsafe { &(*storage).sent };
+    let mut found = false;
+    for to in sent {
+        let address = Address { high: to.high, low: to.low };
+        found |= to.port_generation != 0 && to.port_generation >> 48 == port && address.is_loopback();
+    }
+    found
 }
 
 /// Looks up the server's socket. The tuple (`struct bpf_sock_tuple`: source and destination address, source and
@@ -179,13 +210,23 @@ fn listener(ctx: &SockAddrContext, facts: &Facts) -> Party {
 /// overwritten at once.
 #[inline(always)]
 fn find(ctx: &SockAddrContext, facts: &Facts) -> *mut bpf_sock {
-    let port = u64::from((facts.port as u16).to_be()) << 16;
+    // A connected datagram socket is found only by the address and port it is connected to.
+    let from = if is_udp(facts) { facts.source_port as u16 } else { 0 };
+    let ports = (u64::from((facts.port as u16).to_be()) << 16) | u64::from(from.to_be());
     if facts.address.is_v4() {
-        let mut tuple = [u64::from((facts.address.low as u32).to_be()) << 32, port];
+        let source = if from == 0 { 0 } else { (facts.source.low as u32).to_be() };
+        let mut tuple = [(u64::from((facts.address.low as u32).to_be()) << 32) | u64::from(source), ports];
         // SAFETY: 12 bytes of initialised tuple, the size that means IPv4.
         unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 12) }
     } else {
-        let mut tuple = [zero(), zero(), facts.address.high.to_be(), facts.address.low.to_be(), port];
+        let source = if from == 0 { Address { high: zero(), low: zero() } } else { facts.source };
+        let mut tuple = [
+            source.high.to_be(),
+            source.low.to_be(),
+            facts.address.high.to_be(),
+            facts.address.low.to_be(),
+            ports,
+        ];
         // SAFETY: 36 bytes of initialised tuple, the size that means IPv6.
         unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 36) }
     }
@@ -204,6 +245,26 @@ unsafe fn look_up(ctx: &SockAddrContext, protocol: u8, tuple: *mut u64, size: u3
             _ => ptr::null_mut(),
         }
     }
+}
+
+/// What was recorded of this socket, or of the MPTCP socket that it is a part of; null if nothing was.
+///
+/// # Safety
+/// `sk` is a full socket.
+#[inline(always)]
+unsafe fn recorded(sk: *mut c_void) -> *mut SocketIdentity {
+    // SAFETY: the caller's promise.
+    let found = unsafe { storage(sk, 0) };
+    if !found.is_null() || MPTCP.load() == 0 {
+        return found;
+    }
+    // SAFETY: as above.
+    let whole = unsafe { bpf_skc_to_mptcp_sock(sk) };
+    if whole.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: a socket, checked against null, that lives as long as its part.
+    unsafe { storage(whole.cast(), 0) }
 }
 
 /// # Safety
@@ -241,7 +302,9 @@ unsafe fn resolve(cgroups: *const [u64; CGROUP_DEPTH]) -> u64 {
 #[inline(never)]
 fn resolve_current() -> u64 {
     let mut identity = u64::from(IdentityId::HOST.0);
-    for level in 1..=CGROUP_DEPTH as i32 {
+    let mut level = 0;
+    for _ in 0..CGROUP_DEPTH {
+        level += 1;
         let cgroup = ancestor(level);
         if cgroup == 0 {
             break;

@@ -81,6 +81,10 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
         return 0;
     };
     judge_both(facts, judgement);
+    if facts.reply != 0 && judgement.decisive().outcome == Outcome::Forwarded as u64 {
+        // The flow was counted when it was opened.
+        return 0;
+    }
     let (subject, peer) = (judgement.subject.identity as u32, facts.peer.identity as u32);
     count(subject, peer, facts, Direction::Egress, judgement.egress);
     if judgement.ingress.word != Word::NONE {

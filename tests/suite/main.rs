@@ -18,6 +18,7 @@ mod identity;
 mod lifecycle;
 mod policies;
 mod registry;
+mod replies;
 mod residue;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! Who is who: cgroup directory -> identity, address prefix -> identity, and what a socket remembers.
 
-use crate::limits::CGROUP_DEPTH;
+use crate::limits::{CGROUP_DEPTH, SENT_TO};
 use crate::wire::wire;
 
 wire! {
@@ -42,11 +42,21 @@ wire! {
         pub cgroups: [u64; CGROUP_DEPTH],
         /// The cgroup the socket was created in; differs from the last of `cgroups` only when the tree is deeper.
         pub leaf: u64,
-        /// Destination of the last datagram that was reported, so that an event is a new flow: high bits.
-        pub last_high: u64,
-        /// As above: low bits.
-        pub last_low: u64,
-        /// As above: port, and the lower 48 bits of the generation that judged it.
-        pub last_port_generation: u64,
+        /// Destinations of the last datagrams that were allowed: what comes back from one of them is a reply.
+        pub sent: [SentTo; SENT_TO],
+        /// Number of destinations remembered so far; the next one goes to this number modulo the length.
+        pub sent_count: u64,
+    }
+}
+
+wire! {
+    /// Where a datagram socket has sent to.
+    pub struct SentTo {
+        /// First 64 bits of the address.
+        pub high: u64,
+        /// Last 64 bits of the address.
+        pub low: u64,
+        /// Port (upper 16 bits), and the lower 48 bits of the generation that judged. 0 where nothing is remembered.
+        pub port_generation: u64,
     }
 }

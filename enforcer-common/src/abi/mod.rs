@@ -21,6 +21,7 @@ pub const LAYOUTS: &[Layout] = &[
     identity::Binding::LAYOUT,
     identity::AddressEntry::LAYOUT,
     identity::SocketIdentity::LAYOUT,
+    identity::SentTo::LAYOUT,
     policy::Row::LAYOUT,
     probe::Question::LAYOUT,
     probe::Answer::LAYOUT,

@@ -57,6 +57,8 @@ fn no_table_and_no_identity_deny_with_their_own_reason() {
     assert_eq!(decide(zero.as_slice(), &ANY), Verdict::both(CORRUPT_TABLES));
     let mut empty = zero;
     empty[0].words[policy::H_MAGIC] = policy::MAGIC;
+    assert_eq!(decide(empty.as_slice(), &ANY), Verdict::both(CORRUPT_TABLES), "without a default");
+    empty[0].words[policy::H_DEFAULT] = Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE).0;
     assert_eq!(decide(empty.as_slice(), &ANY), Verdict::both(INVALID_IDENTITY));
 }
 

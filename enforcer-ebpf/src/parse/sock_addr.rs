@@ -22,6 +22,8 @@ pub struct Destination {
     pub address: Address,
     /// The caller's own address if it has chosen one, else zero.
     pub source: Address,
+    /// The caller's own port if it has one, else 0.
+    pub source_port: u16,
     pub port: u16,
     pub protocol: u8,
 }
@@ -58,6 +60,23 @@ macro_rules! address {
     };
 }
 
+/// The socket of the call, null in theory only. Written out for the same reason as [`word`].
+#[inline(always)]
+pub fn socket(raw: *mut bpf_sock_addr) -> *mut bpf_sock {
+    let sk: *mut bpf_sock;
+    // SAFETY: `raw` is the context the kernel passed in; `sk` is a full socket in every hook of this type.
+    unsafe {
+        asm!(
+            "{sk} = *(u64 *)({raw} + {offset})",
+            sk = out(reg) sk,
+            raw = in(reg) raw,
+            offset = const offset_of!(bpf_sock_addr, __bindgen_anon_1),
+            options(pure, readonly, nostack)
+        );
+    }
+    sk
+}
+
 /// Reads the destination. The attach point tells the form of the address, never the family field: the kernel accepts
 /// `AF_UNSPEC` in `sendto`, and an IPv6 socket sends to IPv4 addresses through the IPv4 hook.
 #[inline(always)]
@@ -74,6 +93,7 @@ pub fn destination(hook: Hook, ctx: &SockAddrContext) -> Destination {
     Destination {
         address,
         source: source(hook, raw),
+        source_port: source_port(raw),
         port: u16::from_be((word!(raw, bpf_sock_addr, user_port) & 0xffff) as u16),
         protocol: if protocol == MPTCP { TCP } else { (protocol & 0xff) as u8 },
     }
@@ -90,8 +110,7 @@ fn source(hook: Hook, raw: *mut bpf_sock_addr) -> Address {
     if !message.is_unchosen() {
         return message;
     }
-    // SAFETY: context pointer from the kernel; `sk` is a full socket in every hook of this type.
-    let sk = unsafe { (*raw).__bindgen_anon_1.sk };
+    let sk = socket(raw);
     if sk.is_null() {
         return UNCHOSEN;
     }
@@ -100,4 +119,11 @@ fn source(hook: Hook, raw: *mut bpf_sock_addr) -> Address {
     } else {
         Address::v4(u32::from_be(word!(sk, bpf_sock, src_ip4)))
     }
+}
+
+/// The port the socket is bound to, host byte order; 0 where none is chosen yet.
+#[inline(always)]
+fn source_port(raw: *mut bpf_sock_addr) -> u16 {
+    let sk = socket(raw);
+    if sk.is_null() { 0 } else { (word!(sk, bpf_sock, src_port) & 0xffff) as u16 }
 }

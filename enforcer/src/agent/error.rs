@@ -42,6 +42,20 @@ pub enum Error {
     /// The kernel.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// Another agent has the pinned maps.
+    #[error("another instance uses the pins in {}: stop it, or use another --pins", path.display())]
+    PinsInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory of pins can't be locked.
+    #[error("lock the pins in {}: {source}", path.display())]
+    Pins {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The API's socket.
     #[error(transparent)]
     Api(#[from] api::Error),

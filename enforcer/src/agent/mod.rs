@@ -23,6 +23,7 @@ mod error;
 mod notify;
 mod owner;
 mod parts;
+mod pins;
 mod start;
 mod supervise;
 
@@ -62,6 +63,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 pub fn uninstall(config: &Config) -> Result<Vec<String>, Error> {
     start::require_root()?;
     Store::require_stopped(&config.state_dir)?;
+    let _lock = pins::PinsLock::take(&config.pins)?;
     Ok(crate::kernel::uninstall(&config.pins)?)
 }
 

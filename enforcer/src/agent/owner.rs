@@ -111,9 +111,19 @@ impl Owner {
                     }
                 }
             }
+            self.forget_gone();
             self.feed(Event::Quiet);
         }
         self.ended.unwrap_or(Ok(()))
+    }
+
+    /// A client that gave up was told so: its change must not happen afterwards.
+    fn forget_gone(&mut self) {
+        let gone = self.replies.extract_if(.., |_, sender| sender.is_closed());
+        let gone: Vec<Ticket> = gone.map(|(ticket, _)| ticket).collect();
+        for ticket in gone {
+            self.feed(Event::Gone(ticket));
+        }
     }
 
     fn wake(&mut self, wake: Wake) {

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::owner::{Outputs, Owner};
 use super::start::{self, Started};
-use super::supervise::supervise;
+use super::supervise::{closed, supervise};
 use super::{Error, SharedKernel, clock, lock};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
@@ -46,9 +46,11 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         state,
         store,
         mut kernel,
+        pins: _pins,
         adopted,
         access,
         socket,
+        socket_file: _socket_file,
         monitoring,
         host,
     } = started;
@@ -106,9 +108,6 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());
     }
-    // Nobody should find the socket of an agent that ended. Another one may have put its own there only after the
-    // state directory's lock was free, which it is not yet.
-    std::fs::remove_file(&config.socket).ok();
     ended
 }
 
@@ -145,7 +144,7 @@ fn spawn_source<L: Look>(
             })
         }
     };
-    parts.spawn(supervise(name, events, start));
+    parts.spawn(supervise(name, events, shared.closing.clone(), start));
 }
 
 fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf, shared: &Shared) {
@@ -197,7 +196,7 @@ fn spawn_servers(
             ended(api::server::serve(listener, with, access, closed(closing.clone())).await, &closing)
         })
     };
-    parts.spawn(supervise("the API", shared.events.clone(), start));
+    parts.spawn(supervise("the API", shared.events.clone(), shared.closing.clone(), start));
     let Some(address) = config.metrics_listen else { return };
     let mut monitoring = monitoring;
     let (closing, with) = (shared.closing.clone(), backend.clone());
@@ -209,7 +208,7 @@ fn spawn_servers(
             ended(api::http::serve(listener, with, closed(closing.clone())).await, &closing)
         })
     };
-    parts.spawn(supervise("the monitoring port", shared.events.clone(), start));
+    parts.spawn(supervise("the monitoring port", shared.events.clone(), shared.closing.clone(), start));
 }
 
 /// A server may end only when it was asked to.
@@ -219,12 +218,6 @@ fn ended(result: std::io::Result<()>, closing: &watch::Receiver<bool>) -> Result
         Ok(()) if *closing.borrow() => Ok(()),
         Ok(()) => Err("it stopped listening".to_owned()),
     }
-}
-
-/// Waits until the agent ends.
-async fn closed(mut closing: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is the end too.
-    closing.wait_for(|closing| *closing).await.ok();
 }
 
 /// Reads the ring until the end. There is one reader for the life of the process, so a failure is waited out here.

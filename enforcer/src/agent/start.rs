@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener as StdTcpListener;
 use std::path::{Path, PathBuf};
 
+use enforcer_common::id::{IdentityId, RuleId};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Error;
+use super::pins::PinsLock;
 use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
 use crate::engine::{self, Facts, State};
@@ -33,11 +35,23 @@ pub(super) struct Started {
     pub(super) state: State,
     pub(super) store: Store,
     pub(super) kernel: Kernel,
+    pub(super) pins: PinsLock,
     pub(super) adopted: engine::Adopted,
     pub(super) access: Access,
     pub(super) socket: UnixListener,
+    pub(super) socket_file: SocketFile,
     pub(super) monitoring: Option<TcpListener>,
     pub(super) host: String,
+}
+
+/// The name of the socket, which goes when the agent does: nobody should find the socket of an agent that ended.
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A dead socket does no harm: the next agent replaces it.
+        std::fs::remove_file(&self.0).ok();
+    }
 }
 
 /// Starts the log.
@@ -68,14 +82,43 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     let state = State::new(facts.clone(), saved.registry, &saved.documents)?;
     let access = Access::of_this_process(config.socket_group.as_deref())?;
     let socket = api::bind(&config.socket, &access)?;
+    let socket_file = SocketFile(config.socket.clone());
     let monitoring = config.metrics_listen.map(listen).transpose()?;
     let settings = kernel::Settings { cgroup_root: cgroup_root.clone(), attach, pins: config.pins.clone() };
+    // Pins of an earlier agent are locked before they are touched; new ones as soon as they are there.
+    let mut pins = PinsLock::take(&config.pins)?;
+    let is_new = !config.pins.exists();
     let (mut kernel, kernel::Adopted { generation, bindings, addresses, attached: _ }) =
         Kernel::start(&settings)?;
+    if is_new {
+        pins = PinsLock::take(&config.pins)?;
+    }
     kernel.set_mode(config.mode)?;
-    let adopted = engine::Adopted { generation, bindings, addresses };
+    let (counted, counted_rules) = counted(&kernel)?;
+    let adopted = engine::Adopted { generation, bindings, addresses, counted, counted_rules };
     let host = fact("/proc/sys/kernel/hostname");
-    Ok(Started { facts, cgroup_root, state, store, kernel, adopted, access, socket, monitoring, host })
+    Ok(Started {
+        facts,
+        cgroup_root,
+        state,
+        store,
+        kernel,
+        pins,
+        adopted,
+        access,
+        socket,
+        socket_file,
+        monitoring,
+        host,
+    })
+}
+
+/// What the counters in the kernel speak of.
+fn counted(kernel: &Kernel) -> Result<(BTreeSet<IdentityId>, BTreeSet<RuleId>), kernel::Error> {
+    let counters = kernel.counters()?;
+    let identities =
+        counters.iter().flat_map(|(key, _)| [IdentityId(key.subject), IdentityId(key.peer)]).collect();
+    Ok((identities, counters.iter().map(|(key, _)| RuleId(key.rule)).collect()))
 }
 
 pub(super) fn require_root() -> Result<(), Error> {

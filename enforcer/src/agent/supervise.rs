@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::engine::Event;
@@ -19,6 +19,7 @@ const WORKING: Duration = Duration::from_secs(10);
 pub(super) async fn supervise(
     name: &'static str,
     events: mpsc::Sender<Event>,
+    closing: watch::Receiver<bool>,
     mut start: impl FnMut() -> JoinHandle<Result<(), String>>,
 ) {
     let mut pause = FIRST_PAUSE;
@@ -41,9 +42,18 @@ pub(super) async fn supervise(
         };
         told = true;
         tell(&events, name, Some(format!("{name} ended and is started again: {problem}"))).await;
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = closed(closing.clone()) => return,
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Waits until the agent ends.
+pub(super) async fn closed(mut closing: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the end too.
+    closing.wait_for(|closing| *closing).await.ok();
 }
 
 async fn tell(events: &mpsc::Sender<Event>, name: &'static str, problem: Option<String>) {

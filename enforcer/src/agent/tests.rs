@@ -7,8 +7,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc;
 
 use super::notify::Notifier;
+use super::pins::PinsLock;
 use super::supervise::supervise;
 use crate::engine::Event;
+
+#[test]
+fn one_agent_has_the_pins() {
+    let folder = tempfile::tempdir().unwrap();
+    PinsLock::take(&folder.path().join("never-made")).unwrap();
+    let held = PinsLock::take(folder.path()).unwrap();
+    let error = PinsLock::take(folder.path()).unwrap_err().to_string();
+    assert!(error.starts_with("another instance uses the pins in "), "{error}");
+    drop(held);
+    PinsLock::take(folder.path()).unwrap();
+}
 
 #[test]
 fn the_service_manager_is_told_ready_once() {
@@ -38,7 +50,8 @@ async fn what_ends_is_told_and_started_again() {
     let (sender, mut events) = mpsc::channel(16);
     let starts = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&starts);
-    let part = supervise("it", sender, move || {
+    let (_close, closing) = tokio::sync::watch::channel(false);
+    let part = supervise("it", sender, closing, move || {
         let start = counted.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             match start {

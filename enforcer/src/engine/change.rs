@@ -9,14 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_common::id::{Generation, IdentityId};
-
 use super::event::{Done, Effect, Level, Save, Step, Ticket};
 use super::policies::{PolicySet, Touched, refused};
 use super::state::{Area, Inputs, Published, Retry, State, Waiting, size, texts};
 use super::{views, wanted};
 use crate::domain::command::{Changed, PolicyChange, Refused, Reply, Request};
 use crate::domain::delta::{Operation, Tables, delta};
+use crate::domain::id::{Generation, IdentityId};
 use crate::domain::policy::compile::compile;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::Registry;

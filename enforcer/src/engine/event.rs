@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_common::abi::config::Mode;
-use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use ipnet::IpNet;
 
+use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Operation;
+use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::Registry;
@@ -53,6 +53,10 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Identities that counters are kept for.
+    pub counted: BTreeSet<IdentityId>,
+    /// Rules that counters are kept for.
+    pub counted_rules: BTreeSet<RuleId>,
 }
 
 /// What can happen.
@@ -82,6 +86,9 @@ pub enum Event {
         /// Time since the agent started.
         now: Duration,
     },
+    /// Nobody waits for this answer any more; a change that has not begun is forgotten, because its sender was told
+    /// that it failed.
+    Gone(Ticket),
     /// An effect that is acknowledged was performed.
     Done(Done),
     /// An effect that is acknowledged could not be performed, and left everything as it was.

@@ -26,7 +26,7 @@
 //! * The wanted state is a function of the last snapshot of each source, the pushed documents and the registry, never
 //!   of the order of events (property-tested).
 //! * At most one acknowledged effect is outstanding.
-//! * A request that is taken is answered exactly once; a push is answered when its tables are in force, or with what
+//! * A request that is taken is answered exactly once, unless its sender is gone before its turn; a push is answered when its tables are in force, or with what
 //!   kept it from being so, and then it has changed nothing.
 
 mod change;
@@ -42,14 +42,13 @@ mod tests;
 pub use event::{Adopted, Done, Effect, Event, Facts, Level, MANAGED, POLICIES, Report, Save, Step, Ticket};
 pub use state::{Area, Error, Phase, State};
 
-use std::collections::BTreeMap;
-
-use enforcer_common::id::{CgroupId, Generation, IdentityId};
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::policies::refused;
 use self::state::Waiting;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
+use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::workload::{Resolved, WorkloadEvent};
 
 /// Diagnostics of a directory that are shown in full; the rest is counted.
@@ -76,6 +75,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             state.now = now;
             ask(state, ticket, request, &mut effects);
         }
+        Event::Gone(ticket) => state.queue.retain(|waiting| waiting.ticket != ticket),
         Event::Done(done) => change::done(state, done, &mut effects),
         Event::Failed { step, message } => change::failed(state, step, &message, &mut effects),
         Event::KernelProblems(problems) => {
@@ -97,15 +97,25 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
 
 /// Takes over what the kernel has, unless its numbers mean something else than the registry says.
 fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
-    let Adopted { generation, bindings, addresses } = adopted;
+    let Adopted { generation, bindings, addresses, counted, counted_rules } = adopted;
+    let identities: BTreeSet<IdentityId> = state.registry.identities().map(|(_, id)| id).collect();
+    let rules: BTreeSet<RuleId> = state.registry.rules().map(|(_, id)| id).collect();
     let unknown = bindings
         .values()
         .chain(addresses.values())
-        .find(|id| **id >= IdentityId::FIRST_WORKLOAD && state.registry.identity_key(**id).is_none());
-    if let Some(id) = unknown {
+        .chain(&counted)
+        .find(|id| **id >= IdentityId::FIRST_WORKLOAD && !identities.contains(id))
+        .map(|id| format!("identity {id}"));
+    let unknown_rule = || {
+        counted_rules
+            .iter()
+            .find(|id| **id != RuleId::NONE && !rules.contains(id))
+            .map(|id| format!("rule {id}"))
+    };
+    if let Some(unknown) = unknown.or_else(unknown_rule) {
         effects.push(Effect::Refuse(format!(
-            "the kernel maps under {pins} use identity {id}, which the saved registry does not know, so they were \
-             made with another state directory: start with that one, or run `enforcer uninstall` to begin anew",
+            "the kernel maps under {pins} use {unknown}, which the saved registry does not know, so they were made \
+             with another state directory: start with that one, or run `enforcer uninstall` to begin anew",
             pins = state.facts.pins,
         )));
         return;

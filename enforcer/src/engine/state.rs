@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_common::id::{CgroupId, Generation, IdentityId};
-
 use super::change::InFlight;
 use super::event::{Effect, Facts, Level, Report, Ticket};
 use super::policies::{Documents, PolicySet, parse};
 use super::wanted::Sources;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
+use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::Registry;

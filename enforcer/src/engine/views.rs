@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use enforcer_common::id::IdentityId;
-use enforcer_common::verdict::Direction;
-
 use super::event::Report;
 use super::policies::{Loaded, PolicySet};
 use super::state::State;
 use super::wanted::{self, Endpoints, identity_key};
+use crate::domain::Direction;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
+use crate::domain::id::IdentityId;
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
 use crate::domain::policy::model::{Policy, PolicyMode, RuleDirection, RuleKey};

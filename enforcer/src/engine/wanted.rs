@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use enforcer_common::id::{CgroupId, IdentityId};
 use ipnet::IpNet;
 
 use crate::domain::delta::{Operation, Tables};
+use crate::domain::id::{CgroupId, IdentityId};
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 

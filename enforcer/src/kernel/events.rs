@@ -3,7 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use enforcer_common::abi;
 use enforcer_common::abi::flow::FlowEvent;
 use tokio::io::Interest;
@@ -20,6 +22,8 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// The reader of the event ring.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
+    /// Faults that the programs write down in words, a few per kind and CPU. They go to the log.
+    faults: EbpfLogger<&'static dyn log::Log>,
     malformed: u64,
 }
 
@@ -30,14 +34,20 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    pub(super) fn new(map: Map) -> Result<Self, Error> {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let faults = EbpfLogger::init(ebpf).map_err(|error| Error::Io {
+            operation: "open the log of the kernel programs, map",
+            path: "AYA_LOGS".into(),
+            source: io::Error::other(error),
+        })?;
+        let map = ebpf.take_map("EVENTS").ok_or(Error::MissingMap("EVENTS"))?;
         let ring = RingBuf::try_from(map).map_err(Error::map("open", "EVENTS"))?;
         // SAFETY: the ring owns its descriptor and never closes or replaces it while it lives, and it lives inside the
         // `AsyncFd` until that is dropped.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(|error| {
             Error::Io { operation: "watch the ring of map", path: "EVENTS".into(), source: error.into() }
         })?;
-        Ok(Self { ring, malformed: 0 })
+        Ok(Self { ring, faults, malformed: 0 })
     }
 
     /// Waits for events and appends them, at least one and at most a batch.
@@ -59,6 +69,7 @@ impl Events {
     }
 
     fn drain(&mut self, batch: &mut Vec<FlowEvent>) -> usize {
+        self.faults.flush();
         let mut count = 0;
         while count < BATCH
             && let Some(record) = self.ring.get_mut().next()

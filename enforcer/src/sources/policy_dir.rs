@@ -66,10 +66,10 @@ impl PolicyDir {
             } else if let Some(version) = version(path)? {
                 search.files.insert(path.clone(), version);
             } else if !optional || self.seen.contains(path) {
+                let path = path.display();
                 missing = Some(format!(
-                    "{path} of the setting `policies` does not exist: make it with `mkdir -p {path}`, or name another \
-                     with --policies",
-                    path = path.display()
+                    "{path} of the setting `policies` does not exist: make it (`mkdir -p {path}` for a directory), or \
+                     name another with --policies"
                 ));
                 continue;
             } else {

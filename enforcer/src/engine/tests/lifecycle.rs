@@ -1,6 +1,7 @@
 //! Starting, syncing, enforcing, ending.
 
 use super::*;
+use crate::domain::id::RuleId;
 
 #[test]
 fn a_fresh_start_publishes_binds_and_attaches_in_this_order() {
@@ -79,14 +80,24 @@ fn a_restart_leaves_adopted_tables_alone_until_everything_is_known() {
 
 #[test]
 fn maps_of_another_registry_are_refused() {
+    let known = Adopted {
+        counted: [IdentityId::HOST].into(),
+        counted_rules: [RuleId::NONE].into(),
+        ..Adopted::default()
+    };
+    for (foreign, word) in [
+        (Adopted { bindings: [(CgroupId(1), IdentityId(300))].into(), ..known.clone() }, "identity 300"),
+        (Adopted { counted: [IdentityId(301)].into(), ..known.clone() }, "identity 301"),
+        (Adopted { counted_rules: [RuleId(7)].into(), ..known.clone() }, "rule 7"),
+    ] {
+        let mut world = World::new();
+        world.batch([Event::Adopted(foreign)]);
+        let trace = world.trace();
+        assert!(trace.starts_with("refuse: ") && trace.contains(word) && trace.contains("/pins"), "{trace}");
+    }
     let mut world = World::new();
-    let bindings = [(CgroupId(1), IdentityId(300))].into();
-    world.batch([Event::Adopted(Adopted { bindings, ..Adopted::default() })]);
-    let trace = world.trace();
-    assert!(
-        trace.starts_with("refuse: ") && trace.contains("identity 300") && trace.contains("/pins"),
-        "{trace}"
-    );
+    world.batch([Event::Adopted(known)]);
+    assert_eq!(world.trace(), "");
 }
 
 #[test]

@@ -11,11 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_common::id::{CgroupId, Generation, IdentityId};
-
 use super::*;
 use crate::domain::command::{Changed, Refused, Status};
 use crate::domain::delta::Operation;
+use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::{IdentityKey, Registry};
@@ -109,6 +108,7 @@ impl World {
             generation: self.table.as_ref().map(|table| table.generation()),
             bindings: self.kernel.bindings.clone(),
             addresses: self.kernel.addresses.clone(),
+            ..Adopted::default()
         })
     }
 

@@ -134,6 +134,17 @@ fn a_push_waits_for_the_sources_unless_one_is_broken() {
 }
 
 #[test]
+fn a_push_whose_sender_is_gone_is_forgotten() {
+    let mut world = World::new();
+    world.batch([adopted(), workloads(&["db@3"])]);
+    let gone = world.ask(push(&["db<"]));
+    let waiting = world.ask(push(&["web<"]));
+    world.batch([Event::Gone(Ticket(gone)), files(&[])]);
+    assert_eq!(world.replies.keys().collect::<Vec<_>>(), [&waiting]);
+    assert_eq!(world.documents.len(), 1);
+}
+
+#[test]
 fn lists_say_what_is_there() {
     let mut world = World::enforcing();
     world.changed(push(&["db<api"]));
