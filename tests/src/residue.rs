@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -102,7 +102,7 @@ pub fn remove(cgroup: &Path, folder: &Path) -> Vec<String> {
     let bpf = folder.join("bpf");
     note(&bpf, unmount(&bpf));
     for directory in directories(cgroup) {
-        note(&directory, remove_cgroup(&directory));
+        note(&directory, when_free(|| fs::remove_dir(&directory)));
     }
     // Never into something that is still mounted there: `remove_dir_all` would empty it.
     note(&bpf, fs::remove_dir(&bpf));
@@ -159,7 +159,7 @@ fn end_processes(top: &Path) -> io::Result<()> {
     if !top.exists() {
         return Ok(());
     }
-    let deadline = std::time::Instant::now() + LIMIT.max(patience::seconds(5));
+    let deadline = Instant::now() + LIMIT.max(patience::seconds(5));
     loop {
         let left = processes(top);
         if left.is_empty() {
@@ -171,21 +171,19 @@ fn end_processes(top: &Path) -> io::Result<()> {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
             }
         }
-        if std::time::Instant::now() > deadline {
+        if Instant::now() > deadline {
             return Err(io::Error::other(format!("processes {left:?} do not end")));
         }
         std::thread::sleep(STEP);
     }
 }
 
-/// Removes a directory as soon as the kernel lets it go: a killed process is out of the list before it is gone.
-fn remove_cgroup(directory: &Path) -> io::Result<()> {
-    let deadline = std::time::Instant::now() + LIMIT;
+/// Does it as soon as the kernel lets go: a killed process is out of all lists before it is gone.
+fn when_free(mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + LIMIT;
     loop {
-        match fs::remove_dir(directory) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && std::time::Instant::now() < deadline =>
-            {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 std::thread::sleep(STEP);
             }
             result => return result,
@@ -196,7 +194,7 @@ fn remove_cgroup(directory: &Path) -> io::Result<()> {
 /// Unmounts as often as something is mounted there.
 fn unmount(point: &Path) -> io::Result<()> {
     while is_mounted(point)? {
-        umount2(point, MntFlags::UMOUNT_NOFOLLOW)?;
+        when_free(|| Ok(umount2(point, MntFlags::UMOUNT_NOFOLLOW)?))?;
     }
     Ok(())
 }

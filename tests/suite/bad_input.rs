@@ -73,7 +73,7 @@ fn what_is_taken() {
     let own = ["--state-dir", &state, "--metrics-listen", "none"];
     let with = |rest: &[&str]| first.refused(&[&own[..], rest].concat());
     refuses(&with(&["--pins", &pins]), &["socket in use", "enforcer.sock"]);
-    refuses(&with(&["--socket", &socket]), &["pins", &pid]);
+    refuses(&with(&["--socket", &socket]), &["another instance", "pins", "--pins"]);
     let monitoring = ["--state-dir", &state, "--socket", &socket, "--pins", &pins];
     refuses(&first.refused(&monitoring), &["127.0.0.1:9962", "--metrics-listen"]);
     assert_eq!(first.status().state, "enforcing", "the first one does not mind");
