@@ -17,7 +17,13 @@ use enforcer_common::limits;
 const INNER_MAP: usize = 1 << 12;
 
 /// One policy table. The declared length is that of an empty table; the daemon makes each to measure.
-pub type Table = Array<Row, 1, INNER_MAP>;
+///
+/// Its values are rows, but must not be a struct by name: Linux 6.1 looks for timers in structs, remembers for each map
+/// that it found none, and refuses tables that came without type information because nothing was remembered for them.
+pub type Table = Array<Words, 1, INNER_MAP>;
+
+/// The words of a [`Row`].
+pub type Words = [u64; size_of::<Row>() / size_of::<u64>()];
 
 /// Daemon writes slot 0 once per generation; every verdict reads it. Cannot be full.
 #[btf_map]

@@ -15,7 +15,9 @@ pub struct KernelTable(&'static Table);
 impl PolicyView for KernelTable {
     #[inline(always)]
     fn row(&self, index: u32) -> Option<&Row> {
-        self.0.get(index)
+        let words = self.0.get(index)?;
+        // SAFETY: a row is exactly these words (`repr(C)`, no padding), with the same alignment.
+        Some(unsafe { &*core::ptr::from_ref(words).cast::<Row>() })
     }
 
     #[inline(always)]

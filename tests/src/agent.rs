@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use enforcer::domain::command::Status;
 use nix::sys::signal::{Signal, kill};
@@ -282,13 +284,33 @@ impl Drop for Agent {
     }
 }
 
-fn output(mut command: Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
-    Output {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+/// Runs a command that ends by itself, to its end.
+pub fn output(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    let collect = |mut pipe: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).expect("read the output");
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let stdout = collect(Box::new(child.stdout.take().expect("a pipe")));
+    let stderr = collect(Box::new(child.stderr.take().expect("a pipe")));
+    let deadline = Instant::now() + patience::seconds(30);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("its status") {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("our own child");
+            child.wait().expect("its status");
+            panic!("{command:?} does not end; it told {}", stderr.join().unwrap_or_default());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    let text = |thread: JoinHandle<String>| thread.join().expect("the reader does not panic");
+    Output { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
 }
 
 /// The binary: `ENFORCER_BIN`, or the one that was built beside this program.

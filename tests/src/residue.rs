@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -26,6 +26,9 @@ pub const PREFIXES: [&str; 2] = [TEST, DEMO];
 
 /// How long the kernel may take to end a killed process.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// How often it is looked at.
+const STEP: Duration = Duration::from_millis(2);
 
 /// What is left of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +54,20 @@ impl fmt::Display for Residue {
 
 /// Everything whose owner is gone. A demo that was told to stay has no owner.
 pub fn find() -> Vec<Residue> {
+    all().into_iter().filter(|residue| !is_owned(&residue.name)).collect()
+}
+
+/// Everything that the process with this id has made, whether it lives or not.
+pub fn made_by(pid: u32) -> Vec<Residue> {
+    all().into_iter().filter(|residue| owner(&residue.name) == Some(pid)).collect()
+}
+
+fn all() -> Vec<Residue> {
     let root = enforcer::config::cgroup_root(None).ok();
     let temp = std::env::temp_dir();
     let mut names = BTreeSet::new();
     for place in root.iter().chain([&temp]) {
-        names.extend(names_in(place).into_iter().filter(|name| !is_owned(name)));
+        names.extend(names_in(place));
     }
     let of = |name: String| {
         let cgroup = root.clone().unwrap_or_default().join(&name);
@@ -90,7 +102,7 @@ pub fn remove(cgroup: &Path, folder: &Path) -> Vec<String> {
     let bpf = folder.join("bpf");
     note(&bpf, unmount(&bpf));
     for directory in directories(cgroup) {
-        note(&directory, fs::remove_dir(&directory));
+        note(&directory, when_free(|| fs::remove_dir(&directory)));
     }
     // Never into something that is still mounted there: `remove_dir_all` would empty it.
     note(&bpf, fs::remove_dir(&bpf));
@@ -104,10 +116,15 @@ fn names_in(place: &Path) -> Vec<String> {
     names.filter(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))).collect()
 }
 
+/// The process that made this.
+fn owner(name: &str) -> Option<u32> {
+    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    rest.split('-').next()?.parse().ok()
+}
+
 /// Whether the process that made this still runs. A process id that meanwhile means another program does not count.
 fn is_owned(name: &str) -> bool {
-    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or_default();
-    let Some(pid) = rest.split('-').next() else { return false };
+    let Some(pid) = owner(name) else { return false };
     let ours = |program: String| program.starts_with("live") || program.starts_with("demo");
     let is_zombie = |state: String| state.contains(") Z ");
     !fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(is_zombie)
@@ -142,7 +159,7 @@ fn end_processes(top: &Path) -> io::Result<()> {
     if !top.exists() {
         return Ok(());
     }
-    let deadline = std::time::Instant::now() + LIMIT.max(patience::seconds(5));
+    let deadline = Instant::now() + LIMIT.max(patience::seconds(5));
     loop {
         let left = processes(top);
         if left.is_empty() {
@@ -154,17 +171,30 @@ fn end_processes(top: &Path) -> io::Result<()> {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
             }
         }
-        if std::time::Instant::now() > deadline {
+        if Instant::now() > deadline {
             return Err(io::Error::other(format!("processes {left:?} do not end")));
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(STEP);
+    }
+}
+
+/// Does it as soon as the kernel lets go: a killed process is out of all lists before it is gone.
+fn when_free(mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                std::thread::sleep(STEP);
+            }
+            result => return result,
+        }
     }
 }
 
 /// Unmounts as often as something is mounted there.
 fn unmount(point: &Path) -> io::Result<()> {
     while is_mounted(point)? {
-        umount2(point, MntFlags::UMOUNT_NOFOLLOW)?;
+        when_free(|| Ok(umount2(point, MntFlags::UMOUNT_NOFOLLOW)?))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
     reason = "tests panic where they stand: the line number is the message"
 )]
 
+mod bad_input;
 mod counters;
 mod differential;
 mod hooks;
@@ -18,10 +19,11 @@ mod lifecycle;
 mod policies;
 mod registry;
 mod replies;
+mod residue;
 
 use std::process::ExitCode;
 
-use enforcer_tests::{direct, puppet, residue};
+use enforcer_tests::{direct, puppet};
 use libtest_mimic::Arguments;
 
 /// This kernel can't run the suite.
@@ -29,7 +31,10 @@ const CANNOT: u8 = 3;
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some(puppet::ARGUMENT) => puppet::live(),
+        Some(puppet::ARGUMENT) => {
+            puppet::live();
+            ExitCode::SUCCESS
+        }
         Some("--can-run") => can_run(),
         Some("--clean") => clean(),
         _ => run(),
@@ -64,7 +69,7 @@ fn can_run() -> ExitCode {
 }
 
 fn clean() -> ExitCode {
-    let problems = residue::clean(|line| println!("{line}"));
+    let problems = enforcer_tests::residue::clean(|line| println!("{line}"));
     for problem in &problems {
         eprintln!("{problem}");
     }

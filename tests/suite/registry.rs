@@ -15,7 +15,8 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 7] = [
+    let modules: [(&str, &[Test]); 9] = [
+        ("bad_input", crate::bad_input::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("hooks", crate::hooks::TESTS),
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("lifecycle", crate::lifecycle::TESTS),
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
+        ("residue", crate::residue::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()

@@ -5,9 +5,9 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::background::{Counter, Hammer, serve};
+use super::background::{Counter, Hammer, serve, visit};
 use super::order::{Answer, Fd, Order, Tally};
 use super::uring;
 use crate::patience;
@@ -20,6 +20,8 @@ const LIMIT: u64 = 5;
 pub(super) struct State {
     servers: HashMap<Fd, Counter>,
     hammer: Option<Hammer>,
+    /// How long to go on without orders.
+    pub(super) stay: Duration,
 }
 
 impl State {
@@ -63,6 +65,14 @@ impl State {
             Order::Rest => {
                 let tally = self.hammer.take().map(Hammer::stop).unwrap_or_default();
                 Answer { tally, ..Answer::default() }
+            }
+            Order::Visit { to, rounds } => {
+                visit(to, rounds);
+                Answer::default()
+            }
+            Order::Stay { seconds } => {
+                self.stay = Duration::from_secs(seconds);
+                Answer::default()
             }
             Order::RingConnect { fd, to } => timed(|| uring::connect(fd, &to)),
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::act::{errno, open_once};
 use super::order::{Fd, Tally};
@@ -33,6 +34,19 @@ pub(super) fn serve(fd: Fd, stream: bool) -> Counter {
         }
     });
     counter
+}
+
+/// Calls on everyone once a second.
+pub(super) fn visit(to: Vec<Vec<u8>>, rounds: u64) {
+    std::thread::spawn(move || {
+        for _ in 0..rounds {
+            for to in &to {
+                // A refusal is as interesting to whoever watches.
+                open_once(to).ok();
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
 }
 
 fn last_errno() -> i32 {

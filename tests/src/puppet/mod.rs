@@ -21,7 +21,7 @@ pub use order::{Answer, Fd, Order, Tally};
 pub const ARGUMENT: &str = "--puppet";
 
 /// The whole life of a puppet: orders on standard input, answers on standard output, the end with either.
-pub fn live() -> ! {
+pub fn live() {
     let mut state = act::State::default();
     let input = std::io::stdin().lock();
     let mut output = std::io::stdout().lock();
@@ -34,7 +34,7 @@ pub fn live() -> ! {
             break;
         }
     }
-    std::process::exit(0)
+    std::thread::sleep(state.stay);
 }
 
 /// The strings: a running puppet.

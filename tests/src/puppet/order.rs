@@ -133,6 +133,18 @@ pub enum Order {
     },
     /// Ends the hammer and tells what came back.
     Rest,
+    /// Connects to each of these once a second, so many times.
+    Visit {
+        /// Where.
+        to: Vec<Vec<u8>>,
+        /// How often.
+        rounds: u64,
+    },
+    /// Go on for this long when nobody gives orders any more.
+    Stay {
+        /// Seconds.
+        seconds: u64,
+    },
     /// `connect(2)` by way of io_uring.
     RingConnect {
         /// The socket.

@@ -1,0 +1,50 @@
+//! A suite that is killed half-way leaves things behind, and `--clean` finds all of them.
+
+use std::process::{Command, Stdio};
+
+use enforcer_tests::{patience, residue};
+
+use crate::registry::Test;
+
+pub(crate) const TESTS: &[Test] =
+    &[("a_killed_suite_is_cleaned_up_after", a_killed_suite_is_cleaned_up_after)];
+
+/// A test that has a daemon, three workloads and load on it for a while.
+const VICTIM: &str = "lifecycle::killed_under_load_and_adopted";
+
+fn a_killed_suite_is_cleaned_up_after() {
+    let own = std::env::current_exe().unwrap();
+    let mut suite = Command::new(&own).args(["--exact", VICTIM]).stdout(Stdio::null()).spawn().unwrap();
+    let pid = suite.id();
+    // Half-way: the daemon has pinned its links and maps.
+    patience::until_true("the suite is in the middle", patience::seconds(60), || {
+        assert_eq!(suite.try_wait().unwrap(), None, "it ended too early");
+        residue::made_by(pid).iter().any(|residue| residue.pins >= 13 && residue.processes.len() >= 4)
+    });
+    suite.kill().unwrap();
+    suite.wait().unwrap();
+    let left = residue::made_by(pid);
+    assert!(left.iter().any(|residue| !residue.processes.is_empty() && residue.pins >= 13), "{left:?}");
+    let daemons: Vec<u32> = left.iter().flat_map(|residue| residue.processes.clone()).collect();
+    // Ours is alive, so what it has made stays.
+    let ours = residue::made_by(std::process::id());
+    let output = Command::new(&own).arg("--clean").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    for residue in &left {
+        assert!(told.contains(&residue.name), "{told}");
+        assert!(!residue.cgroup.exists() && !residue.folder.exists(), "{residue}");
+    }
+    assert_eq!(residue::made_by(pid), []);
+    for pid in daemons {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        assert_ne!(comm.trim(), "enforcer", "{pid} still runs");
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&format!("{}{pid}-", residue::TEST)), "{mounts}");
+    let gone = |residue: &residue::Residue| !residue.cgroup.exists() && !residue.folder.exists();
+    // Tests beside this one may have ended; nothing of theirs went half.
+    for residue in ours {
+        assert!(gone(&residue) || residue.cgroup.exists(), "{residue}");
+    }
+}
