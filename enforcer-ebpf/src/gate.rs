@@ -8,7 +8,7 @@ use enforcer_common::abi::identity::SentTo;
 use enforcer_common::hook::Hook;
 use enforcer_common::limits::SENT_TO;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, REPLY};
 use crate::judge::Judgement;
 use crate::maps::CONFIG;
 use crate::parse::sock_addr::UDP;
@@ -69,10 +69,10 @@ fn mode(config: &Config) -> Mode {
 #[inline(always)]
 fn is_news(hook: Hook, ctx: &SockAddrContext, facts: &Facts, generation: u64) -> bool {
     let connects = matches!(hook, Hook::Connect4 | Hook::Connect6);
-    if facts.reply != 0 {
+    if facts.has(REPLY) {
         return false;
     }
-    if connects && facts.protocol != u64::from(UDP) {
+    if connects && facts.protocol() != UDP {
         return true;
     }
     let own = identity::own(ctx);
@@ -82,7 +82,7 @@ fn is_news(hook: Hook, ctx: &SockAddrContext, facts: &Facts, generation: u64) ->
     // SAFETY: not null; a map value of this type, alive as long as the socket. Races between two senders on one
     // socket cost at most a repeated event, or the memory of one destination.
     let socket = unsafe { &mut *own };
-    let port_generation = (facts.port << 48) | (generation & 0xffff_ffff_ffff);
+    let port_generation = (u64::from(facts.port()) << 48) | (generation & 0xffff_ffff_ffff);
     let mut known = false;
     for to in &socket.sent {
         known |= to.high == facts.address.high

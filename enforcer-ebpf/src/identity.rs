@@ -179,7 +179,7 @@ fn local(ctx: &SockAddrContext, facts: &Facts) -> (Party, bool) {
     let (party, reply) = if found.is_null() {
         (Party::nobody(), false)
     } else {
-        (creator(found), is_udp(facts) && waits_for(found, facts.source_port))
+        (creator(found), is_udp(facts) && waits_for(found, facts.source_port()))
     };
     // SAFETY: releases the reference that the look-up took, exactly once.
     unsafe { bpf_sk_release(sk.cast()) };
@@ -188,19 +188,20 @@ fn local(ctx: &SockAddrContext, facts: &Facts) -> (Party, bool) {
 
 #[inline(always)]
 fn is_udp(facts: &Facts) -> bool {
-    facts.protocol == u64::from(UDP) || facts.protocol == u64::from(UDPLITE)
+    matches!(facts.protocol(), UDP | UDPLITE)
 }
 
 /// Whether the socket with this storage has sent to this port of the loopback interface. The address is not compared: a
 /// server that listens on all of them answers from another one than was asked. Who may answer is judged by identity.
 #[inline(always)]
-fn waits_for(storage: *mut SocketIdentity, port: u64) -> bool {
+fn waits_for(storage: *mut SocketIdentity, port: u16) -> bool {
     // SAFETY: a map value of this type, not null, alive as long as the socket, which the caller holds.
     let sent = unsafe { &(*storage).sent };
     let mut found = false;
     for to in sent {
         let address = Address { high: to.high, low: to.low };
-        found |= to.port_generation != 0 && to.port_generation >> 48 == port && address.is_loopback();
+        found |=
+            to.port_generation != 0 && (to.port_generation >> 48) as u16 == port && address.is_loopback();
     }
     found
 }
@@ -211,13 +212,13 @@ fn waits_for(storage: *mut SocketIdentity, port: u64) -> bool {
 #[inline(always)]
 fn find(ctx: &SockAddrContext, facts: &Facts) -> *mut bpf_sock {
     // A connected datagram socket is found only by the address and port it is connected to.
-    let from = if is_udp(facts) { facts.source_port as u16 } else { 0 };
-    let ports = (u64::from((facts.port as u16).to_be()) << 16) | u64::from(from.to_be());
+    let from = if is_udp(facts) { facts.source_port() } else { 0 };
+    let ports = (u64::from(facts.port().to_be()) << 16) | u64::from(from.to_be());
     if facts.address.is_v4() {
         let source = if from == 0 { 0 } else { (facts.source.low as u32).to_be() };
         let mut tuple = [(u64::from((facts.address.low as u32).to_be()) << 32) | u64::from(source), ports];
         // SAFETY: 12 bytes of initialised tuple, the size that means IPv4.
-        unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 12) }
+        unsafe { look_up(ctx, facts.protocol(), tuple.as_mut_ptr(), 12) }
     } else {
         let source = if from == 0 { Address { high: zero(), low: zero() } } else { facts.source };
         let mut tuple = [
@@ -228,7 +229,7 @@ fn find(ctx: &SockAddrContext, facts: &Facts) -> *mut bpf_sock {
             ports,
         ];
         // SAFETY: 36 bytes of initialised tuple, the size that means IPv6.
-        unsafe { look_up(ctx, facts.protocol as u8, tuple.as_mut_ptr(), 36) }
+        unsafe { look_up(ctx, facts.protocol(), tuple.as_mut_ptr(), 36) }
     }
 }
 

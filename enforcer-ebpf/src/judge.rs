@@ -10,8 +10,8 @@ use enforcer_common::abi::flow::{FlowKey, Outcome};
 use enforcer_common::id::IdentityId;
 use enforcer_common::verdict::{self, Direction, NO_TABLES, Query, Verdict, Word};
 
-use crate::facts::{Facts, Party};
-use crate::policy::{self, KernelTable, zero};
+use crate::facts::{AUDIT, Facts, Party, REPLY};
+use crate::policy::{self, zero};
 use crate::{account, fault};
 
 /// One direction of a judged flow.
@@ -81,7 +81,7 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
         return 0;
     };
     judge_both(facts, judgement);
-    if facts.reply != 0 && judgement.decisive().outcome == Outcome::Forwarded as u64 {
+    if facts.has(REPLY) && judgement.decisive().outcome == Outcome::Forwarded as u64 {
         // The flow was counted when it was opened.
         return 0;
     }
@@ -97,47 +97,67 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
 /// that moved), the caller too: both must be allowed.
 #[inline(always)]
 fn judge_both(facts: &Facts, judgement: &mut Judgement) {
+    // SAFETY: both live until the call returns.
+    unsafe { judge_party(facts, judgement, facts.creator.identity) };
     judgement.subject = facts.creator;
-    let Some(table) = policy::current() else {
-        fault::report(Stat::TableFault);
-        judgement.egress = side(Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES }, facts);
-        return;
-    };
-    judgement.generation = verdict::generation(table).0;
-    (judgement.egress, judgement.ingress) = judge_one(table, facts, facts.creator);
     judgement.direction = decisive(judgement.egress, judgement.ingress);
     if facts.caller.identity == facts.creator.identity
         || judgement.decisive().outcome == Outcome::Dropped as u64
     {
         return;
     }
-    let (egress, ingress) = judge_one(table, facts, facts.caller);
-    if (egress.outcome | ingress.outcome) != Outcome::Forwarded as u64 {
-        judgement.subject = facts.caller;
-        judgement.direction = decisive(egress, ingress);
+    let (egress, ingress) = (judgement.egress, judgement.ingress);
+    // SAFETY: as above.
+    unsafe { judge_party(facts, judgement, facts.caller.identity) };
+    if (judgement.egress.outcome | judgement.ingress.outcome) == Outcome::Forwarded as u64 {
         (judgement.egress, judgement.ingress) = (egress, ingress);
+    } else {
+        judgement.subject = facts.caller;
     }
+    judgement.direction = decisive(judgement.egress, judgement.ingress);
 }
 
-/// Egress of the subject and, where the peer was found by its socket, ingress of the peer.
-#[inline(always)]
-fn judge_one(table: KernelTable, facts: &Facts, subject: Party) -> (Side, Side) {
-    let (from, to) = (IdentityId(subject.identity as u32), IdentityId(facts.peer.identity as u32));
+/// Egress of the subject and, where the peer was found by its socket, ingress of the peer; both by one table.
+///
+/// Global, as [`judge_flow`].
+///
+/// # Safety
+/// Each pointer is null or points at a live value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u64) -> u64 {
+    // SAFETY: the caller's promise; null is ruled out here.
+    let (Some(facts), Some(judgement)) = (unsafe { facts.as_ref() }, unsafe { judgement.as_mut() }) else {
+        return 0;
+    };
+    judgement.ingress = Side::silent();
+    let Some(table) = policy::current() else {
+        fault::report(Stat::TableFault);
+        judgement.egress = side(Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES }, facts);
+        return 0;
+    };
+    judgement.generation = verdict::generation(table).0;
+    let (from, to) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
+    let (port, protocol) = (facts.port(), facts.protocol());
     let mut query = Query {
         subject: from,
         peer: to,
         address: facts.address,
-        port: facts.port as u16,
-        protocol: facts.protocol as u8,
+        port,
+        protocol,
         direction: Direction::Egress,
     };
     let verdict = policy::verdict(table, &query);
-    let egress = side(verdict, facts);
-    if facts.peer.cgroup == 0 || verdict.enforced.is_deny() {
-        return (egress, Side::silent());
+    judgement.egress = side(verdict, facts);
+    if facts.peer.cgroup != 0 && !verdict.enforced.is_deny() {
+        // The same query turned round in its place: a second one would take stack.
+        query.subject = to;
+        query.peer = from;
+        query.address = facts.source;
+        query.direction = Direction::Ingress;
+        judgement.ingress = side(policy::verdict(table, &query), facts);
     }
-    query = Query { subject: to, peer: from, address: facts.source, direction: Direction::Ingress, ..query };
-    (egress, side(policy::verdict(table, &query), facts))
+    0
 }
 
 /// Which direction decides: a denial, then what audit mode held back, then egress.
@@ -153,7 +173,7 @@ fn decisive(egress: Side, ingress: Side) -> u64 {
 #[inline(always)]
 fn side(verdict: Verdict, facts: &Facts) -> Side {
     let outcome = if verdict.enforced.is_deny() {
-        if facts.audit == 0 { Outcome::Dropped } else { Outcome::Audit }
+        if !facts.has(AUDIT) { Outcome::Dropped } else { Outcome::Audit }
     } else if verdict.is_audited() {
         Outcome::Audit
     } else {
@@ -168,8 +188,8 @@ fn count(subject: u32, peer: u32, facts: &Facts, direction: Direction, side: Sid
         subject,
         peer,
         rule: side.word.rule().0,
-        port: facts.port as u16,
-        protocol: facts.protocol as u8,
+        port: facts.port(),
+        protocol: facts.protocol(),
         reason: side.word.reason_code(),
         direction: direction as u8,
         outcome: side.outcome as u8,
