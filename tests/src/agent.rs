@@ -88,19 +88,13 @@ impl Agent {
             ("workloads", self.folder.join("workloads.yaml")),
             ("cgroup-root", self.cgroup_root.clone()),
         ];
-        let mut text = String::new();
-        for (key, path) in own {
-            if !settings.iter().any(|(given, _)| *given == key) {
-                text.push_str(&format!("{key}: {}\n", path.display()));
-            }
-        }
-        text.push_str(&format!(
-            "policies: [{}]\nmetrics-listen: \"{MONITORING}\"\n",
-            self.policies().display()
-        ));
-        for (key, value) in settings {
-            text.push_str(&format!("{key}: {value}\n"));
-        }
+        let is_own = |key: &str| !settings.iter().any(|(given, _)| *given == key);
+        let own = own.into_iter().filter(|(key, _)| is_own(key));
+        let mut lines: Vec<String> = own.map(|(key, path)| format!("{key}: {}", path.display())).collect();
+        lines.push(format!("policies: [{}]", self.policies().display()));
+        lines.push(format!("metrics-listen: \"{MONITORING}\""));
+        lines.extend(settings.iter().map(|(key, value)| format!("{key}: {value}")));
+        let text = lines.join("\n");
         fs::write(self.config(), text).expect("write the configuration");
     }
 
@@ -121,20 +115,13 @@ impl Agent {
 
     /// Writes the file of workloads, as a whole.
     pub fn workloads<'a>(&self, workloads: impl IntoIterator<Item = &'a Workload>) {
-        let mut text = String::from("workloads:\n");
-        for workload in workloads {
+        let items = workloads.into_iter().map(|workload| {
             let labels = serde_json::to_string(&workload.labels).expect("labels are JSON");
-            let cgroup = workload.cgroup.strip_prefix(&self.cgroup_root).expect("below the root");
-            text.push_str(&format!(
-                "  - {{name: {}, namespace: {}, labels: {labels}, cgroup: /{}}}\n",
-                workload.name,
-                workload.namespace,
-                cgroup.display()
-            ));
-        }
-        if text.lines().count() == 1 {
-            text = String::from("workloads: []\n");
-        }
+            let cgroup = workload.cgroup.strip_prefix(&self.cgroup_root).expect("below the root").display();
+            let Workload { name, namespace, .. } = workload;
+            format!("{{name: {name}, namespace: {namespace}, labels: {labels}, cgroup: /{cgroup}}}")
+        });
+        let text = format!("workloads: [{}]\n", items.collect::<Vec<_>>().join(",\n  "));
         let (new, file) = (self.folder.join("workloads.new"), self.folder.join("workloads.yaml"));
         fs::write(&new, text).and_then(|()| fs::rename(&new, &file)).expect("write the workloads");
     }

@@ -125,7 +125,7 @@ impl World {
     /// A workload with a cgroup of its own.
     pub fn workload_in(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> Workload {
         let cgroup = self.directory(&format!("{namespace}.{name}"));
-        let puppet = Puppet::start(&cgroup, self.namespace());
+        let puppet = Puppet::start(name, &cgroup, self.namespace());
         Workload::new(namespace, name, labels, cgroup, puppet)
     }
 
@@ -136,7 +136,7 @@ impl World {
 
     /// Another process in a directory.
     pub fn puppet(&self, cgroup: &Path) -> Puppet {
-        Puppet::start(cgroup, self.namespace())
+        Puppet::start("puppet", cgroup, self.namespace())
     }
 
     /// Does something inside the network namespace.
@@ -156,9 +156,8 @@ impl Drop for World {
             return;
         }
         let problems = residue::remove(&self.cgroup, &self.folder);
-        if !problems.is_empty() && !std::thread::panicking() {
-            panic!("{} can't be removed: {}", self.name, problems.join("; "));
-        }
+        let told = problems.is_empty() || std::thread::panicking();
+        assert!(told, "{} can't be removed: {}", self.name, problems.join("; "));
     }
 }
 

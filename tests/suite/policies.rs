@@ -1,7 +1,7 @@
 //! Every example policy with its expectations: by the compiled table, and by real sockets with the event's own words.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use enforcer::domain::policy::compile::compile;
 use enforcer::domain::registry::{IdentityKey, Registry};
@@ -29,7 +29,7 @@ fn examples() -> Vec<(PathBuf, Expectation)> {
         let name = path.to_string_lossy().into_owned();
         if let Some(base) = name.strip_suffix(".expect.yaml") {
             examples.push((PathBuf::from(format!("{base}.yaml")), expect::load(&path).unwrap()));
-        } else if name.ends_with(".yaml") {
+        } else if path.extension().is_some_and(|end| end == "yaml") {
             let expectation = path.with_extension("expect.yaml");
             assert!(expectation.exists(), "{name} has no expectations beside it");
         }
@@ -48,7 +48,7 @@ struct Became {
     errno: i32,
 }
 
-fn compare(file: &PathBuf, flow: &ExpectedFlow, found: &Became) {
+fn compare(file: &Path, flow: &ExpectedFlow, found: &Became) {
     let place = format!("{}:{}: {} -> {} {}", file.display(), flow.line, flow.from, flow.to, flow.port);
     let outcome = match flow.verdict {
         ExpectedVerdict::Forwarded => Outcome::Forwarded,

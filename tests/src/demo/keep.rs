@@ -1,5 +1,7 @@
 //! `--keep`: everything stays, with some traffic to look at and commands to try.
 
+use std::path::Path;
+
 use crate::agent;
 use crate::puppet::Order;
 use crate::sockaddr;
@@ -19,17 +21,18 @@ pub(super) fn leave(mut stage: Stage, screen: &mut Screen) {
     stage.web.must(&Order::Visit { to: vec![at(API), at(DB)], rounds: SECONDS });
     stage.api.must(&Order::Visit { to: vec![at(DB)], rounds: SECONDS });
     screen.chapter("Still running for an hour: web calls api and db, api calls db, once a second");
-    let enforcer = format!("{} --socket {}", agent::program().display(), stage.agent.socket().display());
+    let program = agent::program();
+    let folder = program.parent().unwrap_or(Path::new(".")).display();
+    let socket = stage.agent.socket();
+    let pid = stage.web.puppet.pid();
     for (what, command) in [
-        ("how it is", format!("{enforcer} status")),
-        ("who is who, and which policies hold", format!("{enforcer} endpoint list")),
-        ("refusals as they happen", format!("{enforcer} observe -f --verdict DROPPED")),
-        (
-            "allow nobody to call api any more, and see the difference",
-            format!("{enforcer} policy delete api web"),
-        ),
-        ("the numbers", format!("nsenter -t {} -n curl -s 127.0.0.1:9962/metrics", stage.web.puppet.pid())),
-        ("be web", be(&stage)),
+        ("first", format!("export PATH={folder}:$PATH ENFORCER_SOCKET={}", socket.display())),
+        ("how it is", "enforcer status".to_owned()),
+        ("who is who, and which policies hold", "enforcer endpoint list".to_owned()),
+        ("refusals as they happen", "enforcer observe -f --verdict DROPPED".to_owned()),
+        ("take a policy away: now it is db that refuses", "enforcer policy delete web".to_owned()),
+        ("the numbers", format!("nsenter -t {pid} -n curl -s 127.0.0.1:9962/metrics")),
+        ("be web and call db", be(&stage)),
         ("end it", "cargo xtask clean".to_owned()),
     ] {
         screen.command(what, &command);

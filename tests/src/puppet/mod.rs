@@ -8,6 +8,7 @@ mod background;
 mod order;
 mod uring;
 
+use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
@@ -20,8 +21,12 @@ pub use order::{Answer, Fd, Order, Tally};
 /// The hidden argument that makes a process a puppet.
 pub const ARGUMENT: &str = "--puppet";
 
-/// The whole life of a puppet: orders on standard input, answers on standard output, the end with either.
+/// The whole life of a puppet: a name of its own, then orders on standard input, answers on standard output, the end with either.
 pub fn live() {
+    if let Some(name) = std::env::args().nth(2).and_then(|name| CString::new(name).ok()) {
+        // SAFETY: a nul-terminated name that outlives the call; the kernel takes 15 bytes of it.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
     let mut state = act::State::default();
     let input = std::io::stdin().lock();
     let mut output = std::io::stdout().lock();
@@ -45,11 +50,11 @@ pub struct Puppet {
 }
 
 impl Puppet {
-    /// Starts one in this cgroup directory and network namespace.
-    pub fn start(cgroup: &Path, namespace: BorrowedFd<'_>) -> Self {
+    /// Starts one with this name, in this cgroup directory and network namespace.
+    pub fn start(name: &str, cgroup: &Path, namespace: BorrowedFd<'_>) -> Self {
         let program = std::env::current_exe().expect("the path of this program");
         let mut command = Command::new(program);
-        command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args([ARGUMENT, name]).stdin(Stdio::piped()).stdout(Stdio::piped());
         enter(&mut command, cgroup, namespace);
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("start a puppet in {}: {error}", cgroup.display()));

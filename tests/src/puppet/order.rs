@@ -145,7 +145,7 @@ pub enum Order {
         /// Seconds.
         seconds: u64,
     },
-    /// `connect(2)` by way of io_uring.
+    /// `connect(2)` by way of `io_uring`.
     RingConnect {
         /// The socket.
         fd: Fd,

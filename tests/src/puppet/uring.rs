@@ -1,4 +1,4 @@
-//! One `connect(2)` by way of io_uring: the smallest ring there is.
+//! One `connect(2)` by way of `io_uring`: the smallest ring there is.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};

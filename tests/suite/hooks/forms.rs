@@ -9,6 +9,7 @@ use enforcer_tests::workload::{Seen, Workload};
 const TCP_FASTOPEN_CONNECT: i32 = 30;
 
 /// One way.
+#[derive(Clone, Copy)]
 pub(super) struct Form {
     pub(super) name: &'static str,
     pub(super) protocol: &'static str,

@@ -2,6 +2,7 @@
 
 mod forms;
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use enforcer_common::abi::config::{Mode, Stat};
@@ -160,7 +161,7 @@ fn every_errno() {
     for (port, errno) in (100..).zip(Errno::ALL) {
         let (tcp, udp) = (format!("{{port: {port}}}"), format!("{{protocol: UDP, port: {port}}}"));
         let name = errno.name();
-        text.push_str(&format!("    - {{action: Deny, errno: {name}, ports: [{tcp}, {udp}]}}\n"));
+        writeln!(text, "    - {{action: Deny, errno: {name}, ports: [{tcp}, {udp}]}}").unwrap();
     }
     three.direct.policies(&text);
     for (port, errno) in (100..).zip(Errno::ALL) {
