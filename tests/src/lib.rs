@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod demo;
 pub mod direct;
 pub mod expect;
 pub mod generate;

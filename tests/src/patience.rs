@@ -12,9 +12,14 @@ pub fn is_emulated() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/hostname").is_ok_and(|name| name.trim() == "testvm")
 }
 
+/// How much longer everything may take here.
+pub fn slowness() -> u32 {
+    if is_emulated() { EMULATED } else { 1 }
+}
+
 /// This many seconds, or what they come to on this machine.
 pub fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count) * if is_emulated() { EMULATED } else { 1 }
+    Duration::from_secs(count) * slowness()
 }
 
 /// This many repetitions, or a part of them where each takes longer.
