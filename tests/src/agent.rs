@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::net::TcpStream;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -274,7 +274,11 @@ impl Drop for Agent {
 /// Runs a command that ends by itself, to its end.
 pub fn output(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    // A program that was just copied is busy while another thread's child still holds the descriptor it was written by.
+    let mut child = patience::until("the program to be free", patience::seconds(10), || match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+        started => Some(started.unwrap_or_else(|error| panic!("start {command:?}: {error}"))),
+    });
     let collect = |mut pipe: Box<dyn Read + Send>| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
