@@ -275,10 +275,11 @@ impl Drop for Agent {
 pub fn output(mut command: Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // A program that was just copied is busy while another thread's child still holds the descriptor it was written by.
-    let mut child = patience::until("the program to be free", patience::seconds(10), || match command.spawn() {
-        Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
-        started => Some(started.unwrap_or_else(|error| panic!("start {command:?}: {error}"))),
-    });
+    let mut child =
+        patience::until("the program to be free", patience::seconds(10), || match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+            started => Some(started.unwrap_or_else(|error| panic!("start {command:?}: {error}"))),
+        });
     let collect = |mut pipe: Box<dyn Read + Send>| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -11,6 +11,7 @@
 //! The namespace has no name: it goes with its last process.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -144,6 +145,22 @@ impl World {
         inside(self.namespace(), work)
     }
 
+    /// Gives the loopback device another address.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        self.inside(|| {
+            request(libc::SIOCSIFADDR, b"lo:1", |request| {
+                // SAFETY: all zeros is a valid address, of which the fields that count are set.
+                let mut inet: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+                inet.sin_family = libc::sa_family_t::try_from(libc::AF_INET).expect("a small number");
+                inet.sin_addr.s_addr = u32::from_ne_bytes(address.octets());
+                // SAFETY: both are plain old data, and an address of IPv4 fits into the place of any address.
+                unsafe {
+                    (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>().write_unaligned(inet)
+                };
+            })
+        });
+    }
+
     /// Leaves everything as it is when dropped.
     pub fn keep(&mut self) {
         self.keep = true;
@@ -183,14 +200,20 @@ fn new_namespace() -> OwnedFd {
 }
 
 fn loopback_up() {
+    let flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("small flags");
+    request(libc::SIOCSIFFLAGS, b"lo", |request| request.ifr_ifru.ifru_flags = flags);
+}
+
+/// Asks for a change of a network device of this thread's namespace.
+fn request(code: libc::Ioctl, device: &[u8], fill: impl FnOnce(&mut libc::ifreq)) {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     // SAFETY: `ifreq` is plain old data for which all zeros is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+    for (to, from) in request.ifr_name.iter_mut().zip(device) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("small flags");
-    // SAFETY: the request outlives the call, and SIOCSIFFLAGS reads exactly one `ifreq`.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    assert_eq!(result, 0, "bring lo up: {}", std::io::Error::last_os_error());
+    fill(&mut request);
+    // SAFETY: the request outlives the call, which reads exactly one `ifreq`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), code, &raw const request) };
+    assert_eq!(result, 0, "change lo: {}", std::io::Error::last_os_error());
 }

@@ -18,6 +18,7 @@ use crate::registry::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("killed_under_load_and_adopted", killed_under_load_and_adopted),
+    ("servers_from_before_are_known", servers_from_before_are_known),
     ("restarted_with_other_policies", restarted_with_other_policies),
     ("a_bad_push_changes_nothing", a_bad_push_changes_nothing),
     ("uninstall_frees_everything", uninstall_frees_everything),
@@ -130,6 +131,31 @@ fn grown(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>, marks: &[&
     let difference = sum(now) - sum(before);
     assert!(difference >= 0.0 && difference.fract() == 0.0, "{difference}");
     format!("{difference}").parse().unwrap()
+}
+
+/// A server that listens since before the first daemon is its workload's, and `observe` tells who refused whom.
+fn servers_from_before_are_known() {
+    let world = World::new("before");
+    let (other, db) = (world.workload("other"), world.workload("db"));
+    db.serve(true, DB);
+    let mut agent = Agent::new(&world);
+    agent.workloads([&other, &db]);
+    fs::write(agent.policies().join("tiers.yaml"), TIERS).unwrap();
+    agent.run();
+    assert_eq!(other.connect(DB).errno, EPERM);
+    let flow: serde_json::Value = patience::until("the flow is told", patience::seconds(5), || {
+        let arguments = ["observe", "--verdict", "DROPPED", "--to", "db", "-o", "json"];
+        let told = agent.cli(&arguments).expect_ok();
+        told.lines().last().map(|line| serde_json::from_str(line).unwrap())
+    });
+    assert_eq!(flow["source"]["workloads"][0], "other", "{flow}");
+    assert_eq!(flow["destination"]["workloads"][0], "db", "{flow}");
+    assert_eq!((&flow["errno"], &flow["l4"]["destination_port"]), (&"EPERM".into(), &5432.into()), "{flow}");
+    assert_eq!(flow["drop_reason_desc"], "POLICY_DENIED", "{flow}");
+    assert_eq!(
+        (&flow["decided_by"]["name"], &flow["decided_by"]["rule"]),
+        (&"db".into(), &"ingress (isolated)".into())
+    );
 }
 
 fn restarted_with_other_policies() {
