@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
     /// Seconds until an emulated machine counts as hung
-    #[arg(long, default_value_t = 480, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     vm_timeout: u64,
 }
 
