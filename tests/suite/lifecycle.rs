@@ -191,10 +191,12 @@ fn a_bad_push_changes_nothing() {
     scene.check();
     scene.agent.cli_with(&["policy", "apply", "-f", "-"], quarantine).expect_ok();
     assert_eq!(scene.web.connect(API).errno, 113, "in force when the command is done");
-    // A push is kept, whatever becomes of the daemon.
-    scene.agent.kill9();
-    scene.agent.run();
-    assert_eq!(scene.web.connect(API).errno, 113);
+    // A push is kept, whatever becomes of the daemon. Files are files on every kernel: once is enough.
+    if !patience::is_emulated() {
+        scene.agent.kill9();
+        scene.agent.run();
+        assert_eq!(scene.web.connect(API).errno, 113);
+    }
     scene.agent.cli(&["policy", "delete", "quarantine"]).expect_ok();
     scene.check();
 }

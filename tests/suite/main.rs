@@ -45,6 +45,9 @@ fn run() -> ExitCode {
     let arguments = Arguments::from_args();
     let conclusion = libtest_mimic::run(&arguments, registry::trials());
     direct::finish();
+    for (time, name) in registry::slowest(5) {
+        println!("slow: {:.1} s {name}", time.as_secs_f64());
+    }
     for (name, reason) in registry::skipped() {
         println!("SKIP {name}: {reason}");
     }

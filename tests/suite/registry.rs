@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Trial};
 
@@ -9,6 +10,8 @@ use libtest_mimic::{Completion, Trial};
 pub(crate) type Test = (&'static str, fn());
 
 static SKIPPED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
 /// Ends a test that can't be run here.
 struct Skip(String);
@@ -40,9 +43,19 @@ pub(crate) fn skipped() -> Vec<(String, String)> {
     SKIPPED.lock().expect("nobody panics here").clone()
 }
 
+/// The tests that took longest, longest first.
+pub(crate) fn slowest(count: usize) -> Vec<(Duration, String)> {
+    let mut times = TIMES.lock().expect("nobody panics here").clone();
+    times.sort();
+    times.into_iter().rev().take(count).collect()
+}
+
 fn trial(name: String, run: fn()) -> Trial {
     Trial::ignorable_test(name.clone(), move || {
-        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return Ok(Completion::Completed) };
+        let start = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(run));
+        TIMES.lock().expect("nobody panics here").push((start.elapsed(), name.clone()));
+        let Err(panic) = result else { return Ok(Completion::Completed) };
         match panic.downcast::<Skip>() {
             Ok(skip) => {
                 SKIPPED.lock().expect("nobody panics here").push((name, skip.0.clone()));
