@@ -236,7 +236,7 @@ fn generations_change_under_load() {
     let texts = [TIERS.to_owned(), policy(api_only), policy(all_but_db)];
     hammer(&web, API);
     other.obey(&Order::Hammer { to: sockaddr::of(DB.parse().unwrap()) });
-    for round in 0..patience::scaled(600, 60) {
+    for round in 0..patience::scaled(300, 60) {
         direct.policies(&texts[usize::try_from(round).unwrap() % texts.len()]);
     }
     rest(&web, 0);
