@@ -27,6 +27,20 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses a pinned link of another directory than the one to attach to.
+pub(super) fn refuse_other_cgroup(hook: Hook, settings: &Settings) -> Result<(), Error> {
+    let pin = pin(hook, settings);
+    if !pin.exists() {
+        return Ok(());
+    }
+    let info = sys::cgroup_link_info(sys::open_pin(&pin)?.as_fd(), &pin)?;
+    // 0: its directory is gone.
+    if info.cgroup == 0 || info.cgroup == directory_id(settings)? {
+        return Ok(());
+    }
+    Err(Error::OtherCgroup { link: pin, attach: settings.attach.clone() })
+}
+
 /// Attaches a hook and pins its link, or puts our program into the link that is pinned already.
 pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result<(), Error> {
     let pin = pin(hook, settings);

@@ -86,6 +86,8 @@ impl Kernel {
             source,
         })?;
         refuse_other_versions(&settings.pins)?;
+        // Now and not when attaching: the maps below would by then steer the hooks over there.
+        Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
         links::load_programs(&mut ebpf)?;
         let mut kernel = Self { settings: settings.clone(), ebpf };
