@@ -277,7 +277,8 @@ fn tell_seeded(Seeded { recorded, failed }: Seeded) {
     }
     if failed > 0 {
         tracing::warn!(
-            "{failed} sockets from before could not be looked at; they are nobody's until opened anew"
+            "{failed} descriptors from before could not be looked at; sockets among them are nobody's until \
+             opened anew"
         );
     }
 }
