@@ -22,9 +22,13 @@ use crate::telemetry::log::Format;
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this version does not guard; `status` says so.
-const UNGUARDED: [&str; 3] = [
+const UNGUARDED: [&str; 6] = [
     "connections that come in from other hosts: their traffic is judged where it starts, if enforcer runs there",
-    "packets of connections that were open before enforcer was attached for the first time",
+    "ingress of connections between network namespaces, or to an address of this host that is not loopback: only \
+     the client's egress is judged",
+    "packets of connections that were open before enforcer was attached for the first time, or before a policy came",
+    "which member of a SO_REUSEPORT group accepts: another one may be judged",
+    "SCTP, and UDP-Lite sockets that are connected",
     "raw, packet, vsock and XDP sockets, which root in a workload can open",
 ];
 
