@@ -155,9 +155,9 @@ impl World {
                 inet.sin_addr.s_addr = u32::from_ne_bytes(address.octets());
                 // SAFETY: both are plain old data, and an address of IPv4 fits into the place of any address.
                 unsafe {
-                    (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>().write_unaligned(inet)
+                    (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>().write_unaligned(inet);
                 };
-            })
+            });
         });
     }
 
