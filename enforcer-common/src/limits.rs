@@ -1,4 +1,4 @@
-//! Sizes of everything that is bounded. Each map is declared with one of these; `status` prints them.
+//! Sizes of everything that is bounded. Each map is declared with one of these; `/metrics` tells the capacities.
 
 /// Levels of the cgroup tree, root excluded, that a socket records and an identity look-up walks. Deeper
 /// workloads are found when their binding is within the outermost levels; the excess is counted as a fault.

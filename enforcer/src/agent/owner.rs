@@ -11,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::notify::Notifier;
 use super::{Error, SharedKernel, clock, lock};
 use crate::api::{Call, Readiness};
+use crate::domain::Mode;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
@@ -82,6 +83,7 @@ impl Owner {
     pub(super) async fn run(
         mut self,
         adopted: Adopted,
+        mode: Mode,
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<(), Error> {
@@ -89,6 +91,10 @@ impl Owner {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.feed(Event::Adopted(adopted));
+        // Not before: an agent that refuses to go on must not change what the kernel does with denials.
+        if self.ended.is_none() {
+            lock(&self.kernel).set_mode(mode)?;
+        }
         while self.ended.is_none() {
             let wake = tokio::select! {
                 Some(event) = events.recv() => Wake::Event(event),
@@ -271,7 +277,8 @@ fn tell_seeded(Seeded { recorded, failed }: Seeded) {
     }
     if failed > 0 {
         tracing::warn!(
-            "{failed} sockets from before could not be looked at; they are nobody's until opened anew"
+            "{failed} descriptors from before could not be looked at; sockets among them are nobody's until \
+             opened anew"
         );
     }
 }

@@ -41,7 +41,7 @@ struct Shared {
 /// Starts all parts and runs the owner until the end.
 pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> {
     let Started {
-        facts: _,
+        facts,
         cgroup_root,
         state,
         store,
@@ -103,7 +103,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     drop(shared);
     drop(backend);
     let outputs = Outputs { names, readiness, gauges, demand, pipeline };
-    let ended = Owner::new(state, store, kernel, outputs).run(adopted, event_queue, call_queue).await;
+    let ended =
+        Owner::new(state, store, kernel, outputs).run(adopted, facts.mode, event_queue, call_queue).await;
     close.send_replace(true);
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());

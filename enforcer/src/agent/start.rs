@@ -22,9 +22,13 @@ use crate::telemetry::log::Format;
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What this version does not guard; `status` says so.
-const UNGUARDED: [&str; 3] = [
+const UNGUARDED: [&str; 6] = [
     "connections that come in from other hosts: their traffic is judged where it starts, if enforcer runs there",
-    "packets of connections that were open before enforcer was attached for the first time",
+    "ingress of connections between network namespaces, or to an address of this host that is not loopback: only \
+     the client's egress is judged",
+    "packets of connections that were open before enforcer was attached for the first time, or before a policy came",
+    "which member of a SO_REUSEPORT group accepts: another one may be judged",
+    "SCTP, and UDP-Lite sockets that are connected",
     "raw, packet, vsock and XDP sockets, which root in a workload can open",
 ];
 
@@ -88,12 +92,11 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     // Pins of an earlier agent are locked before they are touched; new ones as soon as they are there.
     let mut pins = PinsLock::take(&config.pins)?;
     let is_new = !config.pins.exists();
-    let (mut kernel, kernel::Adopted { generation, bindings, addresses, attached: _ }) =
+    let (kernel, kernel::Adopted { generation, bindings, addresses, attached: _ }) =
         Kernel::start(&settings)?;
     if is_new {
         pins = PinsLock::take(&config.pins)?;
     }
-    kernel.set_mode(config.mode)?;
     let (counted, counted_rules) = counted(&kernel)?;
     let adopted = engine::Adopted { generation, bindings, addresses, counted, counted_rules };
     let host = fact("/proc/sys/kernel/hostname");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use enforcer_common::limits::CGROUP_DEPTH;
 use ipnet::IpNet;
 
 use super::command::PolicyFile;
@@ -156,6 +157,10 @@ fn cgroup(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         _ if text.len() > LONGEST => "it is longer than any path",
         _ if !text.split('/').skip(1).all(is_plain) => {
             "write it without `.`, `..`, double or trailing slashes, and control characters"
+        }
+        _ if text.split('/').skip(1).count() > CGROUP_DEPTH => {
+            const { assert!(CGROUP_DEPTH == 12) };
+            "it is more than 12 levels deep, where the kernel programs do not look: bind a directory further out"
         }
         _ => return Some(text.to_owned()),
     };

@@ -93,7 +93,7 @@ fn requested(state: &mut State, ticket: Ticket, request: &Request) -> Result<Pla
         entries_before,
         entries_after: table.map_or(entries_before, |table| table.entries() as u64),
     };
-    if dry_run || (unchanged && state.published.is_some()) {
+    if dry_run || (unchanged && state.published.is_some() && state.hooks.is_some()) {
         return Err(Reply::Changed(changed));
     }
     plan.answer = Some((ticket, changed));
@@ -236,7 +236,7 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
     finish(state, flight.failed, effects);
 }
 
-/// The policies of the plan are in force: answers who asked for it.
+/// The policies of the plan are what the kernel's hooks go by: answers who asked for it, unless there are no hooks yet.
 fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
     if let Some((table, inputs)) = flight.plan.table.take() {
         state.published = Some(Published { table, inputs });
@@ -244,10 +244,17 @@ fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
     state.policies = std::mem::take(&mut flight.plan.policies);
     state.revision = flight.plan.revision;
     super::note_conflicts(state);
+    if state.hooks.is_some() {
+        answer(flight, effects);
+    }
+    flight.step = Step::Apply;
+}
+
+/// Tells who asked for this change that it is in force.
+fn answer(flight: &mut InFlight, effects: &mut Vec<Effect>) {
     if let Some((ticket, changed)) = flight.plan.answer.take() {
         effects.push(Effect::Reply { ticket, reply: Reply::Changed(changed) });
     }
-    flight.step = Step::Apply;
 }
 
 fn finish(state: &mut State, failed: bool, effects: &mut Vec<Effect>) {
@@ -291,6 +298,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
         Done::Attached(hooks) => {
             state.set_problem(Area::Kernel, "attach", None);
             state.hooks = Some(hooks);
+            answer(&mut flight, effects);
             return finish(state, flight.failed, effects);
         }
     }
@@ -354,7 +362,15 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
             flight.plan.table = None;
             known_only(state, flight, effects);
         }
-        (Step::Apply | Step::Attach, _) => finish(state, true, effects),
+        (Step::Apply | Step::Attach, answer) => {
+            if let Some((ticket, _)) = answer {
+                let reply = Reply::Refused(refused(format!(
+                    "{what} failed: {message}; the change is saved, and enforced as soon as that is corrected"
+                )));
+                effects.push(Effect::Reply { ticket, reply });
+            }
+            finish(state, true, effects);
+        }
     }
 }
 

@@ -26,8 +26,9 @@
 //! * The wanted state is a function of the last snapshot of each source, the pushed documents and the registry, never
 //!   of the order of events (property-tested).
 //! * At most one acknowledged effect is outstanding.
-//! * A request that is taken is answered exactly once, unless its sender is gone before its turn; a push is answered when its tables are in force, or with what
-//!   kept it from being so, and then it has changed nothing.
+//! * A request that is taken is answered exactly once, unless its sender is gone before its turn; a push is answered
+//!   when its tables are in force and the hooks are attached, or with what kept it from being so. Then it has changed
+//!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod change;
 mod event;

@@ -277,7 +277,7 @@ impl State {
             let missing: Vec<&str> = self.missing.iter().map(String::as_str).collect();
             parts.push(format!("waiting for the first word of {}", missing.join(", ")));
         }
-        if phase == Phase::Syncing && self.adopted.is_some() {
+        if phase == Phase::Syncing && self.adopted.is_some() && self.published.is_none() {
             parts.push(format!("generation {} of the last run is enforced meanwhile", self.enforced()));
         }
         let mut problems = self.problems.values();

@@ -1,7 +1,7 @@
 //! Attachment: one pinned link per hook, on one directory, replaced in place.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -27,8 +27,23 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
     Ok(())
 }
 
-/// Attaches a hook and pins its link, or puts our program into the link that is pinned already.
-pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result<(), Error> {
+/// Refuses a pinned link of another directory than the one to attach to.
+pub(super) fn refuse_other_cgroup(hook: Hook, settings: &Settings) -> Result<(), Error> {
+    let pin = pin(hook, settings);
+    if !pin.exists() {
+        return Ok(());
+    }
+    let info = sys::cgroup_link_info(sys::open_pin(&pin)?.as_fd(), &pin)?;
+    // 0: its directory is gone.
+    if info.cgroup == 0 || info.cgroup == directory_id(settings)? {
+        return Ok(());
+    }
+    Err(Error::OtherCgroup { link: pin, attach: settings.attach.clone() })
+}
+
+/// Attaches a hook and pins its link, or puts our program into the link that is pinned already. Whoever holds the answer
+/// keeps the hook attached, even if the pin is removed.
+pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result<OwnedFd, Error> {
     let pin = pin(hook, settings);
     if pin.exists() {
         let link = sys::open_pin(&pin)?;
@@ -39,7 +54,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
             }
             let program = program(ebpf, hook)?;
             let fd = program.fd().map_err(refused(hook))?;
-            return sys::replace_program(link.as_fd(), fd.as_fd(), &pin);
+            sys::replace_program(link.as_fd(), fd.as_fd(), &pin)?;
+            return Ok(link);
         }
         // The directory of the old link is gone and the link with it: nothing is enforced by it any more.
         std::fs::remove_file(&pin).map_err(|source| Error::Io {
@@ -54,11 +70,19 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
         source,
     })?;
     let link = new_link(program(ebpf, hook)?, &directory).map_err(refused(hook))?;
-    link.pin(&pin).map(drop).map_err(|error| Error::Io {
+    // Held until there is another handle on the same link.
+    let _pinned = link.pin(&pin).map_err(|error| Error::Io {
         operation: "pin the link",
-        path: pin,
+        path: pin.clone(),
         source: std::io::Error::other(error),
-    })
+    })?;
+    sys::open_pin(&pin)
+}
+
+/// Pins a link again whose pin was removed.
+pub(super) fn pin_again(link: &OwnedFd, hook: Hook, settings: &Settings) -> Result<(), Error> {
+    let pin = pin(hook, settings);
+    if pin.exists() { Ok(()) } else { sys::pin(link.as_fd(), &pin) }
 }
 
 /// Whether the hook has a pinned link.

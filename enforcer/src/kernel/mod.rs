@@ -15,6 +15,7 @@ mod sys;
 mod uninstall;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData};
@@ -68,6 +69,8 @@ pub struct Adopted {
 pub struct Kernel {
     settings: Settings,
     ebpf: Ebpf,
+    /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
+    links: BTreeMap<Hook, OwnedFd>,
 }
 
 impl Kernel {
@@ -86,9 +89,11 @@ impl Kernel {
             source,
         })?;
         refuse_other_versions(&settings.pins)?;
+        // Now and not when attaching: the maps below would by then steer the hooks over there.
+        Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
         links::load_programs(&mut ebpf)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf };
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new() };
         kernel.write_version()?;
         let adopted = kernel.adopted()?;
         Ok((kernel, adopted))
@@ -102,7 +107,11 @@ impl Kernel {
         let first = !Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings));
         let mut seeded = Seeded::default();
         for hook in Hook::ALL {
-            links::attach(&mut self.ebpf, *hook, &self.settings)?;
+            if let Some(link) = self.links.get(hook) {
+                links::pin_again(link, *hook, &self.settings)?;
+            }
+            let link = links::attach(&mut self.ebpf, *hook, &self.settings)?;
+            self.links.insert(*hook, link);
             if first && *hook == Hook::SockCreate {
                 seeded = seed::seed(&mut self.ebpf, &self.settings.cgroup_root)?;
             }

@@ -27,7 +27,7 @@ const NO_EXIST: u64 = 1;
 pub struct Seeded {
     /// Sockets whose holder was recorded as their creator.
     pub recorded: u64,
-    /// Sockets that could not be looked at; they count as nobody's until they are opened anew.
+    /// Descriptors that could not be looked at; sockets among them count as nobody's until they are opened anew.
     pub failed: u64,
 }
 
@@ -59,15 +59,24 @@ fn seed_process(
     identity: &SocketIdentity,
     seeded: &mut Seeded,
 ) {
-    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return };
-    let numbers: Vec<i32> = descriptors
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            fs::read_link(entry.path())
-                .is_ok_and(|to| to.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
-        })
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
+    let descriptors = match fs::read_dir(process.join("fd")) {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            seeded.failed += u64::from(error.kind() == io::ErrorKind::PermissionDenied);
+            return;
+        }
+    };
+    let mut numbers: Vec<i32> = Vec::new();
+    for entry in descriptors.filter_map(Result::ok) {
+        match fs::read_link(entry.path()) {
+            Ok(to) if to.as_os_str().as_encoded_bytes().starts_with(b"socket:") => {
+                numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+            }
+            // It may be a socket.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => seeded.failed += 1,
+            _ => {}
+        }
+    }
     if numbers.is_empty() {
         return;
     }

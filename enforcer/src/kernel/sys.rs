@@ -12,6 +12,7 @@ use nix::sys::statfs::statfs;
 
 use super::error::Error;
 
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -59,6 +60,20 @@ pub(super) fn open_pin(pin: &Path) -> Result<OwnedFd, Error> {
     let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
     let fd = bpf(BPF_OBJ_GET, &mut attr).map_err(failed)?;
     owned(fd.into()).map_err(failed)
+}
+
+/// Pins an object (`BPF_OBJ_PIN`).
+pub(super) fn pin(object: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: i32,
+        file_flags: u32,
+    }
+    let failed = |source: io::Error| Error::Io { operation: "pin at", path: pin.to_path_buf(), source };
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+    let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: object.as_raw_fd(), file_flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop).map_err(failed)
 }
 
 /// Puts another program into a link, atomically (`BPF_LINK_UPDATE`).

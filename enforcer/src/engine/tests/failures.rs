@@ -1,6 +1,7 @@
 //! What fails leaves the last good state in force, is told, and is tried again.
 
 use super::*;
+use crate::domain::command::Change;
 
 /// Every step that a push takes, broken: refused, nothing changed, and whole again when it works.
 #[test]
@@ -92,6 +93,21 @@ fn without_its_first_tables_nothing_is_attached() {
     world.broken.clear();
     world.batch([seconds(10)]);
     assert_eq!(world.trace(), "attach");
+    assert_eq!(world.state.phase(), Phase::Enforcing);
+}
+
+#[test]
+fn a_push_is_not_acknowledged_before_the_hooks_are_attached() {
+    let mut world = World::new();
+    world.broken = vec![Step::Attach];
+    world.batch([adopted(), workloads(&["web@1"]), files(&[])]);
+    let refused = world.refusal(push(&["web<api"])).message;
+    assert!(refused.contains("attaching failed") && refused.contains("is saved"), "{refused}");
+    let again = world.refusal(push(&["web<api"]));
+    assert!(again.message.contains("attaching failed"), "the same again is no better: {again:?}");
+    assert!(!world.readiness.1.contains("of the last run"), "{:?}", world.readiness);
+    world.broken.clear();
+    assert_eq!(world.changed(push(&["web<api"])).policies[0].change, Change::Unchanged);
     assert_eq!(world.state.phase(), Phase::Enforcing);
 }
 
