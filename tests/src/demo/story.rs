@@ -14,8 +14,8 @@ const REFUSED: &str = "dropped";
 const EPERM: i32 = 1;
 /// Who refuses: `web` may call nobody but `api`.
 const RULE: &str = "default/web egress (isolated)";
-/// A refusal is a matter of the call itself; a timeout would take seconds.
-const AT_ONCE: u64 = 50_000;
+/// A refusal is a matter of the call itself. Where nothing answers, TCP tries again after a second.
+const AT_ONCE: u64 = 500_000;
 
 /// Tells it.
 pub(super) fn tell(stage: &mut Stage, screen: &mut Screen) {
@@ -64,10 +64,9 @@ fn allowed(stage: &mut Stage, screen: &mut Screen, flow: &'static str) {
 /// A call that is refused at once; with `ask` the daemon is asked by which rule.
 fn refused(stage: &mut Stage, screen: &mut Screen, flow: &'static str, ask: bool) {
     let call = stage.call(flow);
-    let at_once = call.micros < AT_ONCE * u64::from(patience::slowness());
     let error = errno_name(call.errno);
     let rule = if ask { rule(stage) } else { None };
-    let holds = call.errno == EPERM && at_once && (!ask || rule.as_deref() == Some(RULE));
+    let holds = call.errno == EPERM && call.micros < AT_ONCE && (!ask || rule.as_deref() == Some(RULE));
     let text = rule.as_ref().map(|rule| format!("by {rule}")).unwrap_or_default();
     let line = Line {
         flow: call.flow,
