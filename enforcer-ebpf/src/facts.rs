@@ -81,9 +81,7 @@ impl Facts {
         self.creator = self.peer;
         self.caller = self.peer;
         self.peer = server;
-        let address = self.address;
-        self.address = self.source;
-        self.source = address;
+        (self.address, self.source) = (self.source, self.address);
         let ports = (u64::from(self.port()) << 16) | u64::from(self.source_port());
         self.packed = (self.packed >> 32 << 32) | ports | REPLY;
     }

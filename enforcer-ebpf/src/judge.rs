@@ -173,7 +173,7 @@ fn decisive(egress: Side, ingress: Side) -> u64 {
 #[inline(always)]
 fn side(verdict: Verdict, facts: &Facts) -> Side {
     let outcome = if verdict.enforced.is_deny() {
-        if !facts.has(AUDIT) { Outcome::Dropped } else { Outcome::Audit }
+        if facts.has(AUDIT) { Outcome::Audit } else { Outcome::Dropped }
     } else if verdict.is_audited() {
         Outcome::Audit
     } else {
