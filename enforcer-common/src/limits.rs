@@ -3,8 +3,19 @@
 /// Levels of the cgroup tree, root excluded, that a socket records and an identity look-up walks. Deeper
 /// workloads are found when their binding is within the outermost levels; the excess is counted as a fault.
 pub const CGROUP_DEPTH: usize = 12;
-/// Destinations that a datagram socket remembers, to know replies by.
-pub const SENT_TO: usize = 4;
+/// Decided flows that a socket remembers; datagram flows beyond it are found in [`FLOWS`].
+pub const FLOWS_PER_SOCKET: usize = 4;
+/// Datagram flows that are remembered beyond those in the sockets, all sockets together. When one is forgotten before its
+/// reply was sent, the reply is judged as a flow of its own.
+pub const FLOWS: usize = 65_536;
+/// Rows of per-CPU traffic counters.
+pub const TRAFFIC: usize = 65_536;
+/// Own addresses of the host.
+pub const OWN_ADDRESSES: usize = 4_096;
+/// Slots for tables: the one in force, and two banks of those that follow it by kernel time.
+pub const TABLE_SLOTS: usize = 1 + 2 * SUCCESSORS;
+/// Most tables that can follow the one in force by kernel time (distinct times at which something expires).
+pub const SUCCESSORS: usize = 8;
 /// Bindings (cgroup directory -> identity).
 pub const BINDINGS: usize = 65_536;
 /// Addresses (prefix -> identity).
@@ -17,8 +28,8 @@ pub const EVENT_RING_BYTES: usize = 1 << 20;
 pub const TABLE_ROWS: u32 = 1 << 22;
 /// Highest class number of a subject in a table key (20 bits).
 pub const SUBJECT_CLASSES: u32 = (1 << 20) - 1;
-/// Highest class number of a peer in a table key (24 bits).
-pub const PEER_CLASSES: u32 = (1 << 24) - 1;
+/// Highest class number of a peer in a table key (24 bits, of which the last 16 numbers are reserved).
+pub const PEER_CLASSES: u32 = (1 << 24) - 17;
 /// Highest port class (16 bits).
 pub const PORT_CLASSES: u32 = (1 << 16) - 1;
 /// Steps of the search over address intervals: up to 2^20 rows of three intervals each.

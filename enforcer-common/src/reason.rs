@@ -40,6 +40,14 @@ reasons! {
     7 NoTables "NO_POLICY_TABLES" "no policy tables are loaded";
     8 CorruptTables "CORRUPT_POLICY_TABLES" "the loaded policy tables could not be read";
     9 NoSocketIdentity "NO_SOCKET_IDENTITY" "the identity of the socket's creator could not be recorded";
+    10 Quarantined "QUARANTINED" "one of the two ends is in quarantine";
+    11 MalformedPacket "MALFORMED_PACKET" "the packet's headers could not be read to the end";
+    12 SourceRouted "SOURCE_ROUTED" "the packet carries IP options or a routing header";
+    13 LaterFragment "LATER_FRAGMENT" "the packet is a fragment without ports";
+    14 SpoofedSource "SPOOFED_SOURCE" "the packet's source address belongs to another workload";
+    15 SocketKind "SOCKET_KIND" "workloads may not create sockets of this type, protocol or family";
+    16 PortTaken "PORT_TAKEN" "the port belongs to another workload on this host";
+    17 SocketOption "SOCKET_OPTION" "the socket option forges source addresses or routes";
 }
 
 /// The errno that the application gets for a denial. The code is what is stored in a verdict word.

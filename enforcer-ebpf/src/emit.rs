@@ -9,6 +9,7 @@ use aya_ebpf::programs::SockAddrContext;
 use enforcer_common::abi;
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{FlowEvent, Outcome};
+use enforcer_common::abi::identity::Role;
 use enforcer_common::hook::Hook;
 
 use crate::facts::Facts;
@@ -79,6 +80,10 @@ unsafe fn emit_flow(
                 facts.caller.identity as u32
             },
             comm: comm(),
+            role: Role::Client as u8,
+            reserved: 0,
+            client_port: facts.source_port(),
+            reserved2: 0,
         });
     }
     slot.submit(if denied { 0 } else { BPF_RB_NO_WAKEUP.into() });

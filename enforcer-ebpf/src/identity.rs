@@ -179,7 +179,7 @@ fn local(ctx: &SockAddrContext, facts: &Facts) -> (Party, bool) {
     let (party, reply) = if found.is_null() {
         (Party::nobody(), false)
     } else {
-        (creator(found), is_udp(facts) && waits_for(found, facts.source_port()))
+        (creator(found), false)
     };
     // SAFETY: releases the reference that the look-up took, exactly once.
     unsafe { bpf_sk_release(sk.cast()) };
@@ -189,21 +189,6 @@ fn local(ctx: &SockAddrContext, facts: &Facts) -> (Party, bool) {
 #[inline(always)]
 fn is_udp(facts: &Facts) -> bool {
     matches!(facts.protocol(), UDP | UDPLITE)
-}
-
-/// Whether the socket with this storage has sent to this port of the loopback interface. The address is not compared: a
-/// server that listens on all of them answers from another one than was asked. Who may answer is judged by identity.
-#[inline(always)]
-fn waits_for(storage: *mut SocketIdentity, port: u16) -> bool {
-    // SAFETY: a map value of this type, not null, alive as long as the socket, which the caller holds.
-    let sent = unsafe { &(*storage).sent };
-    let mut found = false;
-    for to in sent {
-        let address = Address { high: to.high, low: to.low };
-        found |=
-            to.port_generation != 0 && (to.port_generation >> 48) as u16 == port && address.is_loopback();
-    }
-    found
 }
 
 /// Looks up the server's socket. The tuple (`struct bpf_sock_tuple`: source and destination address, source and

@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage,
 };
 use aya_ebpf::macros::btf_map;
-use enforcer_common::abi::config::{Config, Stat};
+use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::abi::flow::{FlowCount, FlowEvent, FlowKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding, SocketIdentity};
 use enforcer_common::abi::policy::Row;
@@ -29,9 +29,9 @@ pub type Words = [u64; size_of::<Row>() / size_of::<u64>()];
 #[btf_map]
 pub static TABLES: ArrayOfMaps<Table, 1> = ArrayOfMaps::new();
 
-/// Daemon writes; every hook reads one word at a time.
+/// Daemon writes; every hook reads. One word for each [`Setting`].
 #[btf_map]
-pub static CONFIG: Array<Config, 1> = Array::new();
+pub static CONFIG: Array<u64, { Setting::COUNT }> = Array::new();
 
 /// Daemon writes (size checked before); every identity look-up reads. Full: the daemon refuses the workload.
 #[btf_map]
@@ -57,3 +57,13 @@ pub static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 /// New flows and denials, for the daemon. Full: the event is dropped and counted in `STATS`.
 #[btf_map]
 pub static EVENTS: RingBuf<FlowEvent, { limits::EVENT_RING_BYTES }> = RingBuf::new();
+
+/// One setting as it is now.
+#[inline(always)]
+pub fn setting(setting: Setting) -> u64 {
+    match CONFIG.get(setting as u32) {
+        // SAFETY: a live, aligned word of the map; volatile because the daemon may change it at any time.
+        Some(word) => unsafe { core::ptr::read_volatile(word) },
+        None => 0,
+    }
+}

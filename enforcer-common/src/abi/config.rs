@@ -1,14 +1,90 @@
 //! The few settings that the kernel programs read, and the counters of what can go wrong inside them.
 
-use crate::wire::wire;
+/// Index into the array `CONFIG`. Each setting is one 64-bit word of its own, so that it is written and read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Setting {
+    /// [`crate::abi::VERSION`] of the programs that made the maps; 0 before it is written.
+    Abi = 0,
+    /// A [`Mode`] code.
+    Mode = 1,
+    /// Rises after every change of tables, bindings, addresses or settings: what a socket remembers of an older epoch
+    /// is judged again.
+    Epoch = 2,
+    /// Nanoseconds since boot until which remembered verdicts count; 0 means not at all, `u64::MAX` for ever. Bounds
+    /// what is decided by kernel time (expiring rules, quarantines).
+    FreshUntil = 3,
+    /// Cookie of the network namespace whose own addresses stand in `OWN_ADDRESSES`, 0 for none.
+    OwnNetns = 4,
+    /// Bits of [`SocketKind`] that workloads may create.
+    SocketKinds = 5,
+    /// Secret of the fingerprints in socket storage, see [`crate::flow_id`].
+    Secret = 6,
+}
 
-wire! {
-    /// The only entry of map `CONFIG`. Fields are read one by one, each a single word.
-    pub struct Config {
-        /// [`crate::abi::VERSION`] of the programs that made this map.
-        pub abi: u32,
-        /// A [`Mode`] code.
-        pub mode: u32,
+impl Setting {
+    /// Number of settings.
+    pub const COUNT: usize = 7;
+}
+
+macro_rules! socket_kinds {
+    ($($bit:literal $variant:ident $name:literal $text:literal;)*) => {
+        /// A kind of internet socket, by type and protocol. Workloads may create those that are configured; the host
+        /// may create all.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum SocketKind { $(#[doc = $text] $variant = $bit,)* }
+
+        impl SocketKind {
+            /// Every kind, in the order of its bit.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in configuration and status.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One phrase for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+socket_kinds! {
+    0 Tcp "tcp" "TCP streams";
+    1 Udp "udp" "UDP datagrams";
+    2 Mptcp "mptcp" "Multipath TCP streams";
+    3 Ping "ping" "ICMP echo sockets";
+    4 Raw "raw" "raw IP sockets";
+    5 Sctp "sctp" "SCTP associations";
+    6 UdpLite "udplite" "UDP-Lite datagrams";
+    7 Other "other" "every other type or protocol (DCCP, L2TP, SMC, ...)";
+}
+
+impl SocketKind {
+    /// What workloads may create unless configured otherwise.
+    pub const DEFAULT: u64 = Self::Tcp.bit() | Self::Udp.bit() | Self::Mptcp.bit();
+
+    /// The bit of this kind in [`Setting::SocketKinds`].
+    pub const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+
+    /// The kind of a socket with this type (`SOCK_STREAM` = 1, ...) and kernel protocol number.
+    #[inline(always)]
+    pub const fn of(kind: u32, protocol: u32) -> Self {
+        match (kind, protocol) {
+            (1, 6) => Self::Tcp,
+            (1, 262) => Self::Mptcp,
+            (2, 17) => Self::Udp,
+            (2, 136) => Self::UdpLite,
+            (2, 1 | 58) => Self::Ping,
+            (_, 132) => Self::Sctp,
+            (3, _) => Self::Raw,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -27,7 +103,7 @@ pub enum Mode {
 
 impl Mode {
     /// The mode with this code; anything unknown enforces.
-    pub const fn from_code(code: u32) -> Self {
+    pub const fn from_code(code: u64) -> Self {
         match code {
             1 => Self::Audit,
             2 => Self::Off,
@@ -75,6 +151,8 @@ stats! {
     4 NoSocketStorage "no_socket_storage" "sockets whose creator could not be recorded";
     5 WrongKey "wrong_key" "map look-ups that returned another key's value and were repeated";
     6 TableFault "table_fault" "verdicts without readable policy tables";
+    7 TrafficFull "traffic_full" "connections or datagrams that found no free traffic row";
+    8 PacketUnread "packet_unread" "packets whose headers could not be read, and were refused";
 }
 
 impl Stat {

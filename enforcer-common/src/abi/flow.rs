@@ -29,8 +29,49 @@ wire! {
 wire! {
     /// Value of the per-CPU map `COUNTERS`.
     pub struct FlowCount {
-        /// Verdicts given: one per connect(2), one per datagram of an unconnected socket.
+        /// Verdicts given: one for each flow that is opened, each end of it, and each refusal. A flow that goes on
+        /// under changed policies is judged again without being counted again, unless it is refused.
         pub verdicts: u64,
+    }
+}
+
+wire! {
+    /// Key of the per-CPU map `TRAFFIC`.
+    pub struct TrafficKey {
+        /// Identity of the workload whose socket it is.
+        pub subject: u32,
+        /// Identity of the other end.
+        pub peer: u32,
+        /// Port of the server side, host byte order.
+        pub port: u16,
+        /// IP protocol number.
+        pub protocol: u8,
+        /// A [`crate::abi::identity::Role`] code of the subject.
+        pub role: u8,
+        /// Always zero.
+        pub reserved: u32,
+    }
+}
+
+wire! {
+    /// Value of the per-CPU map `TRAFFIC`. Streams add when they open and when they close, datagrams one by one.
+    pub struct Traffic {
+        /// Connections that were established.
+        pub opened: u64,
+        /// Established connections that ended.
+        pub closed: u64,
+        /// Packets sent; of streams, segments.
+        pub packets_sent: u64,
+        /// Packets received; of streams, segments.
+        pub packets_received: u64,
+        /// Bytes sent: of streams, payload that the other end acknowledged; of datagrams, with the IP header.
+        pub bytes_sent: u64,
+        /// Bytes received: of streams, payload; of datagrams, with the IP header.
+        pub bytes_received: u64,
+        /// Segments sent again.
+        pub retransmits: u64,
+        /// Sum of the smoothed round-trip times at the end of the `closed` connections, in microseconds.
+        pub rtt_microseconds: u64,
     }
 }
 
@@ -82,7 +123,7 @@ wire! {
         pub hook: u8,
         /// IP protocol number.
         pub protocol: u8,
-        /// Port of the destination, host byte order.
+        /// Port of the server side, host byte order.
         pub port: u16,
         /// Nanoseconds since boot (`CLOCK_BOOTTIME`).
         pub time: u64,
@@ -94,21 +135,21 @@ wire! {
         pub subject_cgroup: u64,
         /// Cgroup in which the peer's socket was created; 0 where the peer was not found by its socket.
         pub peer_cgroup: u64,
-        /// Destination, see [`crate::address::Address`]: first 64 bits.
+        /// Address of the other end, see [`crate::address::Address`]: first 64 bits.
         pub address_high: u64,
-        /// Destination: last 64 bits.
+        /// Address of the other end: last 64 bits.
         pub address_low: u64,
-        /// [`crate::verdict::Word`] of the subject's egress.
+        /// [`crate::verdict::Word`] of the client's egress; 0 where it was not judged here.
         pub egress: u64,
-        /// [`crate::verdict::Word`] of the peer's ingress; 0 where it was not judged here.
+        /// [`crate::verdict::Word`] of the server's ingress; 0 where it was not judged here.
         pub ingress: u64,
         /// Identity of the subject.
         pub subject: u32,
         /// Identity of the peer.
         pub peer: u32,
-        /// Process (thread group) id of the caller.
+        /// Process (thread group) id of the caller; 0 where a packet was judged.
         pub pid: u32,
-        /// User id of the caller.
+        /// User id of the caller; 0 where a packet was judged.
         pub uid: u32,
         /// The [`crate::verdict::Direction`] whose policy decided the outcome.
         pub direction: u8,
@@ -118,7 +159,15 @@ wire! {
         pub errno: u16,
         /// Identity of the calling process where it differs from the socket's, else 0.
         pub caller: u32,
-        /// Command name of the caller, NUL padded.
+        /// Command name of the caller, NUL padded; empty where a packet was judged.
         pub comm: [u8; 16],
+        /// A [`crate::abi::identity::Role`] code of the subject. As a server, the peer is the one who opened the flow.
+        pub role: u8,
+        /// Always zero.
+        pub reserved: u8,
+        /// Port of the client side where it is known, host byte order.
+        pub client_port: u16,
+        /// Always zero.
+        pub reserved2: u32,
     }
 }

@@ -1,6 +1,6 @@
 //! Who is who: cgroup directory -> identity, address prefix -> identity, and what a socket remembers.
 
-use crate::limits::{CGROUP_DEPTH, SENT_TO};
+use crate::limits::{CGROUP_DEPTH, FLOWS_PER_SOCKET};
 use crate::wire::wire;
 
 wire! {
@@ -11,10 +11,12 @@ wire! {
     pub struct Binding {
         /// The cgroup id this binding is for.
         pub cgroup: u64,
+        /// Nanoseconds since boot at which `after` takes the place of `identity`; `u64::MAX` for never.
+        pub until: u64,
         /// The identity number.
         pub identity: u32,
-        /// Always zero.
-        pub reserved: u32,
+        /// The identity number that counts from `until` on.
+        pub after: u32,
     }
 }
 
@@ -33,30 +35,75 @@ wire! {
 }
 
 wire! {
-    /// Value of the socket storage `SOCKETS`: who created the socket.
+    /// Value of the socket storage `SOCKETS`: who created the socket, and what was decided for it.
     ///
     /// The chain of cgroup ids is the truth, not an identity number: bindings come and go and labels change
-    /// while sockets live.
+    /// while sockets live. What was decided counts for one epoch only.
     pub struct SocketIdentity {
         /// Ids from the outermost level (below the root) inwards; 0 where the tree is not that deep.
         pub cgroups: [u64; CGROUP_DEPTH],
         /// The cgroup the socket was created in; differs from the last of `cgroups` only when the tree is deeper.
         pub leaf: u64,
-        /// Destinations of the last datagrams that were allowed: what comes back from one of them is a reply.
-        pub sent: [SentTo; SENT_TO],
-        /// Number of destinations remembered so far; the next one goes to this number modulo the length.
-        pub sent_count: u64,
+        /// A [`Role`] code: who opened the connection. Streams only; datagram flows have a role each.
+        pub role: u64,
+        /// Decided flows. A stream uses the first.
+        pub flows: [DecidedFlow; FLOWS_PER_SOCKET],
+        /// Number of flows remembered so far; the next one goes to this number modulo the length.
+        pub flow_count: u64,
     }
 }
 
 wire! {
-    /// Where a datagram socket has sent to.
-    pub struct SentTo {
-        /// First 64 bits of the address.
-        pub high: u64,
-        /// Last 64 bits of the address.
-        pub low: u64,
-        /// Port (upper 16 bits), and the lower 48 bits of the generation that judged. 0 where nothing is remembered.
-        pub port_generation: u64,
+    /// A flow of this socket that was allowed. The words are written one by one and bound to each other, so that a
+    /// reader on another CPU can't take half of one flow and half of another for a decided one.
+    pub struct DecidedFlow {
+        /// [`crate::flow_id::FlowId`] of the flow; 0 where nothing is remembered.
+        pub flow: u64,
+        /// Epoch of the verdict and role of this end, see [`crate::flow_id::seal`].
+        pub seal: u64,
+        /// Identity of this end (upper half) and of the other end (lower half), for counting.
+        pub parties: u64,
+    }
+}
+
+wire! {
+    /// Key of the LRU map `FLOWS`: the decided flows of datagram sockets with many peers.
+    pub struct FlowRef {
+        /// Socket cookie, unique while the host is up.
+        pub cookie: u64,
+        /// [`crate::flow_id::FlowId`] of the flow.
+        pub flow: u64,
+    }
+}
+
+/// Which end of a flow a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Not known: a socket from before enforcer.
+    Unknown = 0,
+    /// This end opened the flow.
+    Client = 1,
+    /// The other end opened the flow.
+    Server = 2,
+}
+
+impl Role {
+    /// The role with this code.
+    pub const fn from_code(code: u64) -> Self {
+        match code {
+            1 => Self::Client,
+            2 => Self::Server,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The name in events.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Client => "client",
+            Self::Server => "server",
+        }
     }
 }

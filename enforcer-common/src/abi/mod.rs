@@ -10,18 +10,20 @@ pub mod probe;
 pub use crate::wire::Layout;
 
 /// Version of everything in this module. Maps pinned by another version are refused, never guessed.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The layout of every shared struct; the golden test compares it with `golden/abi.txt`.
 pub const LAYOUTS: &[Layout] = &[
-    config::Config::LAYOUT,
     flow::FlowKey::LAYOUT,
     flow::FlowCount::LAYOUT,
+    flow::TrafficKey::LAYOUT,
+    flow::Traffic::LAYOUT,
     flow::FlowEvent::LAYOUT,
     identity::Binding::LAYOUT,
     identity::AddressEntry::LAYOUT,
     identity::SocketIdentity::LAYOUT,
-    identity::SentTo::LAYOUT,
+    identity::DecidedFlow::LAYOUT,
+    identity::FlowRef::LAYOUT,
     policy::Row::LAYOUT,
     probe::Question::LAYOUT,
     probe::Answer::LAYOUT,

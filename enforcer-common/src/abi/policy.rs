@@ -49,6 +49,15 @@ pub const H_ADDRESSES: usize = 6;
 /// Header word: the word for a known subject that no entry speaks of.
 pub const H_DEFAULT: usize = 7;
 
+/// Header word in row 1: nanoseconds since boot at which the next table takes over; 0 for never.
+pub const H_UNTIL: usize = 0;
+/// Header word in row 1: slot of the next table.
+pub const H_NEXT: usize = 1;
+
+/// In the place of a peer's class: the key speaks of listening on a port, not of a flow. Listening is asked for the
+/// direction ingress.
+pub const LISTEN: u32 = 0xff_ffff;
+
 /// Flag: at least one policy is in audit mode, so the hypothetical plane has entries.
 pub const F_HYPOTHETICAL: u64 = 1;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use enforcer_common::abi::config::{Config, Stat};
+use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::abi::flow::{FlowCount, FlowKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding};
 use enforcer_common::abi::policy::Row;
@@ -39,9 +39,19 @@ macro_rules! open {
 }
 
 open!(tables -> ArrayOfMaps<&mut MapData, Table>, "TABLES");
-open!(config -> Array<&mut MapData, Config>, "CONFIG");
+open!(config -> Array<&mut MapData, u64>, "CONFIG");
 open!(bindings -> Bindings<'_>, "BINDINGS");
 open!(addresses -> Addresses<'_>, "ADDRESSES");
+
+/// Reads one setting.
+pub(super) fn setting(ebpf: &mut Ebpf, setting: Setting) -> Result<u64, Error> {
+    config(ebpf)?.get(&(setting as u32), 0).map_err(Error::map("read", "CONFIG"))
+}
+
+/// Writes one setting.
+pub(super) fn set(ebpf: &mut Ebpf, setting: Setting, value: u64) -> Result<(), Error> {
+    config(ebpf)?.set(setting as u32, value, 0).map_err(Error::map("write", "CONFIG"))
+}
 
 /// Makes an inner map of exactly these rows.
 pub(super) fn table(rows: &[Row]) -> Result<Table, Error> {
@@ -69,7 +79,8 @@ pub(super) fn published_generation(ebpf: &mut Ebpf) -> Result<Option<Generation>
 pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error> {
     match operation {
         Operation::Bind(cgroup, identity) => {
-            let binding = Binding { cgroup: cgroup.0, identity: identity.0, reserved: 0 };
+            let binding =
+                Binding { cgroup: cgroup.0, until: u64::MAX, identity: identity.0, after: identity.0 };
             bindings(ebpf)?.insert(cgroup.0, binding, 0).map_err(full_or("BINDINGS", limits::BINDINGS))
         }
         Operation::Unbind(cgroup) => gone(bindings(ebpf)?.remove(&cgroup.0), "BINDINGS"),

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, MapData};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi;
-use enforcer_common::abi::config::{Config, Mode, Stat};
+use enforcer_common::abi::config::{Mode, Setting, Stat};
 use enforcer_common::abi::flow::FlowKey;
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
@@ -134,8 +134,7 @@ impl Kernel {
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        let config = Config { abi: abi::VERSION, mode: mode as u32 };
-        maps::config(&mut self.ebpf)?.set(0, config, 0).map_err(Error::map("write", "CONFIG"))
+        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)
     }
 
     /// Has the kernel judge one flow in one direction by the published table, as its hooks would.
@@ -184,14 +183,10 @@ impl Kernel {
     }
 
     fn write_version(&mut self) -> Result<(), Error> {
-        let mut config = maps::config(&mut self.ebpf)?;
-        let current = config.get(&0, 0).map_err(Error::map("read", "CONFIG"))?;
-        if current.abi == abi::VERSION {
+        if maps::setting(&mut self.ebpf, Setting::Abi)? == u64::from(abi::VERSION) {
             return Ok(());
         }
-        config
-            .set(0, Config { abi: abi::VERSION, mode: current.mode }, 0)
-            .map_err(Error::map("write", "CONFIG"))
+        maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
@@ -225,11 +220,11 @@ fn refuse_other_versions(pins: &Path) -> Result<(), Error> {
     if !path.exists() {
         return Ok(());
     }
-    let found = MapData::from_pin(&path)
-        .and_then(|data| Array::<_, Config>::try_from(aya::maps::Map::Array(data)))
-        .and_then(|config| config.get(&0, 0))
-        .map_err(Error::map("read the version in", "CONFIG"))?
-        .abi;
+    let data = MapData::from_pin(&path).map_err(Error::map("read the version in", "CONFIG"))?;
+    // Version 1 kept two 32-bit words, the first of which was the version.
+    let found = Array::<_, u64>::try_from(aya::maps::Map::Array(data))
+        .and_then(|config| config.get(&(Setting::Abi as u32), 0))
+        .map_err(Error::map("read the version in", "CONFIG"))? as u32;
     // 0: an earlier start was killed between making the map and writing the version.
     if found == abi::VERSION || found == 0 {
         return Ok(());

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, SkStorage};
-use enforcer_common::abi::identity::{SentTo, SocketIdentity};
-use enforcer_common::limits::{CGROUP_DEPTH, SENT_TO};
+use enforcer_common::abi::identity::{DecidedFlow, Role, SocketIdentity};
+use enforcer_common::limits::{CGROUP_DEPTH, FLOWS_PER_SOCKET};
 
 use super::error::Error;
 use super::sys;
@@ -113,8 +113,9 @@ fn chain(root: &Path, cgroup: &str) -> SocketIdentity {
     let mut identity = SocketIdentity {
         cgroups: [0; CGROUP_DEPTH],
         leaf: id(root).unwrap_or(0),
-        sent: [SentTo { high: 0, low: 0, port_generation: 0 }; SENT_TO],
-        sent_count: 0,
+        role: Role::Unknown as u64,
+        flows: [DecidedFlow { flow: 0, seal: 0, parties: 0 }; FLOWS_PER_SOCKET],
+        flow_count: 0,
     };
     let mut path = root.to_path_buf();
     for (level, part) in cgroup.split('/').filter(|part| !part.is_empty()).enumerate() {

@@ -88,6 +88,10 @@ fn event() -> FlowEvent {
         errno: 111,
         caller: 0,
         comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+        role: 1,
+        reserved: 0,
+        client_port: 40_000,
+        reserved2: 0,
     }
 }
 
