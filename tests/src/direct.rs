@@ -78,7 +78,11 @@ impl Engine {
 
     fn detach(&mut self) -> std::io::Result<()> {
         for hook in Hook::ALL {
-            fs::remove_file(self.settings.pins.join(format!("link_{}", hook.program())))?;
+            let pin = self.settings.pins.join(format!("link_{}", hook.program()));
+            // A kernel may do without some.
+            if pin.exists() {
+                fs::remove_file(pin)?;
+            }
         }
         fs::remove_file(&self.settings.attach)
     }
