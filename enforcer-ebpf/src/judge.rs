@@ -143,21 +143,20 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
         return 0;
     };
     judge_both(facts, judgement);
-    let verdict = judgement.decisive();
-    if facts.has(AGAIN) && verdict.outcome != Outcome::Dropped as u64 {
+    if facts.has(AGAIN) && judgement.lets_through() {
         // The flow was counted when it was opened.
         return 0;
     }
-    let subject = judgement.subject(facts).identity as u32;
-    let peer = facts.peer.identity as u32;
-    if facts.has(SERVER) {
-        count(subject, peer, facts, Direction::Ingress, judgement.ingress());
-        return 0;
+    let own = judgement.subject(facts).identity as u32;
+    let other = facts.peer.identity as u32;
+    let (client, server) = if facts.has(SERVER) { (other, own) } else { (own, other) };
+    let (egress, ingress) = (judgement.egress(), judgement.ingress());
+    // What is let through is counted by the end that it concerns: egress where it leaves, ingress where it arrives.
+    if !facts.has(SERVER) || egress.outcome == Outcome::Dropped as u64 {
+        count(client, server, facts, Direction::Egress, egress);
     }
-    count(subject, peer, facts, Direction::Egress, judgement.egress());
-    if judgement.ingress().outcome == Outcome::Dropped as u64 {
-        // What is let through is counted where it arrives.
-        count(peer, subject, facts, Direction::Ingress, judgement.ingress());
+    if ingress.word != Word::NONE && (facts.has(SERVER) || ingress.outcome == Outcome::Dropped as u64) {
+        count(server, client, facts, Direction::Ingress, ingress);
     }
     0
 }
@@ -181,7 +180,7 @@ fn judge_both(facts: &Facts, judgement: &mut Judgement) {
     }
 }
 
-/// Egress of the client and, where the server is known, its ingress; of a server, its ingress alone. All by one table.
+/// Egress of the client and ingress of the server, as far as they are known here. Both by one table.
 ///
 /// Global, as [`judge_flow`].
 ///
@@ -201,34 +200,37 @@ unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u
         return 0;
     };
     judgement.generation = verdict::generation(table).0;
-    let (from, to) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
+    let (own, other) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
+    let serves = facts.has(SERVER);
+    let (client, server) = if serves { (other, own) } else { (own, other) };
+    let known = answers_for_itself(facts.peer);
     let mut query = Query {
-        subject: from,
-        peer: to,
-        address: facts.address,
+        subject: client,
+        peer: server,
+        address: if serves { facts.source } else { facts.address },
         port: facts.port(),
         protocol: facts.protocol(),
-        direction: Direction::Ingress,
+        direction: Direction::Egress,
     };
-    if facts.has(SERVER) {
-        let verdict = side(policy::verdict(table, &query), facts);
-        judgement.set(Side::silent(), verdict, INGRESS);
-        return 0;
+    judgement.set(Side::silent(), Side::silent(), if serves { INGRESS } else { 0 });
+    // Of a flow that is opened, a server judges its own end: the client's end was judged where it was opened.
+    if !serves || known && facts.has(AGAIN) {
+        let verdict = policy::verdict(table, &query);
+        judgement.set(side(verdict, facts), Side::silent(), 0);
+        if verdict.enforced.is_deny() {
+            return 0;
+        }
     }
-    query.direction = Direction::Egress;
-    let verdict = policy::verdict(table, &query);
-    judgement.set(side(verdict, facts), Side::silent(), 0);
-    if verdict.enforced.is_deny() || !answers_for_itself(facts.peer) {
-        return 0;
+    if serves || known {
+        // The same query turned round in its place: a second one would take stack.
+        query.subject = server;
+        query.peer = client;
+        query.address = if serves { facts.address } else { facts.source };
+        query.direction = Direction::Ingress;
+        let ingress = side(policy::verdict(table, &query), facts);
+        let egress = judgement.egress();
+        judgement.set(egress, ingress, decisive(egress, ingress, serves));
     }
-    // The same query turned round in its place: a second one would take stack.
-    query.subject = to;
-    query.peer = from;
-    query.address = facts.source;
-    query.direction = Direction::Ingress;
-    let ingress = side(policy::verdict(table, &query), facts);
-    let egress = judgement.egress();
-    judgement.set(egress, ingress, decisive(egress, ingress));
     0
 }
 
@@ -238,11 +240,11 @@ fn answers_for_itself(peer: Party) -> bool {
     peer.cgroup != 0 || peer.identity >= u64::from(IdentityId::FIRST_WORKLOAD.0)
 }
 
-/// Which direction decides: a denial, then what audit mode held back, then egress.
+/// Which direction decides: a denial, then what audit mode held back, then this end's own.
 #[inline(always)]
-fn decisive(egress: Side, ingress: Side) -> u64 {
-    let stronger = egress.outcome == Outcome::Forwarded as u64
-        && ingress.outcome != Outcome::Forwarded as u64
+fn decisive(egress: Side, ingress: Side, serves: bool) -> u64 {
+    let stronger = serves && egress.outcome == Outcome::Forwarded as u64
+        || egress.outcome == Outcome::Forwarded as u64 && ingress.outcome != Outcome::Forwarded as u64
         || egress.outcome == Outcome::Audit as u64 && ingress.outcome == Outcome::Dropped as u64;
     if stronger { INGRESS } else { 0 }
 }
