@@ -20,13 +20,15 @@ pub struct Flow {
     pub l4: FlowL4,
     /// The end that opens the flow.
     pub source: FlowEndpoint,
-    /// The end that is called.
+    /// The end that is called; nobody where a socket was refused before it could call anyone.
     pub destination: FlowEndpoint,
+    /// Which end's socket it was: `client` (the source) or `server` (the destination).
+    pub role: String,
     /// `EGRESS` or `INGRESS`: whose policy decided.
     pub traffic_direction: String,
     /// The rule that decided, if any.
     pub decided_by: Option<FlowRule>,
-    /// Name of the errno the application got, if any.
+    /// Name of the errno that the call ended with; none where a packet was judged, because nobody waits for it.
     pub errno: Option<String>,
     /// Program of the hook that saw the flow.
     pub hook: String,
@@ -34,29 +36,54 @@ pub struct Flow {
     pub generation: u64,
     /// Socket cookie.
     pub socket_cookie: u64,
-    /// The process that made the call.
+    /// The process that made the call; nobody where a packet was judged.
     pub process: FlowProcess,
     /// Name of the host.
     pub node_name: String,
 }
 
-/// Addresses of a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Addresses of a flow. The end whose socket it was knows the address of the other; what is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowIp {
-    /// Destination address.
+    /// Source address, where the server's end saw the flow.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// Destination address, where the client's end saw the flow. Of a refused `bind`: the address that was asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub destination: String,
     /// `IPv4` or `IPv6`.
-    #[serde(rename = "ipVersion")]
+    #[serde(default, rename = "ipVersion", skip_serializing_if = "String::is_empty")]
     pub version: String,
 }
 
 /// Transport part of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowL4 {
-    /// `TCP`, `UDP`, or the protocol number.
+    /// See [`protocol_name`].
     pub protocol: String,
+    /// Source port, left out where it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(port: &u16) -> bool {
+    *port == 0
+}
+
+/// Protocols that have a name here; the first three are those that policies may name.
+const PROTOCOLS: [(u8, &str); 7] =
+    [(6, "TCP"), (17, "UDP"), (132, "SCTP"), (1, "ICMPv4"), (58, "ICMPv6"), (136, "UDP-Lite"), (255, "RAW")];
+
+/// `TCP`, `UDP`, `ICMPv4` and so on, or the number; empty for 0, which stands for "not known".
+pub fn protocol_name(number: u8) -> String {
+    if number == 0 {
+        return String::new();
+    }
+    let known = PROTOCOLS.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
 /// One end of a flow.

@@ -2,7 +2,7 @@
 //!
 //! As in Hubble: values of one condition are alternatives, conditions of different kinds must all hold.
 
-use super::flow::{Flow, FlowEndpoint};
+use super::flow::{Flow, FlowEndpoint, protocol_name};
 use super::timestamp::Timestamp;
 use super::workload::DEFAULT_NAMESPACE;
 
@@ -23,7 +23,7 @@ pub struct FlowFilter {
     pub to: Vec<String>,
     /// Destination port.
     pub port: Vec<u16>,
-    /// `TCP`, `UDP` or a protocol number.
+    /// Name or number of a protocol.
     pub protocol: Vec<String>,
     /// Not older than this.
     pub since: Option<Timestamp>,
@@ -93,7 +93,7 @@ impl FlowFilter {
         let any_label =
             |wanted: &str| has_labels(&flow.source, wanted) || has_labels(&flow.destination, wanted);
         one_of(verdict, |wanted| flow.verdict == wanted)
-            && one_of(protocol, |wanted| flow.l4.protocol.eq_ignore_ascii_case(wanted))
+            && one_of(protocol, |wanted| is_protocol(&flow.l4.protocol, wanted))
             && (port.is_empty() || port.contains(&flow.l4.destination_port))
             && one_of(from_label, |wanted| has_labels(&flow.source, wanted))
             && one_of(to_label, |wanted| has_labels(&flow.destination, wanted))
@@ -106,6 +106,12 @@ impl FlowFilter {
 
 fn one_of(wanted: &[String], holds: impl Fn(&str) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(|wanted| holds(wanted))
+}
+
+/// By name or by number, whichever the flow has.
+fn is_protocol(protocol: &str, wanted: &str) -> bool {
+    protocol.eq_ignore_ascii_case(wanted)
+        || wanted.parse().is_ok_and(|number: u8| number != 0 && protocol == protocol_name(number))
 }
 
 fn has_labels(end: &FlowEndpoint, wanted: &str) -> bool {
@@ -134,10 +140,11 @@ mod tests {
             time: "2026-11-22T12:53:39.168000000Z".into(),
             verdict: "DROPPED".into(),
             drop_reason_desc: "POLICY_DENIED".into(),
-            ip: FlowIp { destination: "127.0.0.1".into(), version: "IPv4".into() },
-            l4: FlowL4 { protocol: "TCP".into(), destination_port: 5432 },
+            ip: FlowIp { destination: "127.0.0.1".into(), version: "IPv4".into(), ..FlowIp::default() },
+            l4: FlowL4 { protocol: "TCP".into(), source_port: 0, destination_port: 5432 },
             source: end(256, "web"),
             destination: end(258, "db"),
+            role: "client".into(),
             traffic_direction: "INGRESS".into(),
             decided_by: None,
             errno: Some("EPERM".into()),
@@ -166,6 +173,9 @@ mod tests {
             (&[("to_label", "app=db,tier=prod")], false),
             (&[("port", "5432"), ("protocol", "tcp")], true),
             (&[("port", "5432"), ("protocol", "udp")], false),
+            (&[("protocol", "6")], true),
+            (&[("protocol", "17")], false),
+            (&[("protocol", "0")], false),
             (&[("since", "2026-11-22T12:53:39Z")], true),
             (&[("since", "2026-11-22T12:53:40Z")], false),
         ] {

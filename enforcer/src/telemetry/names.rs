@@ -15,16 +15,6 @@ const NAMED_WORKLOADS: usize = 8;
 /// Labels that say what people call a workload, the best first.
 const NAME_LABELS: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
 
-/// `TCP`, `UDP`, `SCTP`, or the number.
-pub(super) fn protocol(number: u8) -> String {
-    match number {
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        132 => "SCTP".to_owned(),
-        other => other.to_string(),
-    }
-}
-
 /// `ingress[0]`, or `ingress (isolated)`.
 pub(super) fn rule_place(key: &RuleKey) -> String {
     let direction = match key.direction {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use enforcer_common::abi;
 use enforcer_common::abi::flow::{FlowEvent, Outcome};
+use enforcer_common::abi::identity::Role;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
 use enforcer_common::reason::{Errno, Reason};
@@ -13,7 +14,7 @@ use enforcer_common::verdict::{Direction, Word};
 use tokio::sync::{broadcast, watch};
 
 use super::names;
-use crate::domain::flow::{Flow, FlowIp, FlowL4, FlowProcess};
+use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, protocol_name};
 use crate::domain::names::Names;
 use crate::domain::timestamp::Timestamp;
 
@@ -121,27 +122,57 @@ fn flow(event: &FlowEvent, names: &Names, offset: i64, node: &str) -> Option<Flo
         Direction::Egress => Word(event.egress),
         Direction::Ingress => Word(event.ingress),
     };
-    let address = Address { high: event.address_high, low: event.address_low };
+    let hook = Hook::from_code(event.hook)?;
+    let reason = Reason::from_code(word.reason_code())?;
+    let serves = Role::from_code(event.role.into()) == Role::Server;
+    let subject = names::endpoint(names, event.subject, event.subject_cgroup);
+    let peer = if has_peer(hook) {
+        names::endpoint(names, event.peer, event.peer_cgroup)
+    } else {
+        FlowEndpoint::default()
+    };
+    let (source, destination) = if serves { (peer, subject) } else { (subject, peer) };
     Some(Flow {
         time: wall_clock(event.time, offset).to_string(),
         verdict: Outcome::from_code(event.outcome)?.label().to_owned(),
-        drop_reason_desc: Reason::from_code(word.reason_code())?.label().to_owned(),
-        ip: FlowIp {
-            destination: std::net::Ipv6Addr::from(address.bytes()).to_canonical().to_string(),
-            version: if address.is_v4() { "IPv4" } else { "IPv6" }.to_owned(),
+        drop_reason_desc: reason.label().to_owned(),
+        ip: addresses(event, hook, serves),
+        l4: FlowL4 {
+            protocol: protocol_name(event.protocol),
+            source_port: event.client_port,
+            destination_port: event.port,
         },
-        l4: FlowL4 { protocol: names::protocol(event.protocol), destination_port: event.port },
-        source: names::endpoint(names, event.subject, event.subject_cgroup),
-        destination: names::endpoint(names, event.peer, event.peer_cgroup),
+        source,
+        destination,
+        role: if serves { Role::Server } else { Role::Client }.label().to_owned(),
         traffic_direction: direction.label().to_ascii_uppercase(),
         decided_by: names::rule(names, word.rule()),
-        errno: (event.errno != 0).then(|| errno_name(event.errno)),
-        hook: Hook::from_code(event.hook)?.program().to_owned(),
+        errno: errno(event.errno, hook, reason),
+        hook: hook.program().to_owned(),
         generation: event.generation,
         socket_cookie: event.cookie,
         process: FlowProcess { pid: event.pid, uid: event.uid, comm: comm(event.comm) },
         node_name: node.to_owned(),
     })
+}
+
+/// Whether there is another end. A socket that is refused has called nobody yet.
+fn has_peer(hook: Hook) -> bool {
+    !matches!(hook, Hook::SockCreate | Hook::Setsockopt | Hook::SocketCreate)
+}
+
+/// The address of the other end, at its place.
+fn addresses(event: &FlowEvent, hook: Hook, serves: bool) -> FlowIp {
+    let address = Address { high: event.address_high, low: event.address_low };
+    // All zero is an address for `bind` only; elsewhere it says that none was found.
+    let binds = matches!(hook, Hook::Bind4 | Hook::Bind6);
+    if address == (Address { high: 0, low: 0 }) && !binds {
+        return FlowIp::default();
+    }
+    let text = std::net::Ipv6Addr::from(address.bytes()).to_canonical().to_string();
+    let version = if address.is_v4() { "IPv4" } else { "IPv6" }.to_owned();
+    let (source, destination) = if serves { (text, String::new()) } else { (String::new(), text) };
+    FlowIp { source, destination, version }
 }
 
 fn wall_clock(boot: u64, offset: i64) -> Timestamp {
@@ -153,9 +184,17 @@ fn wall_clock(boot: u64, offset: i64) -> Timestamp {
     }
 }
 
-fn errno_name(number: u16) -> String {
-    let known = Errno::ALL.iter().find(|errno| errno.number() == i32::from(number));
-    known.map_or_else(|| number.to_string(), |errno| errno.name().to_owned())
+/// What the call ended with.
+fn errno(number: u16, hook: Hook, reason: Reason) -> Option<String> {
+    match (number, hook) {
+        (0, _) | (_, Hook::Egress | Hook::Ingress) => None,
+        // `bind` answers as the kernel itself would, and a verdict has no word for that.
+        _ if reason == Reason::PortTaken => Some("EADDRINUSE".to_owned()),
+        _ => {
+            let known = Errno::ALL.iter().find(|errno| errno.number() == i32::from(number));
+            Some(known.map_or_else(|| number.to_string(), |errno| errno.name().to_owned()))
+        }
+    }
 }
 
 /// A command name is whatever the process says, not always text.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use enforcer_common::abi;
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome};
+use enforcer_common::abi::identity::Role;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, IdentityId, RuleId};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use super::metrics::{Exporter, Gauges, KernelSample, METRICS};
 use super::*;
+use crate::domain::flow::{FlowEndpoint, FlowIp};
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
 use crate::domain::policy::model::{PolicyKey, RuleDirection, RuleKey};
@@ -106,12 +108,13 @@ fn an_event_in_words() {
         "verdict": "DROPPED",
         "drop_reason_desc": "POLICY_DENIED",
         "IP": {"destination": "127.0.0.1", "ipVersion": "IPv4"},
-        "l4": {"protocol": "TCP", "destination_port": 5432},
+        "l4": {"protocol": "TCP", "source_port": 40000, "destination_port": 5432},
         "source": {"identity": WEB, "namespace": "shop", "labels": ["app=web", "tier=front"], "workloads": ["web"],
                    "cgroup_id": 11},
         "destination": {"identity": DB, "namespace": "shop", "labels": ["app=db"],
                         "workloads": ["db-0", "db-1", "db-2", "db-3", "db-4", "db-5", "db-6", "db-7", "(2 more)"],
                         "cgroup_id": 0},
+        "role": "client",
         "traffic_direction": "INGRESS",
         "decided_by": {"namespace": "shop", "name": "db", "kind": "TrafficPolicy", "rule": "ingress (isolated)"},
         "errno": "ECONNREFUSED",
@@ -122,6 +125,86 @@ fn an_event_in_words() {
         "node_name": "host-1",
     });
     assert_eq!(serde_json::to_value(&*flow).unwrap(), expected);
+}
+
+#[test]
+fn a_server_sees_who_called_and_nobody_gets_an_errno() {
+    let pipeline = pipeline();
+    let remote = Address::v4(0xc000_0207);
+    pipeline.record(&[FlowEvent {
+        hook: Hook::Ingress as u8,
+        role: Role::Server as u8,
+        subject: DB,
+        peer: IdentityId::WORLD.0,
+        subject_cgroup: 0,
+        address_high: remote.high,
+        address_low: remote.low,
+        pid: 0,
+        uid: 0,
+        comm: [0; 16],
+        ..event()
+    }]);
+    let flow = pipeline.recent(1).remove(0);
+    assert_eq!(
+        (flow.source.labels[0].as_str(), flow.destination.labels[0].as_str()),
+        ("reserved:world", "app=db")
+    );
+    let json = serde_json::to_value(&*flow).unwrap();
+    assert_eq!(json["IP"], serde_json::json!({"source": "192.0.2.7", "ipVersion": "IPv4"}));
+    assert_eq!(
+        json["l4"],
+        serde_json::json!({"protocol": "TCP", "source_port": 40000, "destination_port": 5432})
+    );
+    assert_eq!((flow.role.as_str(), flow.errno.as_deref(), flow.process.pid), ("server", None, 0));
+}
+
+#[test]
+fn a_refused_socket_has_nobody_at_the_other_end() {
+    let pipeline = pipeline();
+    let refused = |reason| Word::deny(Tier::Default, Errno::Perm, reason, RuleId::NONE).0;
+    let base = FlowEvent {
+        direction: Direction::Egress as u8,
+        errno: 1,
+        ingress: 0,
+        peer: 0,
+        port: 0,
+        client_port: 0,
+        address_high: 0,
+        address_low: 0,
+        ..event()
+    };
+    let kind = FlowEvent { egress: refused(Reason::SocketKind), protocol: 255, ..base };
+    let taken = FlowEvent { egress: refused(Reason::PortTaken), peer: DB, port: 80, ..base };
+    pipeline.record(&[
+        FlowEvent { hook: Hook::SockCreate as u8, ..kind },
+        FlowEvent { hook: Hook::SocketCreate as u8, protocol: 0, ..kind },
+        FlowEvent {
+            hook: Hook::Setsockopt as u8,
+            protocol: 0,
+            egress: refused(Reason::SocketOption),
+            ..base
+        },
+        FlowEvent { hook: Hook::Bind6 as u8, ..taken },
+        // Unreadable: not even the address is known, but there was another end.
+        FlowEvent { hook: Hook::Egress as u8, egress: refused(Reason::MalformedPacket), ..base },
+    ]);
+    let flows = pipeline.recent(9);
+    for flow in &flows[..3] {
+        assert_eq!((&flow.destination, &flow.ip), (&FlowEndpoint::default(), &FlowIp::default()));
+        assert_eq!((flow.source.workloads[0].as_str(), flow.errno.as_deref()), ("web", Some("EPERM")));
+    }
+    assert_eq!(flows[0].l4.protocol, "RAW");
+    assert_eq!((flows[1].l4.protocol.as_str(), flows[1].drop_reason_desc.as_str()), ("", "SOCKET_KIND"));
+    assert_eq!((flows[3].ip.destination.as_str(), flows[3].l4.destination_port), ("::", 80));
+    assert_eq!(
+        (flows[3].destination.labels[0].as_str(), flows[3].errno.as_deref()),
+        ("app=db", Some("EADDRINUSE"))
+    );
+    assert_eq!(
+        (flows[4].destination.labels[0].as_str(), &flows[4].ip),
+        ("reserved:unknown", &FlowIp::default())
+    );
+    assert_eq!(flows[4].errno, None);
 }
 
 #[test]

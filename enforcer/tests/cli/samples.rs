@@ -21,10 +21,11 @@ pub(crate) fn denied() -> Flow {
         time: "2026-11-22T12:53:39.168123456Z".into(),
         verdict: "DROPPED".into(),
         drop_reason_desc: "POLICY_DENIED".into(),
-        ip: FlowIp { destination: "127.0.0.1".into(), version: "IPv4".into() },
-        l4: FlowL4 { protocol: "TCP".into(), destination_port: 5432 },
+        ip: FlowIp { destination: "127.0.0.1".into(), version: "IPv4".into(), ..FlowIp::default() },
+        l4: FlowL4 { protocol: "TCP".into(), source_port: 0, destination_port: 5432 },
         source: end(256, "default", "app=web", &["web"]),
         destination: end(258, "default", "app=db", &["db"]),
+        role: "client".into(),
         traffic_direction: "INGRESS".into(),
         decided_by: Some(FlowRule {
             namespace: "default".into(),
@@ -41,14 +42,15 @@ pub(crate) fn denied() -> Flow {
     }
 }
 
-/// Denied, allowed by a rule, allowed by default to the world over IPv6, audited, and with an evil command name.
+/// Denied, allowed by a rule, allowed by default to the world over IPv6, audited, and with an evil command name; then
+/// what packets and sockets are refused for.
 pub(crate) fn flows() -> Vec<Flow> {
     let denied = denied();
     let allowed = Flow {
         time: "2026-02-07T02:03:09.005Z".into(),
         verdict: "FORWARDED".into(),
         drop_reason_desc: "ALLOWED_BY_RULE".into(),
-        l4: FlowL4 { protocol: "TCP".into(), destination_port: 8080 },
+        l4: FlowL4 { protocol: "TCP".into(), source_port: 0, destination_port: 8080 },
         destination: end(257, "default", "app=api", &["api-1", "api-2"]),
         decided_by: denied.decided_by.clone().map(|rule| FlowRule { rule: "ingress[0]".into(), ..rule }),
         errno: None,
@@ -57,8 +59,8 @@ pub(crate) fn flows() -> Vec<Flow> {
     let world = Flow {
         verdict: "FORWARDED".into(),
         drop_reason_desc: "ALLOWED_BY_DEFAULT".into(),
-        ip: FlowIp { destination: "2001:db8::1".into(), version: "IPv6".into() },
-        l4: FlowL4 { protocol: "UDP".into(), destination_port: 53 },
+        ip: FlowIp { destination: "2001:db8::1".into(), version: "IPv6".into(), ..FlowIp::default() },
+        l4: FlowL4 { protocol: "UDP".into(), source_port: 0, destination_port: 53 },
         destination: end(2, "", "reserved:world", &[]),
         traffic_direction: "EGRESS".into(),
         decided_by: None,
@@ -71,7 +73,50 @@ pub(crate) fn flows() -> Vec<Flow> {
         process: FlowProcess { comm: "\u{1b}[2Ksh\nx".into(), ..denied.process.clone() },
         ..denied.clone()
     };
-    vec![denied, allowed, world, audited, evil]
+    let mut all = vec![denied, allowed, world, audited, evil];
+    all.extend(refused());
+    all
+}
+
+/// A packet from elsewhere that reaches a server, a socket that may not be, an option, and a port that is taken.
+fn refused() -> [Flow; 4] {
+    let incoming = Flow {
+        ip: FlowIp { source: "2001:db8::7".into(), destination: String::new(), version: "IPv6".into() },
+        l4: FlowL4 { protocol: "TCP".into(), source_port: 40_000, destination_port: 5432 },
+        source: end(2, "", "reserved:world", &[]),
+        role: "server".into(),
+        errno: None,
+        hook: "ingress".into(),
+        process: FlowProcess::default(),
+        ..denied()
+    };
+    let raw = Flow {
+        drop_reason_desc: "SOCKET_KIND".into(),
+        ip: FlowIp::default(),
+        l4: FlowL4 { protocol: "RAW".into(), source_port: 0, destination_port: 0 },
+        destination: FlowEndpoint::default(),
+        traffic_direction: "EGRESS".into(),
+        decided_by: None,
+        hook: "sock_create".into(),
+        process: FlowProcess { comm: "ping".into(), ..denied().process },
+        ..denied()
+    };
+    let option = Flow {
+        drop_reason_desc: "SOCKET_OPTION".into(),
+        l4: FlowL4 { protocol: String::new(), source_port: 0, destination_port: 0 },
+        hook: "setsockopt".into(),
+        ..raw.clone()
+    };
+    let taken = Flow {
+        drop_reason_desc: "PORT_TAKEN".into(),
+        ip: FlowIp { destination: "::".into(), version: "IPv6".into(), ..FlowIp::default() },
+        traffic_direction: "EGRESS".into(),
+        decided_by: None,
+        errno: Some("EADDRINUSE".into()),
+        hook: "bind6".into(),
+        ..denied()
+    };
+    [incoming, raw, option, taken]
 }
 
 pub(crate) fn policies() -> Vec<PolicyInfo> {

@@ -1,14 +1,17 @@
 //! Flows: the compact line and the table of Hubble, so that eyes and scripts trained on it feel at home.
 
+use std::borrow::Cow;
+
 use super::table::Columns;
 use super::{Paint, clean};
 use crate::api::LostEvents;
 use crate::api::client::Record;
-use crate::domain::flow::{Flow, FlowEndpoint, FlowIp};
+use crate::domain::flow::{Flow, FlowEndpoint};
 use crate::domain::timestamp::Timestamp;
 
 /// `Nov 22 12:53:39.168: default/web (ID:256) <> 127.0.0.1:5432 default/db (ID:258) policy-verdict:INGRESS DENIED
-/// (TCP) by default/db-only-from-api ingress (isolated) EPERM [curl/1234]`, on one line.
+/// (TCP) by default/db-only-from-api ingress (isolated) EPERM [curl/1234]`, on one line. Of a socket that was refused:
+/// `default/web (ID:256) <> - socket-verdict:sock_create DENIED (RAW) reason SOCKET_KIND EPERM [ping/1234]`.
 pub fn compact(flow: &Flow, color: bool) -> String {
     let (word, paint) = outcome(flow);
     // A refused flow has no direction to speak of: nothing went anywhere.
@@ -16,11 +19,11 @@ pub fn compact(flow: &Flow, color: bool) -> String {
     let line = format!(
         "{time}: {source} {arrow} {destination} {kind} {word} ({protocol}) {why}",
         time = time(flow),
-        source = end(&flow.source),
+        source = source(flow),
         destination = destination(flow),
         kind = kind(flow),
         word = paint.on(word, color),
-        protocol = clean(&flow.l4.protocol),
+        protocol = protocol(flow),
         why = why(flow),
     );
     format!("{}\n", line.trim_end())
@@ -55,9 +58,8 @@ impl FlowTable {
     /// The flow's line; the first brings the header along.
     pub fn line(&mut self, flow: &Flow, color: bool) -> String {
         let (_, paint) = outcome(flow);
-        let summary = format!("{} {}", clean(&flow.l4.protocol), why(flow));
-        let cells =
-            [time(flow), end(&flow.source), destination(flow), kind(flow), flow.verdict.clone(), summary];
+        let summary = format!("{} {}", protocol(flow), why(flow));
+        let cells = [time(flow), source(flow), destination(flow), kind(flow), flow.verdict.clone(), summary];
         self.columns.fit(&cells);
         let line = self.columns.line(&cells, |index, cell| paint.on(cell, color && index == VERDICT));
         if std::mem::replace(&mut self.begun, true) {
@@ -97,16 +99,36 @@ fn time(flow: &Flow) -> String {
     format!("{month} {:>2} {:02}:{:02}:{:02}.{millis:03}", civil.day, civil.hour, civil.minute, civil.second)
 }
 
+/// Whose policy gave the verdict, or which call a socket was refused in: no policy speaks of those.
 fn kind(flow: &Flow) -> String {
-    format!("policy-verdict:{}", clean(&flow.traffic_direction))
+    match flow.hook.as_str() {
+        "sock_create" | "socket_create" | "setsockopt" | "bind4" | "bind6" => {
+            format!("socket-verdict:{}", flow.hook)
+        }
+        _ => format!("policy-verdict:{}", clean(&flow.traffic_direction)),
+    }
+}
+
+fn protocol(flow: &Flow) -> Cow<'_, str> {
+    if flow.l4.protocol.is_empty() { Cow::Borrowed("-") } else { clean(&flow.l4.protocol) }
+}
+
+fn source(flow: &Flow) -> String {
+    at(&flow.ip.source, flow.l4.source_port, &flow.source)
 }
 
 fn destination(flow: &Flow) -> String {
-    let FlowIp { destination, version } = &flow.ip;
-    let address = clean(destination);
-    let port = flow.l4.destination_port;
-    let address = if version == "IPv6" { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-    format!("{address} {}", end(&flow.destination))
+    at(&flow.ip.destination, flow.l4.destination_port, &flow.destination)
+}
+
+/// `127.0.0.1:5432 default/db (ID:258)`, without what is not known; `-` for nobody.
+fn at(address: &str, port: u16, who: &FlowEndpoint) -> String {
+    if address.is_empty() && port == 0 {
+        return if *who == FlowEndpoint::default() { "-".to_owned() } else { end(who) };
+    }
+    let address = clean(address);
+    let address = if address.contains(':') { Cow::Owned(format!("[{address}]")) } else { address };
+    if port == 0 { format!("{address} {}", end(who)) } else { format!("{address}:{port} {}", end(who)) }
 }
 
 /// `default/web (ID:256)`; `reserved:world (ID:2)`; the labels where several workloads share an identity.

@@ -7,7 +7,8 @@ use enforcer_common::id::{IdentityId, RuleId};
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 
-use super::super::names::{protocol, rule_place, short};
+use super::super::names::{rule_place, short};
+use crate::domain::flow::protocol_name as protocol;
 use crate::domain::names::Names;
 
 /// Values of the labels of `enforcer_policy_verdicts_total`, in the order of its definition.
