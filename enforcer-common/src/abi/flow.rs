@@ -75,6 +75,32 @@ wire! {
     }
 }
 
+impl Traffic {
+    /// Nothing yet.
+    pub const NONE: Self = Self {
+        opened: 0,
+        closed: 0,
+        packets_sent: 0,
+        packets_received: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        retransmits: 0,
+        rtt_microseconds: 0,
+    };
+
+    /// Adds another row, field by field.
+    pub const fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.closed += other.closed;
+        self.packets_sent += other.packets_sent;
+        self.packets_received += other.packets_received;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.retransmits += other.retransmits;
+        self.rtt_microseconds += other.rtt_microseconds;
+    }
+}
+
 /// What became of a flow. Names as in Hubble's verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

@@ -283,6 +283,7 @@ impl Scrape {
         let kernel = lock(&self.kernel);
         Ok(KernelSample {
             counters: kernel.counters()?,
+            traffic: kernel.traffic()?,
             stats: kernel.stats()?,
             hooks: kernel.attached_hooks(),
         })

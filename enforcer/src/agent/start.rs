@@ -119,8 +119,11 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
 /// What the counters in the kernel speak of.
 fn counted(kernel: &Kernel) -> Result<(BTreeSet<IdentityId>, BTreeSet<RuleId>), kernel::Error> {
     let counters = kernel.counters()?;
+    let traffic = kernel.traffic()?;
+    let counted = counters.iter().map(|(key, _)| (key.subject, key.peer));
+    let carried = traffic.iter().map(|(key, _)| (key.subject, key.peer));
     let identities =
-        counters.iter().flat_map(|(key, _)| [IdentityId(key.subject), IdentityId(key.peer)]).collect();
+        counted.chain(carried).flat_map(|(subject, peer)| [IdentityId(subject), IdentityId(peer)]).collect();
     Ok((identities, counters.iter().map(|(key, _)| RuleId(key.rule)).collect()))
 }
 

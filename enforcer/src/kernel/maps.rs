@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use enforcer_common::abi::config::{Setting, Stat};
-use enforcer_common::abi::flow::{FlowCount, FlowKey};
+use enforcer_common::abi::flow::{FlowCount, FlowKey, Traffic, TrafficKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding};
 use enforcer_common::abi::policy::Row;
 use enforcer_common::address::Address;
@@ -135,6 +135,21 @@ pub(super) fn counters(ebpf: &Ebpf) -> Result<Vec<(FlowKey, u64)>, Error> {
         counters.push((key, per_cpu.iter().map(|count| count.verdicts).sum()));
     }
     Ok(counters)
+}
+
+/// What all flows carried, summed over the CPUs.
+pub(super) fn traffic(ebpf: &Ebpf) -> Result<Vec<(TrafficKey, Traffic)>, Error> {
+    let map = ebpf.map("TRAFFIC").ok_or(Error::MissingMap("TRAFFIC"))?;
+    let map =
+        PerCpuHashMap::<_, TrafficKey, Traffic>::try_from(map).map_err(Error::map("open", "TRAFFIC"))?;
+    let mut rows = Vec::new();
+    for entry in &map {
+        let (key, per_cpu) = entry.map_err(Error::map("read", "TRAFFIC"))?;
+        let mut sum = Traffic::NONE;
+        per_cpu.iter().for_each(|one| sum.add(one));
+        rows.push((key, sum));
+    }
+    Ok(rows)
 }
 
 /// All statistics, summed over the CPUs.

@@ -22,7 +22,7 @@ use aya::maps::{Array, MapData};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi;
 use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
-use enforcer_common::abi::flow::FlowKey;
+use enforcer_common::abi::flow::{FlowKey, Traffic, TrafficKey};
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
@@ -167,6 +167,11 @@ impl Kernel {
     /// All flow counters, summed over the CPUs.
     pub fn counters(&self) -> Result<Vec<(FlowKey, u64)>, Error> {
         maps::counters(&self.ebpf)
+    }
+
+    /// What all flows carried, summed over the CPUs.
+    pub fn traffic(&self) -> Result<Vec<(TrafficKey, Traffic)>, Error> {
+        maps::traffic(&self.ebpf)
     }
 
     /// What the programs did besides verdicts, and what failed inside them; summed over the CPUs.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use enforcer_common::abi;
 use enforcer_common::abi::config::Stat;
-use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome};
+use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome, Traffic, TrafficKey};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
@@ -288,10 +288,33 @@ fn key(
     }
 }
 
+fn carried(subject: u32, peer: u32, protocol: u8, port: u16, role: Role) -> (TrafficKey, Traffic) {
+    let key = TrafficKey { subject, peer, port, protocol, role: role as u8, reserved: 0 };
+    let traffic = Traffic {
+        opened: 5,
+        closed: 4,
+        packets_sent: 30,
+        packets_received: 20,
+        bytes_sent: 3_000,
+        bytes_received: 2_000,
+        retransmits: 1,
+        rtt_microseconds: 2_500_000,
+    };
+    (key, traffic)
+}
+
 fn render(exporter: &Exporter, counters: Vec<(FlowKey, u64)>) -> String {
+    render_with(exporter, counters, vec![carried(WEB, DB, 6, 5432, Role::Client)])
+}
+
+fn render_with(
+    exporter: &Exporter,
+    counters: Vec<(FlowKey, u64)>,
+    traffic: Vec<(TrafficKey, Traffic)>,
+) -> String {
     let mut stats = [0; Stat::COUNT];
     stats[Stat::EventsLost as usize] = 4;
-    let kernel = KernelSample { counters, stats, hooks: vec![Hook::Connect4] };
+    let kernel = KernelSample { counters, traffic, stats, hooks: vec![Hook::Connect4] };
     let gauges = Gauges {
         version: "1.2.3",
         start_seconds: 1.5,
@@ -299,6 +322,7 @@ fn render(exporter: &Exporter, counters: Vec<(FlowKey, u64)>) -> String {
         problems: [("source", 2)].into(),
         generation: 7,
         endpoints: [("bound", 3)].into(),
+        unguarded: [("af_packet", 1), ("af_vsock", 0)].into(),
         ..Gauges::default()
     };
     let read = ReadCounts { read: 11, told: 9, undecodable: 2 };
@@ -326,10 +350,16 @@ fn counters_become_series_with_source_and_destination() {
         r#"enforcer_lost_events_total{source="malformed"} 3"#,
         r"enforcer_events_read_total 11",
         r#"enforcer_kernel_stats_total{stat="events_lost"} 4"#,
+        r#"enforcer_kernel_stats_total{stat="traffic_full"} 0"#,
+        r#"enforcer_kernel_stats_total{stat="packet_unread"} 0"#,
         r#"enforcer_hook_attached{hook="connect4"} 1"#,
         r#"enforcer_hook_attached{hook="connect6"} 0"#,
         r#"enforcer_map_entries{map_name="counters"} 4"#,
+        r#"enforcer_map_entries{map_name="traffic"} 1"#,
         r#"enforcer_map_capacity{map_name="bindings"} 65536"#,
+        r#"enforcer_map_capacity{map_name="traffic"} 65536"#,
+        r#"enforcer_unguarded_vectors{vector="af_packet"} 1"#,
+        r#"enforcer_unguarded_vectors{vector="af_vsock"} 0"#,
         r#"enforcer_policy_generation{state="enforced"} 7"#,
         r#"enforcer_degraded{reason="source"} 2"#,
         r#"enforcer_build_info{version="1.2.3"} 1"#,
@@ -337,6 +367,58 @@ fn counters_become_series_with_source_and_destination() {
         "process_start_time_seconds 1.5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
+    }
+}
+
+#[test]
+fn traffic_is_told_by_role_and_only_tcp_has_connections() {
+    let rows = vec![
+        carried(WEB, DB, 6, 5432, Role::Client),
+        carried(DB, WEB, 6, 5432, Role::Server),
+        carried(BATCH, IdentityId::WORLD.0, 17, 53, Role::Client),
+    ];
+    let text = render_with(&Exporter::default(), Vec::new(), rows);
+    let web = r#"source="web",source_namespace="shop",destination="db",destination_namespace="shop",protocol="TCP",port="5432""#;
+    let dns = r#"source="job=nightly",source_namespace="shop",destination="reserved:world",destination_namespace="",protocol="UDP",port="53""#;
+    for (name, value) in [
+        ("enforcer_connections_opened_total", "5"),
+        ("enforcer_connections_closed_total", "4"),
+        ("enforcer_sent_packets_total", "30"),
+        ("enforcer_received_packets_total", "20"),
+        ("enforcer_sent_bytes_total", "3000"),
+        ("enforcer_received_bytes_total", "2000"),
+        ("enforcer_retransmitted_packets_total", "1"),
+        ("enforcer_round_trip_seconds_total", "2.5"),
+    ] {
+        for role in ["client", "server"] {
+            let line = format!("{name}{{{web},role=\"{role}\"}} {value}");
+            assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
+        }
+        let datagrams =
+            name.contains("packets_total") && !name.contains("retransmitted") || name.contains("bytes");
+        let line = format!("{name}{{{dns},role=\"client\"}} {value}");
+        assert_eq!(text.lines().any(|found| found == line), datagrams, "{line}\n{text}");
+    }
+}
+
+#[test]
+fn traffic_beyond_the_budget_is_summed_and_what_was_told_stays() {
+    let exporter = Exporter::new(10, 1);
+    let (first, second) = (carried(WEB, DB, 6, 1, Role::Client), carried(WEB, DB, 6, 2, Role::Client));
+    render_with(&exporter, Vec::new(), vec![first]);
+    // The newcomer has carried more, and still does not take the place of what was told before.
+    let larger = (second.0, Traffic { bytes_sent: 9_000, ..second.1 });
+    let text = render_with(&exporter, Vec::new(), vec![larger, first, carried(DB, WEB, 17, 3, Role::Server)]);
+    let sent: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("enforcer_sent_bytes_total{")).collect();
+    let overflow = r#"source="_overflow",source_namespace="",destination="",destination_namespace="""#;
+    assert_eq!(sent.len(), 3, "{sent:#?}");
+    assert!(sent.iter().any(|line| line.contains(r#"port="1",role="client"} 3000"#)), "{sent:#?}");
+    for rest in
+        [r#"protocol="TCP",port="",role="client"} 9000"#, r#"protocol="UDP",port="",role="server"} 3000"#]
+    {
+        let line = format!("enforcer_sent_bytes_total{{{overflow},{rest}");
+        assert!(sent.contains(&line.as_str()), "{line}\n{sent:#?}");
     }
 }
 
@@ -391,7 +473,7 @@ proptest! {
         more in proptest::collection::btree_map(0..40_u16, 1..100_u64, 1..30),
         budget in 0..20_usize,
     ) {
-        let exporter = Exporter::new(budget);
+        let exporter = Exporter::new(budget, 1);
         let counters = |rows: &BTreeMap<u16, u64>| -> Vec<(FlowKey, u64)> {
             let base = key(WEB, DB, Direction::Egress, Outcome::Forwarded, Reason::AllowedByDefault, 0);
             rows.iter().map(|(port, count)| (FlowKey { port: *port, ..base }, *count)).collect()

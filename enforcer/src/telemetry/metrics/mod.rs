@@ -3,31 +3,35 @@
 //! Verdicts come from the kernel's counters, so they are exact whatever happened to events, and survive the daemon. The
 //! labels are chosen for people: identities that are called the same are summed. New series are taken as long as the
 //! budget lasts, and beyond it are summed in series with `policy="_overflow"`, one per action and direction, so that
-//! sums stay exact. A series that was given out once stays: one that moved to the overflow and back would look like a
+//! sums stay exact; those of traffic in series with `source="_overflow"`, one per protocol and role. A series that was given out once stays: one that moved to the overflow and back would look like a
 //! counter that was reset.
 
+mod budget;
 mod table;
+mod traffic;
 mod verdicts;
 
 pub use table::{Definition, Kind, METRICS};
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use enforcer_common::abi::config::Stat;
-use enforcer_common::abi::flow::FlowKey;
+use enforcer_common::abi::flow::{FlowKey, Traffic, TrafficKey};
 use enforcer_common::hook::Hook;
 use enforcer_common::limits;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use self::budget::Budget;
 use self::table as m;
-use self::verdicts::Budget;
 use super::ReadCounts;
 use crate::domain::names::Names;
 
 /// Series of verdicts that are told apart.
 pub const SERIES: usize = 10_000;
+/// Sets of labels of traffic that are told apart; each is a series of up to eight metrics.
+pub const TRAFFIC: usize = 2_000;
 
 /// What the agent knows of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +60,8 @@ pub struct Gauges {
     pub bindings: u64,
     /// Addresses in the kernel.
     pub addresses: u64,
+    /// Ways past enforcer: 1 for those that are open, 0 for those that are closed.
+    pub unguarded: BTreeMap<&'static str, u64>,
 }
 
 /// What the kernel says at the moment of the scrape.
@@ -63,6 +69,8 @@ pub struct Gauges {
 pub struct KernelSample {
     /// All flow counters.
     pub counters: Vec<(FlowKey, u64)>,
+    /// What all flows carried.
+    pub traffic: Vec<(TrafficKey, Traffic)>,
     /// Counters of what the programs did besides.
     pub stats: [u64; Stat::COUNT],
     /// Attached hooks.
@@ -72,19 +80,23 @@ pub struct KernelSample {
 /// Makes expositions. Remembers which series it gave out.
 #[derive(Debug)]
 pub struct Exporter {
-    budget: Mutex<Budget>,
+    verdicts: Mutex<Budget<11>>,
+    traffic: Mutex<Budget<7>>,
 }
 
 impl Default for Exporter {
     fn default() -> Self {
-        Self::new(SERIES)
+        Self::new(SERIES, TRAFFIC)
     }
 }
 
 impl Exporter {
-    /// An exporter that tells apart so many series of verdicts.
-    pub fn new(series: usize) -> Self {
-        Self { budget: Mutex::new(Budget::new(series)) }
+    /// An exporter that tells apart so many series of verdicts, and so many sets of labels of traffic.
+    pub fn new(verdicts: usize, traffic: usize) -> Self {
+        Self {
+            verdicts: Mutex::new(Budget::new(verdicts, verdicts::overflow)),
+            traffic: Mutex::new(Budget::new(traffic, traffic::overflow)),
+        }
     }
 
     /// The exposition. Without `kernel` (it could not be read) the agent's own numbers are told.
@@ -108,11 +120,13 @@ impl Exporter {
     }
 
     fn kernel(&self, exposition: &mut Exposition, kernel: &KernelSample, names: &Names) {
-        {
-            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-            for (labels, count) in budget.fold(verdicts::verdicts(&kernel.counters, names)) {
-                exposition.add(m::VERDICTS, &labels.each_ref().map(|label| &**label), count);
-            }
+        let verdicts = verdicts::verdicts(&kernel.counters, names);
+        for (labels, count) in lock(&self.verdicts).fold(verdicts) {
+            exposition.add(m::VERDICTS, &labels.each_ref().map(|label| &**label), count);
+        }
+        let traffic = traffic::traffic(&kernel.traffic, names);
+        for (labels, amount) in lock(&self.traffic).fold(traffic) {
+            traffic::write(exposition, &labels, &amount);
         }
         for (labels, count) in verdicts::drops(&kernel.counters) {
             exposition.add(m::DROPS, &labels.each_ref().map(|label| &**label), count);
@@ -128,7 +142,13 @@ impl Exporter {
             exposition.add(m::HOOK_ATTACHED, &[hook.program()], u64::from(kernel.hooks.contains(hook)));
         }
         exposition.add(m::MAP_ENTRIES, &["counters"], kernel.counters.len() as u64);
+        exposition.add(m::MAP_ENTRIES, &["traffic"], kernel.traffic.len() as u64);
     }
+}
+
+/// A budget whose holder panicked has given out some series more than were seen, which does no harm.
+fn lock<const LABELS: usize>(budget: &Mutex<Budget<LABELS>>) -> MutexGuard<'_, Budget<LABELS>> {
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn agent(exposition: &mut Exposition, gauges: &Gauges) {
@@ -137,6 +157,9 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
     exposition.add(m::READY, &[], u64::from(gauges.ready));
     for (reason, count) in &gauges.problems {
         exposition.add(m::DEGRADED, &[reason], *count);
+    }
+    for (vector, open) in &gauges.unguarded {
+        exposition.add(m::UNGUARDED, &[vector], *open);
     }
     exposition.add(m::GENERATION, &["enforced"], gauges.generation);
     exposition.add(m::POLICIES, &[], gauges.policies);
@@ -155,6 +178,7 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
         ("addresses", limits::ADDRESSES as u64),
         ("policy_rows", u64::from(limits::TABLE_ROWS)),
         ("counters", limits::COUNTERS as u64),
+        ("traffic", limits::TRAFFIC as u64),
     ] {
         exposition.add(m::MAP_CAPACITY, &[map], capacity);
     }

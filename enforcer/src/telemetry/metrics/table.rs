@@ -36,9 +36,33 @@ metrics! {
     VERDICTS "enforcer_policy_verdicts_total" Counter
         ["action", "match", "direction", "source", "source_namespace", "destination", "destination_namespace",
          "protocol", "port", "policy", "rule"]
-        "Verdicts given: one per connect(2) and per datagram of an unconnected socket, for each direction that was judged.";
+        "Verdicts given: one for each flow that is opened and each end that judged it, and one for each refusal. Goes on counting without the agent.";
     DROPS "enforcer_drop_total" Counter ["reason", "protocol", "direction"]
         "Verdicts that denied.";
+    OPENED "enforcer_connections_opened_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Connections that were established, told by each end that enforcer sees: role = client is the source, server the destination.";
+    CLOSED "enforcer_connections_closed_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Established connections that ended; what they carried is added now.";
+    SENT_PACKETS "enforcer_sent_packets_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Packets sent by the end that the role names: datagrams at once, TCP segments at the end of their connection.";
+    RECEIVED_PACKETS "enforcer_received_packets_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Packets received by the end that the role names, counted as those sent.";
+    SENT_BYTES "enforcer_sent_bytes_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Bytes sent by the end that the role names: of TCP payload that was acknowledged, at the end of the connection; of datagrams with the IP header, at once.";
+    RECEIVED_BYTES "enforcer_received_bytes_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Bytes received by the end that the role names, counted as those sent.";
+    RETRANSMITS "enforcer_retransmitted_packets_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "TCP segments that the end that the role names sent again, added at the end of their connection.";
+    ROUND_TRIPS "enforcer_round_trip_seconds_total" Counter
+        ["source", "source_namespace", "destination", "destination_namespace", "protocol", "port", "role"]
+        "Sum of the smoothed round-trip times of closed connections, as the end that the role names measured them at the end; divided by the closed connections it is their mean.";
     EVENTS_READ "enforcer_events_read_total" Counter []
         "Events that this process read from the event ring.";
     LOST_EVENTS "enforcer_lost_events_total" Counter ["source"]
@@ -57,6 +81,8 @@ metrics! {
         "Workloads by state.";
     HOOK_ATTACHED "enforcer_hook_attached" Gauge ["hook"]
         "1 if the hook is attached with this agent's program.";
+    UNGUARDED "enforcer_unguarded_vectors" Gauge ["vector"]
+        "1 if this way past enforcer is open on this host; `enforcer status --unguarded` says why.";
     MAP_ENTRIES "enforcer_map_entries" Gauge ["map_name"]
         "Entries of the kernel maps.";
     MAP_CAPACITY "enforcer_map_capacity" Gauge ["map_name"]

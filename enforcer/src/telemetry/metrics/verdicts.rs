@@ -1,6 +1,6 @@
 //! From the kernel's counters to series.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use enforcer_common::abi::flow::{FlowKey, Outcome};
 use enforcer_common::id::{IdentityId, RuleId};
@@ -8,6 +8,7 @@ use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 
 use super::super::names::{rule_place, short};
+use super::budget::OVERFLOW;
 use crate::domain::flow::protocol_name as protocol;
 use crate::domain::names::Names;
 
@@ -16,8 +17,16 @@ pub(super) type Labels = [String; 11];
 const ACTION: usize = 0;
 const DIRECTION: usize = 2;
 const POLICY: usize = 9;
-/// The policy of the series that hold what is beyond the budget.
-const OVERFLOW: &str = "_overflow";
+
+/// The series that holds a series beyond the budget: action and direction stay.
+pub(super) fn overflow(labels: &Labels) -> Labels {
+    let mut overflow = Labels::default();
+    for at in [ACTION, DIRECTION] {
+        overflow[at].clone_from(&labels[at]);
+    }
+    OVERFLOW.clone_into(&mut overflow[POLICY]);
+    overflow
+}
 
 /// Verdicts by labels. Rows whose labels are the same are summed.
 pub(super) fn verdicts(counters: &[(FlowKey, u64)], names: &Names) -> BTreeMap<Labels, u64> {
@@ -76,39 +85,5 @@ fn matched(reason: u8) -> &'static str {
     match Reason::from_code(reason) {
         Some(Reason::AllowedByRule | Reason::DeniedByRule) => "all",
         _ => "none",
-    }
-}
-
-/// Which series are told apart.
-#[derive(Debug)]
-pub(super) struct Budget {
-    limit: usize,
-    given: BTreeSet<Labels>,
-}
-
-impl Budget {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, given: BTreeSet::new() }
-    }
-
-    /// Sums what is beyond the budget. Of new series, those with the highest counts get the places that are left.
-    pub(super) fn fold(&mut self, series: BTreeMap<Labels, u64>) -> BTreeMap<Labels, u64> {
-        let (mut kept, mut new): (Vec<_>, Vec<_>) =
-            series.into_iter().partition(|(labels, _)| self.given.contains(labels));
-        new.sort_by(|(_, a), (_, b)| b.cmp(a));
-        let places = self.limit.saturating_sub(self.given.len()).min(new.len());
-        let rest = new.split_off(places);
-        self.given.extend(new.iter().map(|(labels, _)| labels.clone()));
-        kept.extend(new);
-        let mut folded: BTreeMap<Labels, u64> = kept.into_iter().collect();
-        for (mut labels, count) in rest {
-            let mut overflow = Labels::default();
-            for at in [ACTION, DIRECTION] {
-                overflow[at] = std::mem::take(&mut labels[at]);
-            }
-            OVERFLOW.clone_into(&mut overflow[POLICY]);
-            *folded.entry(overflow).or_default() += count;
-        }
-        folded
     }
 }
