@@ -12,12 +12,18 @@ use aya::{Btf, Ebpf};
 use enforcer_common::hook::Hook;
 
 use super::error::Error;
-use super::{Settings, sys};
+use super::{Settings, lsm, sys};
 
 /// Loads (verifies) the program of every hook. Gives those that this kernel does without, with the reason.
 pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<BTreeMap<Hook, String>, Error> {
     let mut absent = BTreeMap::new();
     for hook in Hook::ALL {
+        if !is_cgroup(*hook)
+            && let Some(reason) = lsm::refusal()
+        {
+            absent.insert(*hook, reason);
+            continue;
+        }
         match load(program(ebpf, *hook)?) {
             Ok(()) => {}
             Err(error) if hook.is_optional() => {
@@ -50,7 +56,7 @@ pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
 const SOCKET_CREATE: &str = "socket_create";
 
 /// In a few words, why a program was refused.
-fn reason(error: &ProgramError) -> String {
+pub(super) fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, .. } => format!("loading it is refused: {io_error}"),
         other => other.to_string(),

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod judge;
 mod links;
+pub mod lsm;
 mod maps;
 pub mod probe;
 mod seed;

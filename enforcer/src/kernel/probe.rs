@@ -12,7 +12,7 @@ use serde::Serialize;
 use enforcer_common::hook::Hook;
 
 use super::error::Error;
-use super::{links, load_object, sys};
+use super::{links, load_object, lsm, sys};
 
 /// What this kernel offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,28 +66,25 @@ pub fn probe(cgroup_root: Result<&Path, String>, pins: &Path) -> ProbeReport {
     let mut features = vec![cgroup_tree(cgroup_root), bpffs(pins.parent().unwrap_or(pins)), btf()];
     let programs = [
         (ProgramType::CgroupSock, true, "cgroup/sock_create", "records who creates a socket"),
-        (ProgramType::CgroupSockAddr, true, "cgroup/connect, sendmsg", "refuses with an errno"),
-        (ProgramType::CgroupSkb, true, "cgroup_skb", "judges packets"),
+        (ProgramType::CgroupSockAddr, true, "cgroup/connect, sendmsg, bind", "refuses with an errno"),
+        (ProgramType::CgroupSkb, true, "cgroup/egress, ingress", "the wall: judges every packet"),
         (
             ProgramType::CgroupSockopt,
             true,
             "cgroup/setsockopt",
             "refuses options that forge addresses or routes",
         ),
-        (ProgramType::SockOps, true, "sock_ops", "follows connections"),
-        (
-            ProgramType::Lsm(aya::programs::LsmAttachType::Mac),
-            false,
-            "BPF LSM",
-            "refuses packet, vsock and other sockets that no other hook sees",
-        ),
+        (ProgramType::SockOps, true, "cgroup/sock_ops", "follows connections"),
     ];
     features.extend(programs.map(|(kind, required, name, detail)| {
         feature(name, is_program_supported(kind).unwrap_or(false), required, detail)
     }));
+    features.push(security_module());
     let maps = [
-        (MapType::SkStorage, "socket storage", "remembers who created a socket"),
+        (MapType::SkStorage, "socket storage", "remembers who created a socket, and what was decided for it"),
         (MapType::ArrayOfMaps, "array of maps", "switches policy tables with one write"),
+        (MapType::Hash, "hash", "finds identities by cgroup"),
+        (MapType::LruHash, "LRU hash", "remembers flows of datagram sockets with many peers"),
         (MapType::LpmTrie, "prefix trie", "finds identities by address"),
         (MapType::PerCpuHash, "per-CPU hash", "counts exactly"),
         (MapType::RingBuf, "ring buffer", "carries events"),
@@ -163,18 +160,36 @@ fn bpffs(directory: &Path) -> Feature {
 
 fn btf() -> Feature {
     let present = Path::new("/sys/kernel/btf/vmlinux").exists();
-    feature(
-        "kernel BTF",
-        present,
-        false,
-        "type information of the kernel, for LSM programs; not used by this version",
-    )
+    feature("kernel BTF", present, false, "type information of the kernel, for the BPF LSM")
+}
+
+/// Not only whether the program loads: a kernel can take it and never call it.
+fn security_module() -> Feature {
+    let name = "BPF LSM";
+    let what = "refuses packet, vsock, XDP and other sockets that no other hook sees";
+    if let Some(reason) = lsm::refusal().or_else(|| socket_create().err()) {
+        return feature(name, false, false, &format!("{what}; {reason}"));
+    }
+    match lsm::calls_bpf() {
+        Err(unproven) => feature(name, true, false, &format!("{what}; {unproven}")),
+        Ok(_) => feature(name, true, false, what),
+    }
+}
+
+/// Tries to load the program of [`Hook::SocketCreate`].
+fn socket_create() -> Result<(), String> {
+    sys::ignore_memlock_limit();
+    let mut ebpf = load_object(None).map_err(|error| error.to_string())?;
+    let name = Hook::SocketCreate.program();
+    let program = ebpf.program_mut(name).ok_or(Error::MissingProgram(name)).map_err(|it| it.to_string())?;
+    links::load(program).map_err(|error| links::reason(&error))
 }
 
 fn programs_load() -> Feature {
     match programs() {
         Ok(costs) => {
-            feature("enforcer's programs", true, true, &format!("{} programs pass the verifier", costs.len()))
+            let detail = format!("{} programs pass the verifier", costs.len());
+            feature("enforcer's programs", true, true, &detail)
         }
         Err(error) => feature("enforcer's programs", false, true, &error.to_string()),
     }

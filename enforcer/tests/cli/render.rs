@@ -80,7 +80,7 @@ fn probes() {
         kernel: "6.12.0".into(),
         features: vec![
             feature("cgroup-v2", true, true, "mounted at /sys/fs/cgroup"),
-            feature("lsm-socket-create", false, false, "the kernel was booted without lsm=bpf"),
+            feature("BPF LSM", false, false, "refuses packet sockets; the kernel was booted without lsm=bpf"),
         ],
     };
     check("probe.txt", &probe::report(&good, false));
