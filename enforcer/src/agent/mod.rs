@@ -19,6 +19,7 @@
 //! * Ending leaves links and maps in place: enforcement does not need the agent. `uninstall` removes them.
 
 mod clock;
+mod coverage;
 mod error;
 mod notify;
 mod owner;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::coverage::{self, Watch};
 use super::notify::Notifier;
 use super::{Error, SharedKernel, clock, lock};
 use crate::api::{Call, Readiness};
@@ -49,6 +50,7 @@ pub(super) struct Owner {
     tickets: u64,
     attached: bool,
     kernel_problems: Vec<String>,
+    watch: Watch,
     ended: Option<Result<(), Error>>,
 }
 
@@ -62,7 +64,13 @@ enum Wake {
 }
 
 impl Owner {
-    pub(super) fn new(state: State, store: Store, kernel: SharedKernel, outputs: Outputs) -> Self {
+    pub(super) fn new(
+        state: State,
+        store: Store,
+        kernel: SharedKernel,
+        outputs: Outputs,
+        watch: Watch,
+    ) -> Self {
         Self {
             state,
             store,
@@ -75,6 +83,7 @@ impl Owner {
             tickets: 0,
             attached: false,
             kernel_problems: Vec::new(),
+            watch,
             ended: None,
         }
     }
@@ -83,7 +92,7 @@ impl Owner {
     pub(super) async fn run(
         mut self,
         adopted: Adopted,
-        mode: Mode,
+        (mode, socket_kinds): (Mode, u64),
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<(), Error> {
@@ -93,8 +102,11 @@ impl Owner {
         self.feed(Event::Adopted(adopted));
         // Not before: an agent that refuses to go on must not change what the kernel does with denials.
         if self.ended.is_none() {
-            lock(&self.kernel).set_mode(mode)?;
+            let mut kernel = lock(&self.kernel);
+            kernel.set_socket_kinds(socket_kinds)?;
+            kernel.set_mode(mode)?;
         }
+        self.look_for_openings();
         while self.ended.is_none() {
             let wake = tokio::select! {
                 Some(event) = events.recv() => Wake::Event(event),
@@ -164,7 +176,20 @@ impl Owner {
             self.kernel_problems.clone_from(&problems);
             self.feed(Event::KernelProblems(problems));
         }
+        self.look_for_openings();
         self.feed(Event::Tick(self.started.elapsed()));
+    }
+
+    fn look_for_openings(&mut self) {
+        let Some(coverage) = self.watch.look() else { return };
+        let names: Vec<_> = coverage.unguarded.iter().map(|open| open.vector.as_str()).collect();
+        tracing::info!(
+            "{} ways past enforcer are open here, see `enforcer status --unguarded`: {}",
+            names.len(),
+            names.join(" ")
+        );
+        self.outputs.gauges.send_modify(|gauges| gauges.unguarded = coverage::numbers(&coverage));
+        self.feed(Event::Coverage(coverage));
     }
 
     /// Feeds the engine, performs what it asks for, and feeds it the acknowledgements, until nothing is left.

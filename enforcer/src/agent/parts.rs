@@ -9,6 +9,7 @@ use enforcer_common::abi::flow::FlowEvent;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::coverage::Watch;
 use super::owner::{Outputs, Owner};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
@@ -102,9 +103,11 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
     drop(shared);
     drop(backend);
+    let watch = Watch::new(config, &lock(&kernel));
     let outputs = Outputs { names, readiness, gauges, demand, pipeline };
-    let ended =
-        Owner::new(state, store, kernel, outputs).run(adopted, facts.mode, event_queue, call_queue).await;
+    let ended = Owner::new(state, store, kernel, outputs, watch)
+        .run(adopted, (facts.mode, config.socket_kinds()), event_queue, call_queue)
+        .await;
     close.send_replace(true);
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());

@@ -21,17 +21,6 @@ use crate::telemetry::log::Format;
 /// Version of the agent.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What this version does not guard; `status` says so.
-const UNGUARDED: [&str; 6] = [
-    "connections that come in from other hosts: their traffic is judged where it starts, if enforcer runs there",
-    "ingress of connections between network namespaces, or to an address of this host that is not loopback: only \
-     the client's egress is judged",
-    "packets of connections that were open before enforcer was attached for the first time, or before a policy came",
-    "which member of a SO_REUSEPORT group accepts: another one may be judged",
-    "SCTP, and UDP-Lite sockets that are connected",
-    "raw, packet, vsock and XDP sockets, which root in a workload can open",
-];
-
 /// Everything that was made at the start.
 pub(super) struct Started {
     pub(super) facts: Facts,
@@ -172,7 +161,6 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         cgroup_root: cgroup_root.display().to_string(),
         pins: config.pins.display().to_string(),
         mode: config.mode,
-        unguarded: UNGUARDED.map(str::to_owned).to_vec(),
         required,
     }
 }

@@ -93,8 +93,8 @@ pub enum Command {
     #[command(after_help = "Example:\n  enforcer observe -f --verdict DROPPED --to default/db")]
     Observe(Box<Observe>),
     /// Show how the agent is; exit code 1 unless it enforces and nothing is wrong
-    #[command(after_help = "Example:\n  enforcer status -o json")]
-    Status(Output),
+    #[command(after_help = "Example:\n  enforcer status --unguarded")]
+    Status(Status),
     /// Show what this kernel can do; exit code 1 if something required is missing
     #[command(after_help = "Example:\n  enforcer probe")]
     Probe(Probe),
@@ -224,9 +224,20 @@ pub struct Observe {
     /// Destination port
     #[arg(long, value_name = "PORT", value_delimiter = ',', help_heading = "Filters")]
     pub port: Vec<u16>,
-    /// TCP, UDP or a protocol number
+    /// TCP, UDP, ICMPv4, ICMPv6, SCTP, UDP-Lite, RAW or a protocol number
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', help_heading = "Filters")]
     pub protocol: Vec<String>,
+}
+
+/// `enforcer status`
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Show the ways past enforcer that are open on this host, and why
+    #[arg(long)]
+    pub unguarded: bool,
+    /// Output format
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `enforcer probe`

@@ -68,7 +68,7 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Identity(verb) => identity::identity(context, &verb),
         Command::Endpoint(verb) => endpoint::endpoint(context, &verb),
         Command::Observe(observe) => observe::observe(context, *observe),
-        Command::Status(output) => status::status(context, output),
+        Command::Status(asked) => status::status(context, &asked),
         Command::Probe(probe) => probe::probe(context, &probe),
         Command::Config(verb) => config::config(context, verb),
         Command::Completion { shell } => docs::completion(context, shell),

@@ -193,6 +193,7 @@ pub fn default_document() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::SocketKind;
 
     fn sources(text: &str) -> (tempfile::TempDir, Sources) {
         let folder = tempfile::tempdir().unwrap();
@@ -273,6 +274,25 @@ mod tests {
         assert!(error.contains("ENFORCER_MODE: `loud` is none of enforce, audit, off"), "{error}");
         assert!(error.contains("attach (ENFORCER_ATTACH): `/a/../..`"), "{error}");
         assert!(error.contains("enforcer.yaml:1): `pins` is relative"), "{error}");
+    }
+
+    #[test]
+    fn allowed_sockets_from_everywhere() {
+        let default = load(&Sources { file: Some("/dev/null".into()), ..Sources::default() }).unwrap();
+        assert_eq!(default.config.socket_kinds(), SocketKind::DEFAULT);
+        let (_folder, mut sources) = sources("allowed-sockets: [tcp, raw]\n");
+        let bits = |sources: &Sources| load(sources).unwrap().config.socket_kinds();
+        assert_eq!(bits(&sources), SocketKind::Tcp.bit() | SocketKind::Raw.bit());
+        sources.environment = vec![("ENFORCER_ALLOWED_SOCKETS".to_owned(), "udp, ping".to_owned())];
+        assert_eq!(bits(&sources), SocketKind::Udp.bit() | SocketKind::Ping.bit());
+        sources.flags = vec![("allowed-sockets", Value::List(Vec::new()))];
+        assert_eq!(bits(&sources), 0, "an empty list means none");
+        sources.flags = vec![("allowed-sockets", Value::List(vec!["icmp".into()]))];
+        let error = load(&sources).unwrap_err().to_string();
+        assert!(
+            error.contains("`icmp` is none of tcp, udp, mptcp, ping, raw, sctp, udplite, other"),
+            "{error}"
+        );
     }
 
     #[test]

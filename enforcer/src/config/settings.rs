@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::value::{LogFormat, LogLevel, SettingValue, Value};
-use crate::domain::Mode;
+use crate::domain::{Mode, SocketKind};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,11 @@ settings! {
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 
+    /// Kinds of internet sockets that workloads may create: tcp, udp, mptcp, ping, raw, sctp, udplite, other
+    /// Everything else is refused when the socket is created. The wall judges what it can read of the further kinds,
+    /// and `enforcer status --unguarded` tells what they open. The host may create all. Takes effect at the start.
+    "allowed-sockets" allowed_sockets: Vec<SocketKind> = vec![SocketKind::Tcp, SocketKind::Udp, SocketKind::Mptcp], "KIND";
+
     /// Where /metrics, /healthz and /readyz are served over HTTP
     /// None means nowhere. There is no access control: keep it on loopback or behind a firewall.
     "metrics-listen" metrics_listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 9962).into()), "ADDRESS:PORT";
@@ -118,6 +123,11 @@ settings! {
 const SOCKET_PATH_MAX: usize = 107;
 
 impl Config {
+    /// Bits of the kinds of sockets that workloads may create.
+    pub fn socket_kinds(&self) -> u64 {
+        self.allowed_sockets.iter().fold(0, |bits, kind| bits | kind.bit())
+    }
+
     /// What is wrong with single values although they parse: the key and one sentence each.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();

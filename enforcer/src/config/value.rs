@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::domain::Mode;
+use crate::domain::{Mode, SocketKind};
 
 /// A value before it has the type of its setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +170,16 @@ fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> R
 impl Scalar for Mode {
     fn parse(text: &str) -> Result<Self, String> {
         one_of(text, &[Self::Enforce, Self::Audit, Self::Off], Self::name)
+    }
+
+    fn text(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Scalar for SocketKind {
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, Self::ALL, Self::name)
     }
 
     fn text(&self) -> String {

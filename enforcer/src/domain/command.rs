@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::unguarded::{AbsentHook, Unguarded};
 use super::workload::EndpointState;
 
 /// One file (or standard input) of policy documents.
@@ -198,8 +199,10 @@ pub struct Status {
     pub pins: String,
     /// Hooks attached, by program name.
     pub hooks: Vec<String>,
-    /// What this version does not guard, one sentence each.
-    pub unguarded: Vec<String>,
+    /// Hooks that this kernel does without.
+    pub absent_hooks: Vec<AbsentHook>,
+    /// Ways past enforcer that are open on this host.
+    pub unguarded: Vec<Unguarded>,
     /// Seconds since the agent started.
     pub uptime_seconds: u64,
 }

@@ -11,6 +11,7 @@ pub mod registry;
 pub mod syntax;
 pub mod table;
 pub mod timestamp;
+pub mod unguarded;
 pub mod workload;
 pub mod workload_file;
 pub mod yaml;
@@ -19,5 +20,5 @@ pub mod yaml;
 /// of the boundary.
 pub use enforcer_common::id;
 
-pub use enforcer_common::abi::config::Mode;
+pub use enforcer_common::abi::config::{Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;

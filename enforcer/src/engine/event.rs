@@ -14,6 +14,7 @@ use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::Registry;
 use crate::domain::table::PolicyTable;
+use crate::domain::unguarded::Coverage;
 use crate::domain::workload::WorkloadEvent;
 
 /// Connects a request with its answer.
@@ -33,8 +34,6 @@ pub struct Facts {
     pub pins: String,
     /// What is done with a denial.
     pub mode: Mode,
-    /// What this version does not guard, one sentence each.
-    pub unguarded: Vec<String>,
     /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
     pub required: BTreeSet<String>,
 }
@@ -100,6 +99,8 @@ pub enum Event {
     },
     /// What is wrong with the kernel side now; empty when all is well.
     KernelProblems(Vec<String>),
+    /// What kernel and configuration leave open, now.
+    Coverage(Coverage),
     /// A part of the agent ended or works again.
     Part {
         /// Its name.

@@ -60,7 +60,8 @@ const SHOWN_DIAGNOSTICS: usize = 3;
 pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
     let mut effects = Vec::new();
     // Time and questions change none of the numbers, and counting ten thousand workloads every second is not free.
-    state.touched |= !matches!(event, Event::Tick(_) | Event::Quiet | Event::Request { .. });
+    state.touched |=
+        !matches!(event, Event::Tick(_) | Event::Quiet | Event::Coverage(_) | Event::Request { .. });
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
         Event::Workloads(WorkloadEvent::Snapshot { source, workloads }) => snapshot(state, source, workloads),
@@ -83,6 +84,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             let numbered = problems.into_iter().enumerate().map(|(at, message)| (at.to_string(), message));
             state.set_problems(Area::Drift, numbered);
         }
+        Event::Coverage(coverage) => state.coverage = coverage,
         Event::Part { name, problem } => state.set_problem(Area::Part, name, problem),
         Event::Tick(now) => tick(state, now),
         Event::Quiet => {

@@ -15,6 +15,7 @@ use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::registry::Registry;
 use crate::domain::table::PolicyTable;
+use crate::domain::unguarded::Coverage;
 
 /// Why the engine can't be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +169,8 @@ pub struct State {
     pub(super) adopted: Option<Generation>,
     pub(super) published: Option<Published>,
     pub(super) hooks: Option<Vec<String>>,
+    /// What the host and the configuration leave open.
+    pub(super) coverage: Coverage,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
@@ -214,6 +217,7 @@ impl State {
             adopted: None,
             published: None,
             hooks: None,
+            coverage: Coverage::default(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,

@@ -163,7 +163,8 @@ fn status(state: &State) -> Status {
         cgroup_root: facts.cgroup_root.clone(),
         pins: facts.pins.clone(),
         hooks: state.hooks.clone().unwrap_or_default(),
-        unguarded: facts.unguarded.clone(),
+        absent_hooks: state.coverage.absent.clone(),
+        unguarded: state.coverage.unguarded.clone(),
         uptime_seconds: state.now.as_secs(),
     }
 }

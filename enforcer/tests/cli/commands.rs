@@ -59,6 +59,8 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["endpoint", "list", "-o", "json"], "endpoints.json"),
         (&["status"], "status.txt"),
         (&["status", "-o", "json"], "status.json"),
+        (&["status", "--unguarded"], "unguarded.txt"),
+        (&["status", "--unguarded", "-o", "json"], "unguarded.json"),
         (&["observe"], "flows.compact.txt"),
         (&["observe", "-o", "table"], "flows.table.txt"),
     ] {
@@ -85,7 +87,8 @@ fn observe_filters() {
         ends(&output, 0);
         out(&output).lines().count()
     };
-    assert_eq!(count(&["--verdict", "DROPPED"]), 2);
+    assert_eq!(count(&["--verdict", "DROPPED"]), 6);
+    assert_eq!(count(&["--protocol", "255"]), 1);
     assert_eq!(count(&["--verdict", "dropped", "--last", "1"]), 1);
     assert_eq!(count(&["--to", "default/api-2"]), 1);
     assert_eq!(count(&["--to-label", "reserved:world", "--protocol", "udp", "--port", "53"]), 1);

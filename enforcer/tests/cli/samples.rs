@@ -1,10 +1,13 @@
 //! One of everything that is printed.
 
+use enforcer::domain::SocketKind;
 use enforcer::domain::command::{
     Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, Status,
 };
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
+use enforcer::domain::unguarded::{Coverage, Openings};
 use enforcer::domain::workload::EndpointState;
+use enforcer_common::hook::Hook;
 
 pub(crate) fn texts(items: &[&str]) -> Vec<String> {
     items.iter().map(|item| (*item).to_owned()).collect()
@@ -191,6 +194,23 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
     vec![web, waiting, remote]
 }
 
+/// A kernel without the security module.
+fn coverage() -> Coverage {
+    Coverage::new(&Openings {
+        absent: vec![(
+            Hook::SocketCreate,
+            "loading it is refused: Operation not permitted (os error 1)".into(),
+        )],
+        socket_kinds: vec![SocketKind::Tcp, SocketKind::Udp, SocketKind::Mptcp, SocketKind::Ping],
+        ..Openings::default()
+    })
+}
+
+fn coverage_hooks() -> Vec<String> {
+    let attached = Hook::ALL.iter().filter(|hook| !hook.is_optional());
+    attached.map(|hook| hook.program().to_owned()).collect()
+}
+
 pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".into(),
@@ -206,8 +226,9 @@ pub(crate) fn status() -> Status {
         kernel: "6.12.0".into(),
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
-        hooks: texts(&["sock_create", "connect4", "connect6", "sendmsg4", "sendmsg6"]),
-        unguarded: texts(&["raw and packet sockets are not judged"]),
+        hooks: coverage_hooks(),
+        absent_hooks: coverage().absent,
+        unguarded: coverage().unguarded,
         uptime_seconds: 192,
     }
 }

@@ -3,6 +3,7 @@
 use super::table::{table, words};
 use crate::config::{Loaded, SETTINGS};
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo};
+use crate::domain::unguarded::Unguarded;
 use crate::domain::workload::EndpointState;
 
 /// `policy list`
@@ -71,6 +72,15 @@ fn state(state: EndpointState) -> &'static str {
         EndpointState::WaitingForCgroup => "waiting-for-cgroup",
         EndpointState::Remote => "remote",
     }
+}
+
+/// `status --unguarded`
+pub fn unguarded(unguarded: &[Unguarded]) -> String {
+    let rows: Vec<_> = unguarded
+        .iter()
+        .map(|open| vec![open.vector.clone(), open.what.clone(), open.reason.clone()])
+        .collect();
+    table(&["VECTOR", "WHAT", "WHY"], &rows)
 }
 
 /// `config show`

@@ -1,5 +1,7 @@
 //! How the agent is, for people.
 
+use enforcer_common::hook::Hook;
+
 use super::{Paint, clean};
 use crate::domain::command::Status;
 
@@ -31,14 +33,32 @@ pub fn status(status: &Status, color: bool) -> String {
         ),
         ("Endpoints", format!("{}{waiting}", status.endpoints)),
         ("Identities", status.identities.to_string()),
-        ("Hooks", absent(&status.hooks.join(" "))),
+        ("Hooks", hooks(status)),
         ("Kernel", absent(&status.kernel)),
         ("Cgroups", absent(&status.cgroup_root)),
         ("Pins", absent(&status.pins)),
     ];
+    lines.extend(status.absent_hooks.iter().map(|it| {
+        ("Absent", Paint::Yellow.on(&format!("hook {}: {}", clean(&it.hook), clean(&it.reason)), color))
+    }));
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
-    lines.extend(status.unguarded.iter().map(|unguarded| ("Unguarded", clean(unguarded).into_owned())));
+    lines.push((
+        "Unguarded",
+        format!("{} ways past enforcer, see `enforcer status --unguarded`", status.unguarded.len()),
+    ));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
+}
+
+/// Every hook that there is, attached or not: a missing one should be seen without knowing the list by heart.
+fn hooks(status: &Status) -> String {
+    let missing: Vec<&str> = Hook::ALL
+        .iter()
+        .map(|hook| hook.program())
+        .filter(|name| !status.hooks.iter().any(|attached| attached == name))
+        .collect();
+    let attached = format!("{} of {} attached: ", status.hooks.len(), Hook::ALL.len());
+    let attached = attached + &absent(&status.hooks.join(" "));
+    if missing.is_empty() { attached } else { format!("{attached}; not attached: {}", missing.join(" ")) }
 }
 
 fn absent(text: &str) -> String {
