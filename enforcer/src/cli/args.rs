@@ -224,7 +224,7 @@ pub struct Observe {
     /// Destination port
     #[arg(long, value_name = "PORT", value_delimiter = ',', help_heading = "Filters")]
     pub port: Vec<u16>,
-    /// TCP, UDP, ICMPv4, ICMPv6, SCTP, UDP-Lite, RAW or a protocol number
+    /// TCP, UDP or another name that flows show, or a protocol number
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', help_heading = "Filters")]
     pub protocol: Vec<String>,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! vectors {
     ($($variant:ident $name:literal $text:literal;)*) => {
         /// A way past enforcer.
+        #[allow(clippy::doc_markdown, reason = "the text is for tables that people read")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Vector { $(#[doc = $text] $variant,)* }
 

@@ -1,0 +1,46 @@
+//! Events and counters in, words and numbers out.
+
+mod events;
+mod series;
+
+use enforcer_common::id::{CgroupId, IdentityId, RuleId};
+
+use crate::domain::labels::LabelSet;
+use crate::domain::names::Names;
+use crate::domain::policy::model::{PolicyKey, RuleDirection, RuleKey};
+use crate::domain::registry::IdentityKey;
+use crate::domain::workload::WorkloadKey;
+
+const WEB: u32 = 256;
+const DB: u32 = 257;
+const BATCH: u32 = 258;
+
+/// `web` is one workload in cgroup 11, `db` has ten, `batch` has no label that names it.
+fn names() -> Names {
+    let labels = |pairs: &[(&str, &str)]| {
+        LabelSet(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    };
+    let identity = |labels| IdentityKey { namespace: "shop".into(), labels };
+    let workload = |name: String| WorkloadKey { namespace: "shop".into(), name };
+    let rule = |index| RuleKey {
+        policy: PolicyKey { namespace: "shop".into(), name: "db".into() },
+        direction: RuleDirection::Ingress,
+        index,
+    };
+    Names {
+        identities: [
+            (IdentityId(WEB), identity(labels(&[("app", "web"), ("tier", "front")]))),
+            (IdentityId(DB), identity(labels(&[("app", "db")]))),
+            (IdentityId(BATCH), identity(labels(&[("job", "nightly")]))),
+        ]
+        .into(),
+        workloads: [
+            (IdentityId(WEB), vec![workload("web".into())]),
+            (IdentityId(DB), (0..10).map(|count| workload(format!("db-{count}"))).collect()),
+        ]
+        .into(),
+        cgroups: [(CgroupId(11), workload("web".into()))].into(),
+        rules: [(RuleId(1), (rule(None), None)), (RuleId(2), (rule(Some(0)), Some("from-api".into())))]
+            .into(),
+    }
+}
