@@ -12,12 +12,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::owner::{Outputs, Owner};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock};
+use super::{Error, SharedKernel, clock, lock, revoke};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::names::Names;
 use crate::engine::{self, Event};
-use crate::kernel::Events;
+use crate::kernel::{Events, Revoker};
 use crate::sources::{self, CgroupTree, Look, Managed, PolicyDir, PolicyEvent, PolicyPath, StaticFile};
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::{Exporter, Gauges, KernelSample};
@@ -100,9 +100,11 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         shared.closing.clone(),
     ));
     spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
+    let (in_force, latest) = watch::channel(None);
+    spawn_revocation(&mut parts, config.pins.clone(), latest, &gauges, &shared);
     drop(shared);
     drop(backend);
-    let outputs = Outputs { names, readiness, gauges, demand, pipeline };
+    let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
     let ended =
         Owner::new(state, store, kernel, outputs).run(adopted, facts.mode, event_queue, call_queue).await;
     close.send_replace(true);
@@ -210,6 +212,23 @@ fn spawn_servers(
         })
     };
     parts.spawn(supervise("the monitoring port", shared.events.clone(), shared.closing.clone(), start));
+}
+
+fn spawn_revocation(
+    parts: &mut JoinSet<()>,
+    pins: PathBuf,
+    latest: watch::Receiver<revoke::Latest>,
+    gauges: &watch::Sender<Gauges>,
+    shared: &Shared,
+) {
+    let (gauges, closing) = (gauges.clone(), shared.closing.clone());
+    let start = move || -> JoinHandle<Result<(), String>> {
+        let revoker = Revoker::new(&pins).map_err(|error| error.to_string());
+        let (latest, gauges, closing) = (latest.clone(), gauges.clone(), closing.clone());
+        tokio::spawn(async move { revoke::run(revoker?, latest, gauges, closing).await })
+    };
+    let name = "the revocation of open sockets";
+    parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
 }
 
 /// A server may end only when it was asked to.

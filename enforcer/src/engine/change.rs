@@ -264,9 +264,19 @@ fn finish(state: &mut State, failed: bool, effects: &mut Vec<Effect>) {
         state.retry = Some(Retry { at: state.now + pause, attempt });
     } else {
         state.retry = None;
+        revoke(state, effects);
     }
     if state.draining {
         effects.push(Effect::Stop);
+    }
+}
+
+/// Has open sockets judged by what is in force now. Not after half a change: what was cut off can't be mended.
+fn revoke(state: &mut State, effects: &mut Vec<Effect>) {
+    if let (Some(published), Some(tables), Some(_)) = (&state.published, &state.programmed, &state.hooks)
+        && std::mem::take(&mut state.unjudged)
+    {
+        effects.push(Effect::Revoke { table: Arc::clone(&published.table), tables: tables.clone() });
     }
 }
 
@@ -279,6 +289,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
         Done::Attached(_) => Step::Attach,
     };
     let Some(mut flight) = take(state, step, effects) else { return };
+    state.unjudged |= step != Step::Save;
     match done {
         Done::Saved => {
             if let Some(registry) = &flight.save.registry {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
@@ -200,6 +200,13 @@ pub enum Effect {
     Apply(Vec<Operation>),
     /// Attach the programs, or replace those that an earlier agent attached.
     Attach,
+    /// A change took effect: destroy open sockets whose flows these tables no longer allow.
+    Revoke {
+        /// The table in force.
+        table: Arc<PolicyTable>,
+        /// Bindings and addresses in force.
+        tables: Tables,
+    },
     /// Answer a request.
     Reply {
         /// Whose.

@@ -174,6 +174,8 @@ pub struct State {
     /// Something changed since the last plan was made.
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
+    /// Something took effect since open sockets were last judged.
+    pub(super) unjudged: bool,
     pub(super) problems: BTreeMap<(Area, String), String>,
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
@@ -219,6 +221,7 @@ impl State {
             in_flight: None,
             dirty: true,
             retry: None,
+            unjudged: false,
             problems: BTreeMap::new(),
             touched: true,
             told: Told::default(),

@@ -4,12 +4,15 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+mod diag;
 mod error;
 mod events;
 mod judge;
 mod links;
 mod maps;
+mod namespaces;
 pub mod probe;
+mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
@@ -34,6 +37,7 @@ use crate::domain::table::PolicyTable;
 
 pub use error::Error;
 pub use events::Events;
+pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
 

@@ -24,6 +24,24 @@ fn any_number_of_events_costs_one_publication() {
 }
 
 #[test]
+fn open_sockets_are_judged_once_after_each_change() {
+    let mut world = World::enforcing();
+    assert_eq!(world.judged, 1, "when the hooks are attached");
+    world.changed(push(&["db<api"]));
+    world.batch([workloads(&["web@11", "api@2", "db@3"])]);
+    assert_eq!(world.judged, 3);
+    world.batch([workloads(&["web@11", "api@2", "db@3"]), seconds(9)]);
+    assert_eq!(world.judged, 3, "nothing changed");
+    // Half of a change is no reason to cut anybody off.
+    world.refused = vec![CgroupId(12)];
+    world.batch([workloads(&["web@12", "new@4", "db@3"])]);
+    assert_eq!(world.judged, 3);
+    world.refused.clear();
+    world.batch([seconds(99)]);
+    assert_eq!(world.judged, 4);
+}
+
+#[test]
 fn what_changes_nothing_does_nothing() {
     let mut world = World::enforcing();
     world.batch([
