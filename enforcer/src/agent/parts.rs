@@ -91,7 +91,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     };
     let shared = Shared { events, demand: demanded, closing };
     let mut parts = JoinSet::new();
-    spawn_sources(&mut parts, config, cgroup_root, &shared);
+    spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
     parts.spawn(read_ring(
         ring,
         Arc::clone(&pipeline),
@@ -101,7 +101,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     ));
     spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
     let (in_force, latest) = watch::channel(None);
-    spawn_revocation(&mut parts, config.pins.clone(), latest, &gauges, &shared);
+    spawn_revocation(&mut parts, (config.pins.clone(), cgroup_root), latest, &gauges, &shared);
     drop(shared);
     drop(backend);
     let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
@@ -216,14 +216,14 @@ fn spawn_servers(
 
 fn spawn_revocation(
     parts: &mut JoinSet<()>,
-    pins: PathBuf,
+    (pins, cgroup_root): (PathBuf, PathBuf),
     latest: watch::Receiver<revoke::Latest>,
     gauges: &watch::Sender<Gauges>,
     shared: &Shared,
 ) {
     let (gauges, closing) = (gauges.clone(), shared.closing.clone());
     let start = move || -> JoinHandle<Result<(), String>> {
-        let revoker = Revoker::new(&pins).map_err(|error| error.to_string());
+        let revoker = Revoker::new(&pins, &cgroup_root).map_err(|error| error.to_string());
         let (latest, gauges, closing) = (latest.clone(), gauges.clone(), closing.clone());
         tokio::spawn(async move { revoke::run(revoker?, latest, gauges, closing).await })
     };

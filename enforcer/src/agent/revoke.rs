@@ -24,6 +24,7 @@ pub(super) async fn run(
     closing: watch::Receiver<bool>,
 ) -> Result<(), String> {
     let revoker = Arc::new(revoker);
+    let mut hidden = 0;
     loop {
         // Kernel time changes who is who without a change of the agent's. That clock goes on while the host sleeps and
         // the one waited on does not, so the pass is late then; the packets are judged in time.
@@ -42,6 +43,13 @@ pub(super) async fn run(
         match pass.map_err(|error| error.to_string()).and_then(|pass| pass.map_err(|error| error.to_string())) {
             Ok(pass) => {
                 tell(&pass, &gauges);
+                if pass.hidden > std::mem::replace(&mut hidden, pass.hidden) {
+                    tracing::warn!(
+                        "the network namespaces of {hidden} processes can't be told (the right to trace them is missing): open \
+                         sockets in namespaces that only they are in stay after a change; their packets are judged \
+                         nevertheless"
+                    );
+                }
                 // However quickly changes come, half of the time is left to others.
                 tokio::time::sleep(pass.time).await;
             }
@@ -89,6 +97,7 @@ fn tell(pass: &Pass, gauges: &watch::Sender<Gauges>) {
         sum.seconds += pass.time.as_secs_f64();
         sum.failed_sockets += pass.failed;
         sum.failed_namespaces += pass.unvisited;
+        sum.hidden_processes = pass.hidden;
         sum.undecided = pass.undecided;
         for (key, count) in &pass.destroyed {
             *sum.destroyed.entry(*key).or_default() += count;

@@ -20,6 +20,9 @@ use ipnet::IpNet;
 use super::delta::Tables;
 use super::table::PolicyTable;
 
+/// Linux takes the ports of clients from here on, unless told otherwise.
+const CLIENTS: u16 = 32_768;
+
 /// What is in force: the tables that the kernel judges by, as they can be asked here.
 #[derive(Clone, Debug)]
 pub struct InForce {
@@ -215,7 +218,10 @@ impl<'a> Scene<'a> {
         let server = || self.server_at(socket.protocol, socket.local);
         match &socket.creator {
             Some(creator) if creator.role != Role::Unknown => Some((creator, creator.role)),
-            Some(creator) => Some((creator, if server().is_some() { Role::Server } else { Role::Client })),
+            Some(creator) if server().is_some() => Some((creator, Role::Server)),
+            // A server that is gone may have left it.
+            Some(_) if socket.local.port < CLIENTS => None,
+            Some(creator) => Some((creator, Role::Client)),
             None => server()?.creator.as_ref().map(|creator| (creator, Role::Server)),
         }
     }
@@ -230,7 +236,10 @@ impl<'a> Scene<'a> {
         };
         match found {
             Some(other) => {
-                let (creator, _) = self.creator(other)?;
+                let creator = match &other.creator {
+                    Some(creator) => creator,
+                    None => self.creator(other)?.0,
+                };
                 Some(Peer { identity: self.rules.identity_of(creator, self.now), by_socket: true })
             }
             None => {

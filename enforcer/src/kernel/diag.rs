@@ -4,7 +4,6 @@
 //! The attributes that carry socket storage are known to no netlink library, so the requests are written here; frames
 //! and attributes are `netlink-packet-core`'s.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -18,19 +17,18 @@ use netlink_packet_core::{
 use netlink_sys::Socket as Netlink;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
+use super::cgroups::Chains;
 use crate::domain::revoke::{Creator, Endpoint, Socket};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// `IPPROTO_MPTCP`: does not fit the request's byte, so it has an attribute.
-const MPTCP: u32 = 262;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
-const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
 const INET_DIAG_SK_BPF_STORAGES: u16 = 20;
+const INET_DIAG_CGROUP_ID: u16 = 21;
 const SK_DIAG_BPF_STORAGE: u16 = 1;
 const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
 
@@ -89,61 +87,38 @@ impl Diag {
         Ok(Self { netlink, buffer: Vec::with_capacity(BUFFER), sequence: 0 })
     }
 
-    /// Lists all TCP and UDP sockets with what `storage` (the map's descriptor) has of them.
-    pub(super) fn list(&mut self, storage: BorrowedFd<'_>) -> List {
+    /// Lists all TCP and UDP sockets, with their creators as `storage` (the map's descriptor) has them. Of datagram sockets
+    /// the kernel does not tell it, of connections that were accepted and of parts of MPTCP connections there is none:
+    /// those have their creator's cgroup.
+    pub(super) fn list(&mut self, storage: BorrowedFd<'_>, chains: &mut Chains<'_>) -> List {
         let mut list = List::default();
         for family in [libc::AF_INET, libc::AF_INET6].map(|family| u8::try_from(family).unwrap_or(0)) {
             for (name, protocol, states) in [("TCP", TCP, STREAMS), ("UDP", UDP, DATAGRAMS)] {
-                let listed = self.dump(family, u32::from(protocol), states, storage, |message| {
-                    list.take(protocol, message);
+                let listed = self.dump(family, protocol, states, storage, |message| {
+                    list.take(protocol, message, chains);
                 });
                 if let Err(error) = listed {
                     list.missing.push(format!("{name} sockets of family {family}: {error}"));
                 }
             }
         }
-        self.name_parts(&mut list, storage);
         list
-    }
-
-    /// The parts of MPTCP connections belong to sockets that have lists of their own, with the same addresses. A kernel
-    /// without MPTCP has no such parts.
-    fn name_parts(&mut self, list: &mut List, storage: BorrowedFd<'_>) {
-        if list.sockets.iter().all(|socket| socket.creator.is_some()) {
-            return;
-        }
-        let mut whole = List::default();
-        for family in [libc::AF_INET, libc::AF_INET6].map(|family| u8::try_from(family).unwrap_or(0)) {
-            self.dump(family, MPTCP, STREAMS, storage, |message| whole.take(TCP, message)).ok();
-        }
-        let creators: HashMap<(Endpoint, Endpoint), Creator> = whole
-            .sockets
-            .iter()
-            .filter_map(|socket| Some(((socket.local, socket.remote), socket.creator?)))
-            .collect();
-        for socket in list.sockets.iter_mut().filter(|it| it.protocol == TCP && it.creator.is_none()) {
-            socket.creator = creators.get(&(socket.local, socket.remote)).copied();
-        }
     }
 
     fn dump(
         &mut self,
         family: u8,
-        protocol: u32,
+        protocol: u8,
         states: u32,
         storage: BorrowedFd<'_>,
         mut take: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         let mut body = vec![0; REQUEST];
         body[0] = family;
-        // The attribute counts more; 262 is `IPPROTO_TCP` in one byte, which is what the kernel's own tools send.
-        body[1] = (protocol & 0xff) as u8;
+        body[1] = protocol;
         body[4..8].copy_from_slice(&states.to_ne_bytes());
         let map = attribute(SK_DIAG_BPF_STORAGE_REQ_MAP_FD, storage.as_raw_fd().to_ne_bytes().to_vec());
         body.extend(attribute(INET_DIAG_REQ_SK_BPF_STORAGES, map));
-        if protocol > 0xff {
-            body.extend(attribute(INET_DIAG_REQ_PROTOCOL, protocol.to_ne_bytes().to_vec()));
-        }
         let request = self.frame(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &body);
         self.netlink.send(&request, 0)?;
         loop {
@@ -235,7 +210,7 @@ impl Diag {
 
 impl List {
     /// Takes one `struct inet_diag_msg` and its attributes. What is not of that form is none of the kernel's.
-    fn take(&mut self, protocol: u8, message: &[u8]) {
+    fn take(&mut self, protocol: u8, message: &[u8], chains: &mut Chains<'_>) {
         let (Some(head), Some(attributes)) = (message.get(..MESSAGE), message.get(MESSAGE..)) else { return };
         let mut id = [0; ID];
         id.copy_from_slice(&head[4..4 + ID]);
@@ -247,7 +222,7 @@ impl List {
             local: Endpoint { address: address(family, &id[4..20]), port: port(0) },
             remote: Endpoint { address: address(family, &id[20..36]), port: port(2) },
             connected,
-            creator: storage(attributes).and_then(creator),
+            creator: storage(attributes).and_then(recorded).or_else(|| in_cgroup(attributes, chains)),
         });
         self.handles.push(Listed { family, protocol, id });
     }
@@ -310,7 +285,7 @@ fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
 }
 
 /// Reads the fields of a [`SocketIdentity`] that count here.
-fn creator(bytes: &[u8]) -> Option<Creator> {
+fn recorded(bytes: &[u8]) -> Option<Creator> {
     if bytes.len() < size_of::<SocketIdentity>() {
         return None;
     }
@@ -321,6 +296,12 @@ fn creator(bytes: &[u8]) -> Option<Creator> {
     }
     let role = Role::from_code(word(std::mem::offset_of!(SocketIdentity, role))?);
     Some(Creator { cgroups, role })
+}
+
+/// The creator by the cgroup that the kernel keeps for each socket, without a role.
+fn in_cgroup(attributes: &[u8], chains: &mut Chains<'_>) -> Option<Creator> {
+    let id = u64::from_ne_bytes(*find(attributes, INET_DIAG_CGROUP_ID)?.first_chunk()?);
+    Some(Creator { cgroups: chains.chain(id)?, role: Role::Unknown })
 }
 
 fn address(family: u8, bytes: &[u8]) -> Address {

@@ -4,6 +4,7 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+mod cgroups;
 mod diag;
 mod error;
 mod events;

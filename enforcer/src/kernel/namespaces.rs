@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
@@ -21,6 +22,8 @@ pub(super) struct Namespaces {
     pub(super) files: Vec<File>,
     /// Those that could not be opened, or were too many.
     pub(super) unvisited: u64,
+    /// Processes whose namespaces can't be told: the right to trace them is missing.
+    pub(super) hidden: u64,
     seen: HashSet<u64>,
 }
 
@@ -41,42 +44,41 @@ impl Namespaces {
 
     /// Every thread has a namespace of its own choice.
     fn take_threads(&mut self, tasks: &Path) {
+        let mut hidden = false;
         // A process may end at any moment; its threads are gone then.
         for thread in fs::read_dir(tasks).into_iter().flatten().filter_map(Result::ok) {
-            self.take(&thread.path().join("ns/net"));
+            let path = thread.path().join("ns/net");
+            match named_inode(&path) {
+                Ok(Some(inode)) if self.seen.contains(&inode) => {}
+                Ok(_) => self.take(&path),
+                Err(error) => hidden |= error.kind() == io::ErrorKind::PermissionDenied,
+            }
         }
+        self.hidden += u64::from(hidden);
     }
 
     fn take(&mut self, path: &Path) {
         match self.open(path) {
             Ok(None) => {}
             Ok(Some(file)) if self.files.len() < MOST => self.files.push(file),
-            Ok(Some(_)) => self.unvisited += 1,
             Err(error) if is_gone(&error) => {}
-            Err(_) => self.unvisited += 1,
+            Ok(Some(_)) | Err(_) => self.unvisited += 1,
         }
     }
 
     /// The namespace behind this path, if it is a new one.
     fn open(&mut self, path: &Path) -> io::Result<Option<File>> {
-        use std::os::unix::fs::MetadataExt as _;
-        let file = if let Some(inode) = named_inode(path) {
-            if self.seen.contains(&inode) {
-                return Ok(None);
-            }
-            File::open(path)?
-        } else {
-            File::open(path)?
-        };
+        let file = File::open(path)?;
         let inode = file.metadata()?.ino();
         Ok(self.seen.insert(inode).then_some(file))
     }
 }
 
 /// The inode that the name of a link into a namespace tells (`net:[4026531840]`): quicker than opening it.
-fn named_inode(path: &Path) -> Option<u64> {
-    let target = fs::read_link(path).ok()?;
-    target.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+fn named_inode(path: &Path) -> io::Result<Option<u64>> {
+    let target = fs::read_link(path)?;
+    let inode = || target.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok();
+    Ok(inode())
 }
 
 /// The place of a mount that keeps a network namespace (`ip netns add`, container runtimes).
@@ -116,7 +118,7 @@ mod tests {
     #[test]
     fn ones_own_namespace_is_found_once() {
         let found = Namespaces::find().unwrap();
-        let own = named_inode(Path::new("/proc/self/ns/net")).unwrap();
+        let own = named_inode(Path::new("/proc/self/ns/net")).unwrap().unwrap();
         assert!(found.seen.contains(&own));
         assert_eq!(found.files.len(), found.seen.len());
     }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::cgroups::{Chains, Tree};
 use super::diag::Diag;
 use super::error::Error;
 use super::namespaces::{self, Namespaces};
@@ -21,6 +22,7 @@ const NAMED: usize = 3;
 pub struct Revoker {
     /// The map `SOCKETS`.
     storage: OwnedFd,
+    tree: Tree,
 }
 
 /// What one pass over all sockets did.
@@ -30,6 +32,8 @@ pub struct Pass {
     pub namespaces: u64,
     /// Network namespaces that could not be visited, or in which not all sockets could be listed.
     pub unvisited: u64,
+    /// Processes whose network namespaces can't be told, because the right to trace them is missing.
+    pub hidden: u64,
     /// Sockets that were looked at.
     pub sockets: u64,
     /// Connected sockets whose ends can't be told; they stay.
@@ -45,12 +49,15 @@ pub struct Pass {
 }
 
 impl Revoker {
-    /// By the pins of a kernel room that has started.
+    /// By the pins of a kernel room that has started, and its cgroup tree.
     ///
     /// # Errors
-    /// If the pin of the socket storage can't be opened.
-    pub fn new(pins: &Path) -> Result<Self, Error> {
-        Ok(Self { storage: sys::open_pin(&pins.join("SOCKETS"))? })
+    /// If the pin of the socket storage, or the tree, can't be opened.
+    pub fn new(pins: &Path, cgroup_root: &Path) -> Result<Self, Error> {
+        let path = || cgroup_root.to_owned();
+        let tree = Tree::open(cgroup_root);
+        let tree = tree.map_err(|source| Error::Io { operation: "open", path: path(), source })?;
+        Ok(Self { storage: sys::open_pin(&pins.join("SOCKETS"))?, tree })
     }
 
     /// Has all sockets of all network namespaces judged, and destroys those that have to go. Blocks.
@@ -73,9 +80,10 @@ impl Revoker {
 
     fn visit_all(&self, judge: &(dyn Fn(&[Socket]) -> Judged + Sync)) -> io::Result<Pass> {
         let found = Namespaces::find()?;
-        let mut pass = Pass { unvisited: found.unvisited, ..Pass::default() };
+        let mut chains = Chains::of(&self.tree);
+        let mut pass = Pass { unvisited: found.unvisited, hidden: found.hidden, ..Pass::default() };
         for namespace in &found.files {
-            match self.visit(namespace, judge, &mut pass) {
+            match self.visit(namespace, judge, &mut chains, &mut pass) {
                 Ok(()) => pass.namespaces += 1,
                 Err(error) => {
                     pass.unvisited += 1;
@@ -90,11 +98,12 @@ impl Revoker {
         &self,
         namespace: &File,
         judge: &(dyn Fn(&[Socket]) -> Judged + Sync),
+        chains: &mut Chains<'_>,
         pass: &mut Pass,
     ) -> io::Result<()> {
         namespaces::enter(namespace)?;
         let mut diag = Diag::open()?;
-        let list = diag.list(self.storage.as_fd());
+        let list = diag.list(self.storage.as_fd(), chains);
         if let Some(missing) = list.missing.first() {
             pass.unvisited += 1;
             pass.note(|| format!("the kernel does not list {missing}"));

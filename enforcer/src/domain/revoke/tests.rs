@@ -176,8 +176,10 @@ fn who_is_not_known_stays() {
         // The other end is on this host and has gone already.
         client(TCP, API, Role::Client, "127.0.0.1:40001", "127.0.0.1:80"),
         accepted("127.0.0.1:5432", "127.0.0.1:40002"),
+        // Its server listens no more, and nothing tells which end it is.
+        client(TCP, DB, Role::Unknown, "192.0.2.12:5432", "198.51.100.1:40000"),
     ];
-    assert_eq!(revoked(&rules, &sockets), (vec![], 3));
+    assert_eq!(revoked(&rules, &sockets), (vec![], 4));
 }
 
 #[test]

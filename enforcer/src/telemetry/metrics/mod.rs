@@ -76,6 +76,8 @@ pub struct Revocation {
     pub failed_namespaces: u64,
     /// Sockets that the kernel did not destroy.
     pub failed_sockets: u64,
+    /// Processes of the last pass whose network namespaces could not be told.
+    pub hidden_processes: u64,
     /// Sockets of the last pass whose ends could not be told.
     pub undecided: u64,
 }
@@ -193,6 +195,7 @@ fn revocation(exposition: &mut Exposition, revocation: &Revocation) {
     ] {
         exposition.add(m::REVOCATION_FAILURES, &[kind], count);
     }
+    exposition.add(m::REVOCATION_HIDDEN, &[], revocation.hidden_processes);
     exposition.add(m::REVOCATION_UNDECIDED, &[], revocation.undecided);
     for ((protocol, reason), count) in &revocation.destroyed {
         let reason = Reason::from_code(*reason).unwrap_or(Reason::None).label();

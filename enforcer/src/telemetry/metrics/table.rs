@@ -65,6 +65,8 @@ metrics! {
         "Time that judging all open sockets took.";
     REVOCATION_FAILURES "enforcer_revocation_failures_total" Counter ["kind"]
         "What could not be done while all open sockets were judged: pass = any of it, namespace = visit a network namespace or list all of its sockets, socket = destroy a socket. The packets are judged nevertheless.";
+    REVOCATION_HIDDEN "enforcer_revocation_hidden_processes" Gauge []
+        "Processes whose network namespaces could not be told when all open sockets were judged last.";
     REVOCATION_UNDECIDED "enforcer_revocation_undecided_sockets" Gauge []
         "Connected sockets whose two ends could not be told when all were judged last. They stay, and their packets are judged.";
     MAP_ENTRIES "enforcer_map_entries" Gauge ["map_name"]
