@@ -98,7 +98,9 @@ impl Owner {
         self.feed(Event::Adopted(adopted));
         // Not before: an agent that refuses to go on must not change what the kernel does with denials.
         if self.ended.is_none() {
-            lock(&self.kernel).set_mode(mode)?;
+            let mut kernel = lock(&self.kernel);
+            kernel.set_mode(mode)?;
+            kernel.set_own_namespace()?;
         }
         while self.ended.is_none() {
             let wake = tokio::select! {

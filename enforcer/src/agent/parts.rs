@@ -18,7 +18,9 @@ use crate::config::Config;
 use crate::domain::names::Names;
 use crate::engine::{self, Event};
 use crate::kernel::{Events, Revoker};
-use crate::sources::{self, CgroupTree, Look, Managed, PolicyDir, PolicyEvent, PolicyPath, StaticFile};
+use crate::sources::{
+    self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
+};
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::{Exporter, Gauges, KernelSample};
 
@@ -92,6 +94,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let shared = Shared { events, demand: demanded, closing };
     let mut parts = JoinSet::new();
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
+    spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
         Arc::clone(&pipeline),
@@ -178,6 +181,36 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
         let make = move || Managed::new(tree.clone(), directories.clone());
         spawn_source(parts, shared, "the source of managed cgroups", make, Event::Managed);
     }
+}
+
+/// The host's own addresses, by which it is found that a peer is here.
+fn spawn_own_addresses(parts: &mut JoinSet<()>, shared: &Shared) {
+    let (events, demand, closing) = (shared.events.clone(), shared.demand.clone(), shared.closing.clone());
+    let start = move || {
+        let (sender, mut told) = mpsc::channel(EVENTS);
+        let running = sources::run_own_addresses(sender, demand.clone());
+        let (events, closing) = (events.clone(), closing.clone());
+        tokio::spawn(async move {
+            let forward = async {
+                while let Some(event) = told.recv().await {
+                    let event = match event {
+                        OwnEvent::Addresses(addresses) => Event::OwnAddresses(addresses),
+                        OwnEvent::Problem(message) => Event::SourceProblem { source: engine::OWN, message },
+                    };
+                    if events.send(event).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                ended = running => ended.map_err(|error| error.to_string()),
+                () = forward => Ok(()),
+                () = closed(closing) => Ok(()),
+            }
+        })
+    };
+    let name = "the source of own addresses";
+    parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
 }
 
 fn spawn_servers(

@@ -40,7 +40,8 @@ pub(super) async fn run(
         }
         let (revoker, seen) = (Arc::clone(&revoker), latest.clone());
         let pass = tokio::task::spawn_blocking(move || revoker.pass(&|sockets| judge(&seen, sockets))).await;
-        match pass.map_err(|error| error.to_string()).and_then(|pass| pass.map_err(|error| error.to_string())) {
+        match pass.map_err(|error| error.to_string()).and_then(|pass| pass.map_err(|error| error.to_string()))
+        {
             Ok(pass) => {
                 tell(&pass, &gauges);
                 if pass.hidden > std::mem::replace(&mut hidden, pass.hidden) {

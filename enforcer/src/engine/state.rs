@@ -1,6 +1,7 @@
 //! What the engine knows. Changed by [`step`](super::step) only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +153,8 @@ pub struct State {
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
+    /// The host's own addresses; `None` before they were told.
+    pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
     pub(super) policies: PolicySet,
@@ -205,6 +208,7 @@ impl State {
             draining: false,
             sources: Sources::new(),
             managed: BTreeMap::new(),
+            own: None,
             files: None,
             stored: texts(&pushed),
             policies: PolicySet { pushed, directory: Documents::new() },

@@ -11,8 +11,8 @@ use enforcer_common::abi::identity::{Role, SocketIdentity};
 use enforcer_common::address::Address;
 use enforcer_common::limits::CGROUP_DEPTH;
 use netlink_packet_core::{
-    DefaultNla, Emitable as _, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NlasIterator,
+    DefaultNla, Emitable as _, NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NlasIterator,
 };
 use netlink_sys::Socket as Netlink;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;

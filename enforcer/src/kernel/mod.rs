@@ -12,13 +12,15 @@ mod judge;
 mod links;
 mod maps;
 mod namespaces;
+mod own;
 pub mod probe;
 mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +67,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Whether the programs are attached.
     pub attached: bool,
 }
@@ -195,11 +199,12 @@ impl Kernel {
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
             addresses,
+            own,
             attached: Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings)),
         })
     }

@@ -72,7 +72,9 @@ impl Revoker {
         let mut pass = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("revoke".into());
             let running = thread.spawn_scoped(scope, || self.visit_all(judge))?;
-            running.join().unwrap_or_else(|_| Err(io::Error::other("the thread that destroys sockets panicked")))
+            running
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that destroys sockets panicked")))
         })?;
         pass.time = begin.elapsed();
         Ok(pass)

@@ -187,10 +187,8 @@ fn kernel_time_changes_who_is_who() {
     let rules = in_force(TIERS);
     let identity = |cgroup| rules.bindings[&cgroup].identity;
     let until = |cgroup, until, identity, after| Binding { cgroup, until, identity, after };
-    let bindings = [
-        until(API, 1_000, identity(API), identity(WEB)),
-        until(DB, u64::MAX, identity(DB), identity(DB)),
-    ];
+    let bindings =
+        [until(API, 1_000, identity(API), identity(WEB)), until(DB, u64::MAX, identity(DB), identity(DB))];
     let timed = InForce::with_bindings(Arc::clone(&rules.table), bindings, &BTreeMap::new());
     let mut sockets = vec![server(TCP, DB, "127.0.0.1:5432")];
     sockets.extend(pair(API, 40_000, "127.0.0.1:5432"));

@@ -111,6 +111,7 @@ impl World {
             generation: self.table.as_ref().map(|table| table.generation()),
             bindings: self.kernel.bindings.clone(),
             addresses: self.kernel.addresses.clone(),
+            own: self.kernel.own.clone(),
             ..Adopted::default()
         })
     }
