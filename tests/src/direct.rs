@@ -190,7 +190,10 @@ impl Direct {
         match operation {
             Operation::Bind(cgroup, _) => _ = self.bound.insert(*cgroup),
             Operation::Unbind(cgroup) => _ = self.bound.remove(cgroup),
-            Operation::SetAddress(..) | Operation::RemoveAddress(_) => {}
+            Operation::SetAddress(..)
+            | Operation::RemoveAddress(_)
+            | Operation::SetOwn(_)
+            | Operation::RemoveOwn(_) => {}
         }
         self.kernel().apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}"));
     }

@@ -18,7 +18,7 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 9] = [
+    let modules: [(&str, &[Test]); 10] = [
         ("bad_input", crate::bad_input::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
+        ("revocation", crate::revocation::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()

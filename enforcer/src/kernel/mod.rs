@@ -4,17 +4,23 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+mod cgroups;
+mod diag;
 mod error;
 mod events;
 mod judge;
 mod links;
 mod maps;
+mod namespaces;
+mod own;
 pub mod probe;
+mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +40,7 @@ use crate::domain::table::PolicyTable;
 
 pub use error::Error;
 pub use events::Events;
+pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
 
@@ -60,6 +67,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Whether the programs are attached.
     pub attached: bool,
 }
@@ -233,11 +242,12 @@ impl Kernel {
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
             addresses,
+            own,
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }
