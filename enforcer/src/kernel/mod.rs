@@ -8,20 +8,24 @@ mod cgroups;
 mod diag;
 mod error;
 mod events;
+mod foreign;
 mod judge;
 mod links;
 mod maps;
 mod namespaces;
 mod own;
 pub mod probe;
+mod query;
+mod repair;
 mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData};
@@ -43,6 +47,7 @@ pub use events::Events;
 pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
+pub use watch::{Repair, Seen};
 
 /// The kernel programs, built from source and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_EBPF_OBJECT"));
@@ -80,6 +85,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
     links: BTreeMap<Hook, OwnedFd>,
+    watch: watch::Watch,
 }
 
 impl Kernel {
@@ -102,7 +108,8 @@ impl Kernel {
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
         links::load_programs(&mut ebpf)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new() };
+        let watch = watch::Watch::new(settings)?;
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), watch };
         kernel.write_version()?;
         let adopted = kernel.adopted()?;
         Ok((kernel, adopted))
@@ -133,7 +140,9 @@ impl Kernel {
         let inner = maps::table(table.rows())?;
         maps::tables(&mut self.ebpf)?
             .set(0, &inner, 0)
-            .map_err(Error::map("switch to the new table in", "TABLES"))
+            .map_err(Error::map("switch to the new table in", "TABLES"))?;
+        self.watch.published = Some(watch::Published { generation: table.generation(), table: inner });
+        Ok(())
     }
 
     /// Performs one map operation.
@@ -143,6 +152,7 @@ impl Kernel {
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
+        self.watch.expect(Setting::Mode, mode as u64);
         maps::set(&mut self.ebpf, Setting::Mode, mode as u64)
     }
 
@@ -169,26 +179,13 @@ impl Kernel {
         Events::new(&mut self.ebpf)
     }
 
-    /// Hooks whose pinned link is attached with our program.
+    /// Hooks that are attached with our program.
     pub fn attached_hooks(&self) -> Vec<Hook> {
-        let ours = |hook: &Hook| links::problem(&self.ebpf, *hook, &self.settings).is_none();
+        let ours = |hook: &Hook| match self.links.get(hook) {
+            Some(link) => self.runs_ours(*hook, link.as_fd()),
+            None => links::problem(&self.ebpf, *hook, &self.settings).is_none(),
+        };
         Hook::ALL.iter().copied().filter(ours).collect()
-    }
-
-    /// What is wrong with pins and links, one sentence each.
-    pub fn check(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
-            Hook::ALL.iter().filter_map(|hook| links::problem(&self.ebpf, *hook, &self.settings)).collect();
-        problems.extend(maps::NAMES.iter().filter_map(|name| {
-            let path = self.settings.pins.join(name);
-            (!path.exists()).then(|| {
-                format!(
-                    "the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer",
-                    path.display()
-                )
-            })
-        }));
-        problems
     }
 
     fn write_version(&mut self) -> Result<(), Error> {
