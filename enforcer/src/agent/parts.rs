@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enforcer_common::abi::flow::FlowEvent;
+use enforcer_common::hook::Hook;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -68,6 +69,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         version: start::VERSION,
         start_seconds: clock::wall_seconds(),
         problems: start::no_problems(),
+        foreign: Hook::ALL.iter().map(|hook| (hook.program(), 0)).collect(),
         repairs: Repair::ALL.iter().map(|kind| (kind.label(), 0)).collect(),
         ..Gauges::default()
     };
