@@ -325,7 +325,10 @@ unsafe fn find_peer(raw: *mut __sk_buff, facts: *mut Facts, parties: u64) -> u64
 /// checks the address, unless an option is set that the hook on `setsockopt` refuses.
 #[inline(always)]
 fn is_spoofed(sk: *mut bpf_sock, facts: &Facts) -> bool {
-    if !identity::is_managed(facts.creator) || own_address!(sk) == facts.source || facts.source.is_loopback()
+    if setting(Setting::SocketKinds) & SocketKind::Raw.bit() == 0
+        || !identity::is_managed(facts.creator)
+        || own_address!(sk) == facts.source
+        || facts.source.is_loopback()
     {
         return false;
     }

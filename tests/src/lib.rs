@@ -16,6 +16,7 @@ pub mod agent;
 pub mod demo;
 pub mod direct;
 pub mod expect;
+pub mod foreign;
 pub mod generate;
 pub mod numbers;
 pub mod oracle;

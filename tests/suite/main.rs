@@ -16,6 +16,7 @@ mod differential;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod never_a_gap;
 mod policies;
 mod registry;
 mod replies;

@@ -18,13 +18,14 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 10] = [
+    let modules: [(&str, &[Test]); 11] = [
         ("bad_input", crate::bad_input::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),
+        ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
