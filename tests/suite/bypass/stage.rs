@@ -63,6 +63,8 @@ pub(super) struct Stage {
     pub(super) outside: Outside,
     /// Hooks that are switched off.
     off: Vec<&'static str>,
+    /// Families whose forbidden address the allowed peer has announced to MPTCP.
+    pub(super) announced: Vec<Family>,
     // Last, so that everything in it is gone before it goes.
     pub(super) world: World,
 }
@@ -84,7 +86,8 @@ impl Stage {
         // One socket for both families.
         let serve = |stream| victim.serve(stream, &format!("[::]:{VICTIM}"));
         let victims = [true, false].map(serve);
-        Self { direct, web, nobody, victim, victims, friend, sniffer, outside, off: Vec::new(), world }
+        let (off, announced) = (Vec::new(), Vec::new());
+        Self { direct, web, nobody, victim, victims, friend, sniffer, outside, off, announced, world }
     }
 
     /// The hostile workload.
@@ -173,7 +176,14 @@ impl Stage {
     /// Panics unless the allowed peer answers.
     pub(super) fn ordinary(&self, privilege: Privilege, when: &str) {
         for family in [Family::V4, Family::V6] {
-            let answer = attempt(&self.who(privilege).puppet, "ordinary traffic", family);
+            let once = || attempt(&self.who(privilege).puppet, "ordinary traffic", family);
+            // A ring of the probe before, still being taken apart, interrupts the next call.
+            let mut answer = once();
+            for _ in 0..3 {
+                if answer.errno == libc::EINTR {
+                    answer = once();
+                }
+            }
             assert_eq!(answer.errno, 0, "ordinary traffic by {} {when}", family.label());
         }
     }

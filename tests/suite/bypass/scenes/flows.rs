@@ -11,10 +11,11 @@ use super::{close, fd, pause, shout, socket, talk};
 
 /// The allowed peer announces a forbidden address of its own, to which the kernel opens another flow.
 pub(crate) fn extra_subflow(stage: &mut Stage, who: Privilege, family: Family) -> u64 {
-    // Announced once for all connections to come.
-    match stage.outside.inside(|| netlink::mptcp_announce(family.forbidden())) {
-        Err(error) if error.raw_os_error() != Some(libc::EBUSY) => panic!("announce an address: {error}"),
-        _ => {}
+    // Once for all connections to come.
+    if !stage.announced.contains(&family) {
+        let announced = stage.outside.inside(|| netlink::mptcp_announce(family.forbidden()));
+        announced.unwrap_or_else(|error| panic!("announce an address: {error}"));
+        stage.announced.push(family);
     }
     let puppet = &stage.who(who).puppet;
     let order =
