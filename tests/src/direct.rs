@@ -78,7 +78,11 @@ impl Engine {
 
     fn detach(&mut self) -> std::io::Result<()> {
         for hook in Hook::ALL {
-            fs::remove_file(self.settings.pins.join(format!("link_{}", hook.program())))?;
+            let pin = self.settings.pins.join(format!("link_{}", hook.program()));
+            // A kernel may do without some.
+            if pin.exists() {
+                fs::remove_file(pin)?;
+            }
         }
         fs::remove_file(&self.settings.attach)
     }
@@ -191,7 +195,10 @@ impl Direct {
         match operation {
             Operation::Bind(cgroup, _) => _ = self.bound.insert(*cgroup),
             Operation::Unbind(cgroup) => _ = self.bound.remove(cgroup),
-            Operation::SetAddress(..) | Operation::RemoveAddress(_) => {}
+            Operation::SetAddress(..)
+            | Operation::RemoveAddress(_)
+            | Operation::SetOwn(_)
+            | Operation::RemoveOwn(_) => {}
         }
         self.kernel().apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}"));
     }

@@ -21,6 +21,7 @@ mod policies;
 mod registry;
 mod replies;
 mod residue;
+mod revocation;
 
 use std::process::ExitCode;
 

@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
+        ("revocation", crate::revocation::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()

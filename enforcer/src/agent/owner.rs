@@ -9,12 +9,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::notify::Notifier;
-use super::{Error, SharedKernel, clock, lock};
+use super::{Error, SharedKernel, clock, lock, revoke};
 use crate::api::{Call, Readiness};
 use crate::domain::Mode;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
+use crate::domain::revoke::InForce;
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
 use crate::kernel::Seeded;
 use crate::store::Store;
@@ -32,6 +33,7 @@ pub(super) struct Outputs {
     pub(super) readiness: watch::Sender<Readiness>,
     pub(super) gauges: watch::Sender<Gauges>,
     pub(super) demand: watch::Sender<u64>,
+    pub(super) in_force: watch::Sender<revoke::Latest>,
     pub(super) pipeline: Arc<Pipeline>,
 }
 
@@ -48,6 +50,7 @@ pub(super) struct Owner {
     replies: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     tickets: u64,
     attached: bool,
+    mode: Mode,
     kernel_problems: Vec<String>,
     ended: Option<Result<(), Error>>,
 }
@@ -74,6 +77,7 @@ impl Owner {
             replies: BTreeMap::new(),
             tickets: 0,
             attached: false,
+            mode: Mode::default(),
             kernel_problems: Vec::new(),
             ended: None,
         }
@@ -87,13 +91,16 @@ impl Owner {
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<(), Error> {
+        self.mode = mode;
         let mut signals = Signals::new().map_err(Error::Signals)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.feed(Event::Adopted(adopted));
         // Not before: an agent that refuses to go on must not change what the kernel does with denials.
         if self.ended.is_none() {
-            lock(&self.kernel).set_mode(mode)?;
+            let mut kernel = lock(&self.kernel);
+            kernel.set_mode(mode)?;
+            kernel.set_own_namespace()?;
         }
         while self.ended.is_none() {
             let wake = tokio::select! {
@@ -216,6 +223,12 @@ impl Owner {
                 });
                 drop(kernel);
                 self.acknowledge(Step::Attach, attached);
+            }
+            Effect::Revoke { table, tables } => {
+                if self.mode == Mode::Enforce {
+                    let in_force = Arc::new(InForce::new(table, &tables));
+                    self.outputs.in_force.send_replace(Some(in_force));
+                }
             }
             Effect::Reply { ticket, reply } => {
                 if let Some(sender) = self.replies.remove(&ticket) {

@@ -4,24 +4,30 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+mod cgroups;
+mod diag;
 mod error;
 mod events;
 mod judge;
 mod links;
 mod maps;
+mod namespaces;
+mod own;
 pub mod probe;
+mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi;
-use enforcer_common::abi::config::{Mode, Setting, Stat};
+use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
 use enforcer_common::abi::flow::FlowKey;
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
@@ -34,6 +40,7 @@ use crate::domain::table::PolicyTable;
 
 pub use error::Error;
 pub use events::Events;
+pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
 
@@ -60,6 +67,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Whether the programs are attached.
     pub attached: bool,
 }
@@ -71,6 +80,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
     links: BTreeMap<Hook, OwnedFd>,
+    /// Hooks that this kernel does without, and why.
+    absent: BTreeMap<Hook, String>,
 }
 
 impl Kernel {
@@ -92,9 +103,10 @@ impl Kernel {
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
-        links::load_programs(&mut ebpf)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new() };
+        let absent = links::load_programs(&mut ebpf)?;
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), absent };
         kernel.write_version()?;
+        kernel.write_secret()?;
         let adopted = kernel.adopted()?;
         Ok((kernel, adopted))
     }
@@ -104,9 +116,9 @@ impl Kernel {
     /// On a first attachment the sockets that are open already are recorded between the hook that records new ones and
     /// the hooks that judge, so that no peer is unknown only because it was there first.
     pub fn attach(&mut self) -> Result<Seeded, Error> {
-        let first = !Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings));
+        let first = !self.hooks().all(|hook| links::is_pinned(hook, &self.settings));
         let mut seeded = Seeded::default();
-        for hook in Hook::ALL {
+        for hook in &self.hooks().collect::<Vec<_>>() {
             if let Some(link) = self.links.get(hook) {
                 links::pin_again(link, *hook, &self.settings)?;
             }
@@ -124,17 +136,33 @@ impl Kernel {
         let inner = maps::table(table.rows())?;
         maps::tables(&mut self.ebpf)?
             .set(0, &inner, 0)
-            .map_err(Error::map("switch to the new table in", "TABLES"))
+            .map_err(Error::map("switch to the new table in", "TABLES"))?;
+        self.new_epoch()
     }
 
     /// Performs one map operation.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
-        maps::apply(&mut self.ebpf, operation)
+        maps::apply(&mut self.ebpf, operation)?;
+        self.new_epoch()
+    }
+
+    /// From now on nothing counts that sockets remember of verdicts.
+    fn new_epoch(&mut self) -> Result<(), Error> {
+        let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
+        maps::set(&mut self.ebpf, Setting::Epoch, epoch + 1)?;
+        // TODO: the earliest time that kernel time decides about.
+        maps::set(&mut self.ebpf, Setting::FreshUntil, u64::MAX)
+    }
+
+    /// Sets the kinds of sockets that workloads may create.
+    pub fn set_socket_kinds(&mut self, kinds: u64) -> Result<(), Error> {
+        maps::set(&mut self.ebpf, Setting::SocketKinds, kinds)
     }
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)
+        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)?;
+        self.new_epoch()
     }
 
     /// Has the kernel judge one flow in one direction by the published table, as its hooks would.
@@ -163,13 +191,23 @@ impl Kernel {
     /// Hooks whose pinned link is attached with our program.
     pub fn attached_hooks(&self) -> Vec<Hook> {
         let ours = |hook: &Hook| links::problem(&self.ebpf, *hook, &self.settings).is_none();
-        Hook::ALL.iter().copied().filter(ours).collect()
+        self.hooks().filter(ours).collect()
+    }
+
+    /// The hooks that this kernel has.
+    fn hooks(&self) -> impl Iterator<Item = Hook> {
+        Hook::ALL.iter().copied().filter(|hook| !self.absent.contains_key(hook))
+    }
+
+    /// Hooks that this kernel does without, and why.
+    pub fn absent_hooks(&self) -> &BTreeMap<Hook, String> {
+        &self.absent
     }
 
     /// What is wrong with pins and links, one sentence each.
     pub fn check(&self) -> Vec<String> {
         let mut problems: Vec<String> =
-            Hook::ALL.iter().filter_map(|hook| links::problem(&self.ebpf, *hook, &self.settings)).collect();
+            self.hooks().filter_map(|hook| links::problem(&self.ebpf, hook, &self.settings)).collect();
         problems.extend(maps::NAMES.iter().filter_map(|name| {
             let path = self.settings.pins.join(name);
             (!path.exists()).then(|| {
@@ -189,13 +227,28 @@ impl Kernel {
         maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())
     }
 
+    /// Chooses the secret of fingerprints once, when the maps are made.
+    fn write_secret(&mut self) -> Result<(), Error> {
+        if maps::setting(&mut self.ebpf, Setting::Secret)? != 0 {
+            return Ok(());
+        }
+        let secret = sys::random().map_err(|source| Error::Io {
+            operation: "read random bytes from",
+            path: "getrandom".into(),
+            source,
+        })?;
+        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)?;
+        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)
+    }
+
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
             addresses,
-            attached: Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings)),
+            own,
+            attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }
 }

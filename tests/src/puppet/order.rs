@@ -37,6 +37,32 @@ pub enum Order {
         /// The socket.
         fd: Fd,
     },
+    /// `accept(2)`; the new descriptor.
+    Accept {
+        /// The server's socket.
+        fd: Fd,
+    },
+    /// `recv(2)` of up to a few bytes; how many came. 0 is the orderly end of a stream.
+    Receive {
+        /// The socket.
+        fd: Fd,
+    },
+    /// Opens as many connections and keeps them; how many there are.
+    Hold {
+        /// How many.
+        count: u64,
+        /// Where.
+        to: Vec<u8>,
+    },
+    /// Takes as many connections and keeps them; how many there are.
+    Keep {
+        /// How many.
+        count: u64,
+        /// The server's socket.
+        fd: Fd,
+    },
+    /// How many of the connections that are held or kept have failed, by errno.
+    Lost,
     /// `connect(2)`
     Connect {
         /// The socket.
