@@ -160,6 +160,11 @@ impl Direct {
         &mut self.engine().kernel
     }
 
+    /// The directory of its pins.
+    pub fn pins(&self) -> &Path {
+        &self.engine_ref().settings.pins
+    }
+
     /// Numbers of identities and rules.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.engine().registry

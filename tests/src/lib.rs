@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod bypass;
 pub mod demo;
 pub mod direct;
 pub mod expect;

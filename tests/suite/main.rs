@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod bypass;
 mod counters;
 mod differential;
 mod hooks;

@@ -20,6 +20,7 @@ struct Skip(String);
 pub(crate) fn trials() -> Vec<Trial> {
     let modules: [(&str, &[Test]); 11] = [
         ("bad_input", crate::bad_input::TESTS),
+        ("bypass", crate::bypass::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("hooks", crate::hooks::TESTS),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::background::{Counter, Hammer, serve, visit};
 use super::order::{Answer, Fd, Order, Tally};
 use super::uring;
+use crate::bypass::vectors;
 use crate::patience;
 
 /// Seconds after which a blocking call on a puppet's socket gives up.
@@ -84,6 +85,10 @@ impl State {
             Order::Stay { seconds } => {
                 self.stay = Duration::from_secs(seconds);
                 Answer::default()
+            }
+            Order::Demote => timed(demote),
+            Order::Attempt { vector, family } => {
+                timed(|| vectors::run(&vector, family).map(|got| i64::try_from(got).unwrap()))
             }
             Order::RingConnect { fd, to } => timed(|| uring::connect(fd, &to)),
         }
@@ -241,6 +246,16 @@ fn send_many(fd: Fd, to: Vec<Vec<u8>>) -> io::Result<i64> {
     let count = u32::try_from(headers.len()).expect("messages are few");
     // SAFETY: as many headers as `count` says, each pointing into a message that outlives the call.
     check(unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), count, 0) })
+}
+
+/// The user nobody, without a capability or a group.
+fn demote() -> io::Result<i64> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+    setgroups(&[])?;
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)?;
+    Ok(0)
 }
 
 fn mailbox(path: &Path) -> io::Result<i64> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bypass::Family;
+
 /// A descriptor of the puppet's process.
 pub type Fd = i32;
 
@@ -170,6 +172,15 @@ pub enum Order {
     Stay {
         /// Seconds.
         seconds: u64,
+    },
+    /// Gives up everything that root may and others may not.
+    Demote,
+    /// Tries a way round the hooks (`bypass::vectors`).
+    Attempt {
+        /// Its name.
+        vector: String,
+        /// By which addresses.
+        family: Family,
     },
     /// `connect(2)` by way of `io_uring`.
     RingConnect {
