@@ -56,13 +56,13 @@ pub fn packet(hook: Hook, raw: *mut __sk_buff) -> i32 {
     let mut judgement = Judgement::unjudged();
     // SAFETY: the hook's own context, and live values.
     unsafe {
-        match prepare_packet(raw, hook as u64, &mut facts) {
+        match prepare_packet(raw, hook as u64, &raw mut facts) {
             PASS => return ALLOW,
             JUDGE => {}
             _ => return REFUSE,
         }
         judge::judge(&facts, &mut judgement);
-        as_return(conclude_packet(raw, hook as u64, &facts, &judgement, epoch))
+        as_return(conclude_packet(raw, hook as u64, &raw const facts, &raw const judgement, epoch))
     }
 }
 
