@@ -152,7 +152,7 @@ impl Kernel {
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        self.watch.expect(Setting::Mode, mode as u64);
+        self.watch.keep(Setting::Mode, mode as u64);
         maps::set(&mut self.ebpf, Setting::Mode, mode as u64)
     }
 

@@ -31,7 +31,7 @@ impl Kernel {
             path: "/proc/self".into(),
             source,
         })?;
-        self.watch.expect(Setting::OwnNetns, cookie);
+        self.watch.keep(Setting::OwnNetns, cookie);
         maps::set(&mut self.ebpf, Setting::OwnNetns, cookie)
     }
 }
