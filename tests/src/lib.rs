@@ -20,6 +20,7 @@ pub mod foreign;
 pub mod generate;
 pub mod numbers;
 pub mod oracle;
+pub mod packets;
 pub mod patience;
 pub mod puppet;
 pub mod residue;

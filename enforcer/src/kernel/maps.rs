@@ -19,8 +19,19 @@ use super::{generation_of, own};
 use crate::domain::delta::{Operation, Tables};
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
-pub(super) const NAMES: &[&str] =
-    &["TABLES", "CONFIG", "BINDINGS", "ADDRESSES", "SOCKETS", "COUNTERS", "STATS", "EVENTS"];
+pub(super) const NAMES: &[&str] = &[
+    "TABLES",
+    "CONFIG",
+    "BINDINGS",
+    "ADDRESSES",
+    "OWN_ADDRESSES",
+    "SOCKETS",
+    "FLOWS",
+    "COUNTERS",
+    "TRAFFIC",
+    "STATS",
+    "EVENTS",
+];
 
 /// `BPF_F_INNER_MAP`: tables of different lengths fit one slot.
 const INNER_MAP: u32 = 1 << 12;

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, MapData};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi;
-use enforcer_common::abi::config::{Mode, Setting, Stat};
+use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
 use enforcer_common::abi::flow::FlowKey;
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
@@ -86,6 +86,8 @@ pub struct Kernel {
     /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
     links: BTreeMap<Hook, OwnedFd>,
     watch: watch::Watch,
+    /// Hooks that this kernel does without, and why.
+    absent: BTreeMap<Hook, String>,
 }
 
 impl Kernel {
@@ -107,10 +109,11 @@ impl Kernel {
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
-        links::load_programs(&mut ebpf)?;
+        let absent = links::load_programs(&mut ebpf)?;
         let watch = watch::Watch::new(settings)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), watch };
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), watch, absent };
         kernel.write_version()?;
+        kernel.write_secret()?;
         let adopted = kernel.adopted()?;
         Ok((kernel, adopted))
     }
@@ -120,9 +123,9 @@ impl Kernel {
     /// On a first attachment the sockets that are open already are recorded between the hook that records new ones and
     /// the hooks that judge, so that no peer is unknown only because it was there first.
     pub fn attach(&mut self) -> Result<Seeded, Error> {
-        let first = !Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings));
+        let first = !self.hooks().all(|hook| links::is_pinned(hook, &self.settings));
         let mut seeded = Seeded::default();
-        for hook in Hook::ALL {
+        for hook in &self.hooks().collect::<Vec<_>>() {
             if let Some(link) = self.links.get(hook) {
                 links::pin_again(link, *hook, &self.settings)?;
             }
@@ -142,18 +145,38 @@ impl Kernel {
             .set(0, &inner, 0)
             .map_err(Error::map("switch to the new table in", "TABLES"))?;
         self.watch.published = Some(watch::Published { generation: table.generation(), table: inner });
-        Ok(())
+        self.new_epoch()
     }
 
     /// Performs one map operation.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
-        maps::apply(&mut self.ebpf, operation)
+        maps::apply(&mut self.ebpf, operation)?;
+        self.new_epoch()
+    }
+
+    /// From now on nothing counts that sockets remember of verdicts.
+    fn new_epoch(&mut self) -> Result<(), Error> {
+        let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
+        self.set(Setting::Epoch, epoch + 1)?;
+        // TODO: the earliest time that kernel time decides about.
+        self.set(Setting::FreshUntil, u64::MAX)
+    }
+
+    /// Writes a setting, which the watch keeps as it is from now on.
+    fn set(&mut self, setting: Setting, value: u64) -> Result<(), Error> {
+        self.watch.keep(setting, value);
+        maps::set(&mut self.ebpf, setting, value)
+    }
+
+    /// Sets the kinds of sockets that workloads may create.
+    pub fn set_socket_kinds(&mut self, kinds: u64) -> Result<(), Error> {
+        self.set(Setting::SocketKinds, kinds)
     }
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        self.watch.keep(Setting::Mode, mode as u64);
-        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)
+        self.set(Setting::Mode, mode as u64)?;
+        self.new_epoch()
     }
 
     /// Has the kernel judge one flow in one direction by the published table, as its hooks would.
@@ -185,7 +208,17 @@ impl Kernel {
             Some(link) => self.runs_ours(*hook, link.as_fd()),
             None => links::problem(&self.ebpf, *hook, &self.settings).is_none(),
         };
-        Hook::ALL.iter().copied().filter(ours).collect()
+        self.hooks().filter(ours).collect()
+    }
+
+    /// The hooks that this kernel has.
+    fn hooks(&self) -> impl Iterator<Item = Hook> {
+        Hook::ALL.iter().copied().filter(|hook| !self.absent.contains_key(hook))
+    }
+
+    /// Hooks that this kernel does without, and why.
+    pub fn absent_hooks(&self) -> &BTreeMap<Hook, String> {
+        &self.absent
     }
 
     fn write_version(&mut self) -> Result<(), Error> {
@@ -195,6 +228,20 @@ impl Kernel {
         maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())
     }
 
+    /// Chooses the secret of fingerprints once, when the maps are made.
+    fn write_secret(&mut self) -> Result<(), Error> {
+        if maps::setting(&mut self.ebpf, Setting::Secret)? != 0 {
+            return Ok(());
+        }
+        let secret = sys::random().map_err(|source| Error::Io {
+            operation: "read random bytes from",
+            path: "getrandom".into(),
+            source,
+        })?;
+        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)?;
+        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)
+    }
+
     fn adopted(&mut self) -> Result<Adopted, Error> {
         let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
@@ -202,7 +249,7 @@ impl Kernel {
             bindings,
             addresses,
             own,
-            attached: Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings)),
+            attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }
 }

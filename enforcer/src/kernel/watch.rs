@@ -153,7 +153,7 @@ impl Kernel {
     /// Where a hook is attached and by which program; `None` for one that has no directory.
     fn place(&self, hook: Hook) -> Option<Place> {
         let link = self.links.get(&hook)?;
-        let info = sys::cgroup_link_info(link.as_fd(), Path::new("")).ok()?;
+        let info = sys::link_info(link.as_fd(), Path::new("")).ok()?;
         let is_cgroup = info.kind == sys::CGROUP_LINK && info.cgroup != 0;
         is_cgroup.then_some(Place { hook, attach_type: info.attach_type, program: info.program })
     }
