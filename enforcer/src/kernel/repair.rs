@@ -104,9 +104,6 @@ impl Kernel {
         maps::tables(&mut self.ebpf)?
             .set(0, table, 0)
             .map_err(Error::map("switch back to our table in", "TABLES"))?;
-        let generation = *generation;
-        // Nothing counts that was decided meanwhile.
-        self.new_epoch()?;
         let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
         let said = format!(
             "the kernel judged by generation {found} of the policy tables instead of {generation}, which somebody else has \
