@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use enforcer::domain::command::PolicyFile;
@@ -155,6 +155,21 @@ impl Direct {
     /// The kernel room.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.engine().kernel
+    }
+
+    /// Directory of the pins.
+    pub fn pins(&self) -> PathBuf {
+        self.engine_ref().settings.pins.clone()
+    }
+
+    /// The generation that the next table has.
+    pub fn next_generation(&self) -> u64 {
+        self.engine_ref().generation + 1
+    }
+
+    /// Tables up to this generation were published by way of the kernel room.
+    pub fn skip_generations(&mut self, last: u64) {
+        self.engine().generation = last;
     }
 
     /// Numbers of identities and rules.

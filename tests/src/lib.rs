@@ -13,6 +13,8 @@
 )]
 
 pub mod agent;
+pub mod bpf;
+pub mod churn;
 pub mod demo;
 pub mod direct;
 pub mod expect;

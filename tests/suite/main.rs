@@ -11,6 +11,7 @@
 )]
 
 mod bad_input;
+mod churn;
 mod counters;
 mod differential;
 mod hooks;

@@ -29,6 +29,17 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<BTreeMap<Hook, String>, E
     Ok(absent)
 }
 
+/// A descriptor of a program, loaded if it is not yet.
+pub(super) fn descriptor(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    let refused = |source: ProgramError| Error::Program { program: name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or(Error::MissingProgram(name))?;
+    if program.fd().is_err() {
+        load(program).map_err(refused)?;
+    }
+    let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
+    fd.map_err(|source| Error::Io { operation: "copy the descriptor of", path: name.into(), source })
+}
+
 /// Loads one program.
 pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
     match program {
