@@ -118,6 +118,9 @@ impl fmt::Display for Found {
 /// Questions of one run: few enough that a swap, which waits until all running programs have ended, is not held up.
 const QUESTIONS: u64 = 2_000;
 
+/// Between two rounds of changes.
+const PAUSE: Duration = Duration::from_micros(100);
+
 /// Asks and changes until both numbers are reached.
 pub fn run(plan: Plan) -> Found {
     let world = World::new("churn");
@@ -329,6 +332,8 @@ fn change(pins: &Path, changer: u32, over: &AtomicBool) -> u64 {
             }
             changes += 2;
         }
+        // Those who ask, and who swaps, need the processors too.
+        std::thread::sleep(PAUSE);
     }
     changes
 }

@@ -8,7 +8,7 @@ use crate::registry::Test;
 pub(crate) const TESTS: &[Test] = &[("reads_are_right_under_change", reads_are_right_under_change)];
 
 fn reads_are_right_under_change() {
-    let short = Plan { verdicts: patience::scaled(1_000_000, 200_000), swaps: patience::scaled(50, 20) };
+    let short = Plan { verdicts: patience::scaled(400_000, 100_000), swaps: patience::scaled(50, 20) };
     let plan = short.or_environment();
     let found = run(plan);
     println!("churn: {found}");
