@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod bench;
 pub mod bpf;
 pub mod churn;
 pub mod demo;

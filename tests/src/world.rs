@@ -190,7 +190,7 @@ pub fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Sen
 }
 
 /// A network namespace with nothing but a loopback device that is up.
-fn new_namespace() -> OwnedFd {
+pub fn new_namespace() -> OwnedFd {
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
         loopback_up();

@@ -5,6 +5,7 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod bench;
 mod clean;
 mod demo;
 mod ebpf;
@@ -42,6 +43,7 @@ enum Command {
     Tidy(tidy::Arguments),
     Vm(vm::Arguments),
     Verifier(verifier::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Clean(clean::Arguments),
 }
@@ -65,6 +67,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }
