@@ -150,7 +150,14 @@ mod tests {
     fn draws() -> impl Iterator<Item = Draw> {
         (0..MEMBERS).flat_map(|subject| {
             (0..2 * MEMBERS).flat_map(move |peer| {
-                (0..4).map(move |n| Draw { subject, peer, port: n & 1, ingress: n >> 1, binding: 0, prefix: 0 })
+                (0..4).map(move |n| Draw {
+                    subject,
+                    peer,
+                    port: n & 1,
+                    ingress: n >> 1,
+                    binding: 0,
+                    prefix: 0,
+                })
             })
         })
     }

@@ -129,19 +129,27 @@ pub fn run(plan: Plan) -> Found {
     let start = Instant::now();
     let first = direct.next_generation();
     publish(&mut direct, first);
-    let pins = direct.pins();
+    let pins = direct.pins().to_path_buf();
     fill(&pins);
     let (over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
     let (mut swaps, mut generation) = (0, first);
     let (sums, changes) = std::thread::scope(|scope| {
-        let changers: Vec<_> = (0..2).map(|number| scope.spawn({
-            let (pins, over) = (&pins, &over);
-            move || change(pins, number, over)
-        })).collect();
-        let askers: Vec<_> = (1..=2).map(|seed| scope.spawn({
-            let (program, over, asked) = (&program, &over, &asked);
-            move || ask(program, seed, first, over, asked)
-        })).collect();
+        let changers: Vec<_> = (0..2)
+            .map(|number| {
+                scope.spawn({
+                    let (pins, over) = (&pins, &over);
+                    move || change(pins, number, over)
+                })
+            })
+            .collect();
+        let askers: Vec<_> = (1..=2)
+            .map(|seed| {
+                scope.spawn({
+                    let (program, over, asked) = (&program, &over, &asked);
+                    move || ask(program, seed, first, over, asked)
+                })
+            })
+            .collect();
         // A panic must not leave the others running.
         let ended = EndsAll(&over);
         while swaps < plan.swaps || asked.load(Ordering::Relaxed) < plan.verdicts {
@@ -189,7 +197,10 @@ pub fn table(generation: u64) -> PolicyTable {
                 let plane = if hypothetical { Plane::Hypothetical } else { Plane::Enforced };
                 let (own, other) = (class(generation, subject), class(generation, peer));
                 let port = port_class(generation, port).into();
-                entries.push((key(plane, ingress == 1, own, other, port), word(generation, &draw, hypothetical)));
+                entries.push((
+                    key(plane, ingress == 1, own, other, port),
+                    word(generation, &draw, hypothetical),
+                ));
             }
         }
     }
@@ -213,7 +224,8 @@ fn ask(program: &OwnedFd, seed: u64, generation: u64, over: &AtomicBool, asked: 
     let mut sum = blank(seed, generation);
     while !over.load(Ordering::Relaxed) {
         let mut packet = words(&blank(sum.random, sum.generation));
-        let (code, _) = bpf::test_run(program.as_fd(), packet.as_flattened_mut(), 1).expect("run the program");
+        let (code, _) =
+            bpf::test_run(program.as_fd(), packet.as_flattened_mut(), 1).expect("run the program");
         assert_eq!(code, 0, "1: it could not read the packet, 2: it could not write it");
         let one = churn(&packet);
         assert_eq!(one.asked, QUESTIONS, "every question is asked");

@@ -15,5 +15,8 @@ fn reads_are_right_under_change() {
     assert!(found.faults().is_empty(), "{found}");
     // Else nothing was put to the test.
     assert!(found.sum.asked >= plan.verdicts && found.swaps >= plan.swaps, "{found}");
-    assert!(found.sum.bound > 0 && found.sum.placed > 0 && found.sum.swapped > 0 && found.changes > 0, "{found}");
+    assert!(
+        found.sum.bound > 0 && found.sum.placed > 0 && found.sum.swapped > 0 && found.changes > 0,
+        "{found}"
+    );
 }

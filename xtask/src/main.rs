@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod bypass;
 mod clean;
 mod demo;
 mod ebpf;
@@ -42,6 +43,7 @@ enum Command {
     Lint(lint::Arguments),
     Tidy(tidy::Arguments),
     Vm(vm::Arguments),
+    Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
     Bench(bench::Arguments),
     Demo(demo::Arguments),
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
+        Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

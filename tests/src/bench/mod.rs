@@ -108,7 +108,8 @@ pub fn run(options: Options) -> ExitCode {
         eprintln!("the benchmark needs root: it makes cgroups and loads kernel programs");
         return ExitCode::from(2);
     }
-    let bench = Bench { pairs: if options.short { 24 } else { 240 }, short: options.short, quiet: options.json };
+    let bench =
+        Bench { pairs: if options.short { 24 } else { 240 }, short: options.short, quiet: options.json };
     let findings = bench.measure();
     if options.json {
         println!("{}", serde_json::to_string_pretty(&findings).expect("plain values"));
@@ -175,7 +176,8 @@ impl Bench {
     fn table_sizes(self) -> Comparison {
         let mut small = Site::with_entries("t100", 100);
         let mut large = Site::with_entries("t1000000", site::SPREAD);
-        let label = Label { what: "enforced, 1,000,000 entries", with: "enforced, 100 entries", gate: Some(0.97) };
+        let label =
+            Label { what: "enforced, 1,000,000 entries", with: "enforced, 100 entries", gate: Some(0.97) };
         self.compare(label, Kind::Connections, &mut small, &mut large)
     }
 

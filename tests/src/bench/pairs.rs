@@ -34,7 +34,11 @@ impl Ratio {
             })
             .collect();
         medians.sort_by(f64::total_cmp);
-        Self { median: median(ratios.to_vec()), low: medians[DRAWS / 40], high: medians[DRAWS - 1 - DRAWS / 40] }
+        Self {
+            median: median(ratios.to_vec()),
+            low: medians[DRAWS / 40],
+            high: medians[DRAWS - 1 - DRAWS / 40],
+        }
     }
 }
 

@@ -96,21 +96,22 @@ pub(super) struct Site {
 
 impl Site {
     /// Nothing is enforced.
-    pub fn bare(name: &str) -> Self {
+    pub(super) fn bare(name: &str) -> Self {
         Self::start(name, Wire::Loopback, 1, |_, _| None)
     }
 
     /// Three policies.
-    pub fn enforced(name: &str) -> Self {
+    pub(super) fn enforced(name: &str) -> Self {
         Self::start(name, Wire::Loopback, 1, enforce)
     }
 
     /// A table with an entry for each of so many of the addresses that the loads are spread over.
-    pub fn with_entries(name: &str, entries: u32) -> Self {
+    pub(super) fn with_entries(name: &str, entries: u32) -> Self {
         Self::start(name, Wire::Loopback, SPREAD, |world, workloads| {
             let mut direct = Direct::start(world);
             direct.bind(workloads);
-            let [client, server] = [&workloads[0], &workloads[1]].map(|it| direct.registry().identity(&it.identity()));
+            let [client, server] =
+                [&workloads[0], &workloads[1]].map(|it| direct.registry().identity(&it.identity()));
             let generation = direct.next_generation();
             let table = table(generation, client, server, entries);
             direct.kernel().publish(&table).unwrap_or_else(|error| panic!("{error}"));
@@ -120,20 +121,23 @@ impl Site {
     }
 
     /// Two network namespaces and a pair of virtual devices between them.
-    pub fn veth(name: &str, enforced: bool) -> Self {
+    pub(super) fn veth(name: &str, enforced: bool) -> Self {
         Self::start(name, Wire::Veth, 1, |world, workloads| {
             let mut direct = enforced.then(|| enforce(world, workloads)).flatten()?;
             for (workload, address) in workloads.iter().zip(ENDS) {
                 let identity = direct.registry().identity(&workload.identity());
                 let net = IpNet::from(std::net::IpAddr::V4(address));
-                direct.kernel().apply(&Operation::SetAddress(net, identity)).unwrap_or_else(|error| panic!("{error}"));
+                direct
+                    .kernel()
+                    .apply(&Operation::SetAddress(net, identity))
+                    .unwrap_or_else(|error| panic!("{error}"));
             }
             Some(direct)
         })
     }
 
     /// Rules of nftables instead.
-    pub fn nftables(name: &str, rules: &str) -> Self {
+    pub(super) fn nftables(name: &str, rules: &str) -> Self {
         let site = Self::bare(name);
         site.world.inside(|| nft(rules));
         site
@@ -165,14 +169,14 @@ impl Site {
     }
 
     /// One round of so many operations.
-    pub fn round(&mut self, kind: Kind, count: u64) -> Round {
+    pub(super) fn round(&mut self, kind: Kind, count: u64) -> Round {
         let before = self.client.cpu_time() + self.server.cpu_time();
         let wall = self.client.ask(kind, count, self.at, self.spread);
         Round { wall, cpu: self.client.cpu_time() + self.server.cpu_time() - before }
     }
 
     /// What enforces, where something does.
-    pub fn direct(&mut self) -> Option<&mut Direct> {
+    pub(super) fn direct(&mut self) -> Option<&mut Direct> {
         self.direct.as_mut()
     }
 }
@@ -281,7 +285,9 @@ fn table(generation: u64, client: IdentityId, server: IdentityId, entries: u32) 
     let allow = Word::allow(Tier::Allow, Reason::AllowedByRule, RuleId(1));
     let isolated = Word::deny(Tier::Isolation, Errno::Perm, Reason::Isolated, RuleId(2));
     let unmanaged = Word::deny(Tier::Default, Errno::Perm, Reason::Unmanaged, RuleId::NONE);
-    let entry = |ingress, subject: IdentityId, peer, port, word| (key(Plane::Enforced, ingress, subject.0, peer, port), word);
+    let entry = |ingress, subject: IdentityId, peer, port, word| {
+        (key(Plane::Enforced, ingress, subject.0, peer, port), word)
+    };
     let mut all = vec![
         entry(false, IdentityId::UNMANAGED, 0, 0, unmanaged),
         entry(true, IdentityId::UNMANAGED, 0, 0, unmanaged),

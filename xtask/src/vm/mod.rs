@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 pub(crate) use qemu::{End, Report};
 
+use crate::bypass;
 use crate::setup::{self, Scope};
 use crate::shell;
 use crate::suite::{self, Binaries, Tally};
@@ -59,6 +60,8 @@ pub(crate) struct Options {
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) tally: Tally,
+    /// Lines that are cells of the bypass matrix.
+    pub(crate) cells: Vec<String>,
 }
 
 impl Outcome {
@@ -162,14 +165,18 @@ fn run_one(root: &Path, name: &str, binaries: &Binaries, options: &Options) -> R
         timeout: options.timeout,
     };
     println!("[{name}] starting {}", kernel.release);
-    let mut tally = Tally::default();
+    let (mut tally, mut cells) = (Tally::default(), Vec::new());
     let mut preemption = None;
     let report = machine.run(|line| {
         tally.read(line);
         if let Some(model) = line.strip_prefix("init: preempt ") {
             preemption = Some(model.to_owned());
         }
-        println!("[{name}] {line}");
+        if bypass::is_cell(line) {
+            cells.push(line.to_owned());
+        } else {
+            println!("[{name}] {line}");
+        }
     });
     fs::remove_file(&first_files).with_context(|| format!("cannot remove {}", first_files.display()))?;
     let report = report?;
@@ -177,7 +184,10 @@ fn run_one(root: &Path, name: &str, binaries: &Binaries, options: &Options) -> R
     if let Some(wanted) = options.append.iter().find_map(|one| one.strip_prefix("preempt="))
         && preemption.as_deref() != Some(wanted)
     {
-        bail!("the kernel was told preempt={wanted}, but says {}", preemption.as_deref().unwrap_or("nothing"));
+        bail!(
+            "the kernel was told preempt={wanted}, but says {}",
+            preemption.as_deref().unwrap_or("nothing")
+        );
     }
-    Ok(Outcome { report, tally })
+    Ok(Outcome { report, tally, cells })
 }

@@ -83,7 +83,11 @@ impl Machine<'_> {
             .arg(self.cpus.to_string())
             .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"])
             .arg("-append")
-            .arg([&["console=ttyS0 quiet panic=-1 oops=panic rdinit=/init".to_owned()], self.append].concat().join(" "))
+            .arg(
+                [&["console=ttyS0 quiet panic=-1 oops=panic rdinit=/init".to_owned()], self.append]
+                    .concat()
+                    .join(" "),
+            )
             .arg("-kernel")
             .arg(self.image)
             .arg("-initrd")
