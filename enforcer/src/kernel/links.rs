@@ -146,7 +146,8 @@ fn attach_beside(program: &mut Program, hook: Hook, pin: &Path) -> Result<OwnedF
     let failed = |operation, path: &Path, source| Error::Io { operation, path: path.to_path_buf(), source };
     let Program::Lsm(program) = program else { return Err(Error::MissingProgram(hook.program())) };
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused(hook))?;
-    let beside = pin.with_extension("new");
+    // A BPF file system takes no names with a dot.
+    let beside = pin.with_file_name(format!("link_{}_new", hook.program()));
     // Left by a start that was killed here.
     if let Err(error) = std::fs::remove_file(&beside)
         && error.kind() != std::io::ErrorKind::NotFound
