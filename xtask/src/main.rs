@@ -5,6 +5,7 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod bench;
 mod bypass;
 mod clean;
 mod demo;
@@ -44,6 +45,7 @@ enum Command {
     Vm(vm::Arguments),
     Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Clean(clean::Arguments),
 }
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }

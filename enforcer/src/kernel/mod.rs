@@ -187,6 +187,15 @@ impl Kernel {
         judge::judge(&mut self.ebpf, query)
     }
 
+    /// A descriptor of one of the programs, for tests and measurements: to run it, or to read what the kernel counts of
+    /// it. Loads the program if no hook needed it so far.
+    ///
+    /// # Errors
+    /// If the object has no such program, or the kernel refuses it.
+    pub fn program(&mut self, name: &'static str) -> Result<OwnedFd, Error> {
+        links::descriptor(&mut self.ebpf, name)
+    }
+
     /// All flow counters, summed over the CPUs.
     pub fn counters(&self) -> Result<Vec<(FlowKey, u64)>, Error> {
         maps::counters(&self.ebpf)
