@@ -18,7 +18,7 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 10] = [
+    let modules: [(&str, &[Test]); 11] = [
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("counters", crate::counters::TESTS),

@@ -4,12 +4,12 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
 
-use super::sys::{Socket, header};
+use super::sys::{Socket, header, limit};
 
 const SETUP: libc::c_long = 425;
 const ENTER: libc::c_long = 426;
-const GET_EVENTS: u32 = 1;
 const WAKE_UP: u32 = 2;
 const SQES: libc::off_t = 0x1000_0000;
 /// Both rings in one mapping; every kernel since 5.4 does so.
@@ -109,10 +109,18 @@ fn perform(by: By, entry: &Entry) -> io::Result<i32> {
         (*word(parameters.submission.rest[2])).store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         (*word(parameters.submission.tail)).store(1, Ordering::SeqCst);
-        let flags = GET_EVENTS | if by == By::Poller { WAKE_UP } else { 0 };
-        let done = libc::syscall(ENTER, ring.as_raw_fd(), 1_u32, 1_u32, flags, ptr::null::<u8>(), 0_usize);
+        let flags = if by == By::Poller { WAKE_UP } else { 0 };
+        let done = libc::syscall(ENTER, ring.as_raw_fd(), 1_u32, 0_u32, flags, ptr::null::<u8>(), 0_usize);
         if done < 0 {
             return Err(io::Error::last_os_error());
+        }
+        // An attempt that nobody answers is given up; closing the ring cancels it.
+        let deadline = Instant::now() + limit();
+        while (*word(parameters.completion.tail)).load(Ordering::SeqCst) == 0 {
+            if Instant::now() > deadline {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         fence(Ordering::SeqCst);
         let completions = queues.0.wrapping_byte_add(parameters.completion.rest[1] as usize);
