@@ -83,7 +83,7 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
 
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
-    traffic::connection(ctx.ops) as u32
+    traffic::connection(ctx.ops)
 }
 
 #[lsm(hook = "socket_create")]

@@ -17,6 +17,7 @@ pub mod bypass;
 pub mod demo;
 pub mod direct;
 pub mod expect;
+pub mod foreign;
 pub mod generate;
 pub mod numbers;
 pub mod oracle;

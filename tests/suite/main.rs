@@ -17,6 +17,7 @@ mod differential;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod never_a_gap;
 mod policies;
 mod registry;
 mod replies;

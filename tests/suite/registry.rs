@@ -18,7 +18,7 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 11] = [
+    let modules: [(&str, &[Test]); 12] = [
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("counters", crate::counters::TESTS),
@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),
+        ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enforcer_common::abi::flow::FlowEvent;
+use enforcer_common::hook::Hook;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -17,7 +18,7 @@ use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::names::Names;
 use crate::engine::{self, Event};
-use crate::kernel::{Events, Revoker};
+use crate::kernel::{Events, Repair, Revoker};
 use crate::sources::{
     self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
@@ -68,6 +69,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         version: start::VERSION,
         start_seconds: clock::wall_seconds(),
         problems: start::no_problems(),
+        foreign: Hook::ALL.iter().map(|hook| (hook.program(), 0)).collect(),
+        repairs: Repair::ALL.iter().map(|kind| (kind.label(), 0)).collect(),
         ..Gauges::default()
     };
     let (gauges, gauges_seen) = watch::channel(gauges);
@@ -108,8 +111,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     drop(shared);
     drop(backend);
     let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
-    let ended =
-        Owner::new(state, store, kernel, outputs).run(adopted, facts.mode, event_queue, call_queue).await;
+    let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs);
+    let ended = owner.run(adopted, facts.mode, event_queue, call_queue).await;
     close.send_replace(true);
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());

@@ -108,6 +108,13 @@ pub enum Event {
     },
     /// What is wrong with the kernel side now; empty when all is well.
     KernelProblems(Vec<String>),
+    /// What else was seen at the kernel.
+    KernelSeen {
+        /// What is no fault and worth knowing, one sentence each.
+        notices: Vec<String>,
+        /// Names of the hooks that are attached now.
+        hooks: Vec<String>,
+    },
     /// A part of the agent ended or works again.
     Part {
         /// Its name.

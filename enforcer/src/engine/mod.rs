@@ -87,6 +87,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             let numbered = problems.into_iter().enumerate().map(|(at, message)| (at.to_string(), message));
             state.set_problems(Area::Drift, numbered);
         }
+        Event::KernelSeen { notices, hooks } => kernel_seen(state, notices, hooks, &mut effects),
         Event::Part { name, problem } => state.set_problem(Area::Part, name, problem),
         Event::Tick(now) => tick(state, now),
         Event::Quiet => {
@@ -153,6 +154,18 @@ fn managed(state: &mut State, directories: BTreeMap<String, Option<CgroupId>>) {
     if state.missing.remove(MANAGED) || state.managed != directories {
         state.managed = directories;
         state.dirty = true;
+    }
+}
+
+/// Notes what was seen, and says what is new of it.
+fn kernel_seen(state: &mut State, notices: Vec<String>, hooks: Vec<String>, effects: &mut Vec<Effect>) {
+    for notice in notices.iter().filter(|notice| !state.notices.contains(notice)) {
+        effects.push(Effect::Log { level: Level::Warn, message: notice.clone() });
+    }
+    state.notices = notices;
+    // Before the first attachment there is nothing to be lost.
+    if state.hooks.is_some() {
+        state.hooks = Some(hooks);
     }
 }
 

@@ -171,6 +171,8 @@ pub struct State {
     pub(super) adopted: Option<Generation>,
     pub(super) published: Option<Published>,
     pub(super) hooks: Option<Vec<String>>,
+    /// What is worth knowing of the kernel.
+    pub(super) notices: Vec<String>,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
@@ -220,6 +222,7 @@ impl State {
             adopted: None,
             published: None,
             hooks: None,
+            notices: Vec::new(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,

@@ -36,7 +36,7 @@ pub(super) const NAMES: &[&str] = &[
 /// `BPF_F_INNER_MAP`: tables of different lengths fit one slot.
 const INNER_MAP: u32 = 1 << 12;
 
-type Table = Array<MapData, Row>;
+pub(super) type Table = Array<MapData, Row>;
 type Bindings<'a> = HashMap<&'a mut MapData, u64, Binding>;
 type Addresses<'a> = LpmTrie<&'a mut MapData, [u8; 16], AddressEntry>;
 

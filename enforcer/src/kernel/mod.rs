@@ -8,20 +8,24 @@ mod cgroups;
 mod diag;
 mod error;
 mod events;
+mod foreign;
 mod judge;
 mod links;
 mod maps;
 mod namespaces;
 mod own;
 pub mod probe;
+mod query;
+mod repair;
 mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData};
@@ -43,6 +47,7 @@ pub use events::Events;
 pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
+pub use watch::{Repair, Seen};
 
 /// The kernel programs, built from source and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_EBPF_OBJECT"));
@@ -82,6 +87,7 @@ pub struct Kernel {
     links: BTreeMap<Hook, OwnedFd>,
     /// Hooks that this kernel does without, and why.
     absent: BTreeMap<Hook, String>,
+    watch: watch::Watch,
 }
 
 impl Kernel {
@@ -104,7 +110,8 @@ impl Kernel {
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
         let absent = links::load_programs(&mut ebpf)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), absent };
+        let watch = watch::Watch::new(settings)?;
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), absent, watch };
         kernel.write_version()?;
         kernel.write_secret()?;
         let adopted = kernel.adopted()?;
@@ -137,6 +144,7 @@ impl Kernel {
         maps::tables(&mut self.ebpf)?
             .set(0, &inner, 0)
             .map_err(Error::map("switch to the new table in", "TABLES"))?;
+        self.watch.published = Some(watch::Published { generation: table.generation(), table: inner });
         self.new_epoch()
     }
 
@@ -146,12 +154,8 @@ impl Kernel {
         self.new_epoch()
     }
 
-    /// From now on nothing counts that sockets remember of verdicts.
     fn new_epoch(&mut self) -> Result<(), Error> {
-        let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
-        maps::set(&mut self.ebpf, Setting::Epoch, epoch + 1)?;
-        // TODO: the earliest time that kernel time decides about.
-        maps::set(&mut self.ebpf, Setting::FreshUntil, u64::MAX)
+        new_epoch(&mut self.ebpf)
     }
 
     /// Sets the kinds of sockets that workloads may create.
@@ -161,6 +165,7 @@ impl Kernel {
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
+        self.watch.expect(Setting::Mode, mode as u64);
         maps::set(&mut self.ebpf, Setting::Mode, mode as u64)?;
         self.new_epoch()
     }
@@ -188,9 +193,12 @@ impl Kernel {
         Events::new(&mut self.ebpf)
     }
 
-    /// Hooks whose pinned link is attached with our program.
+    /// Hooks that are attached with our program.
     pub fn attached_hooks(&self) -> Vec<Hook> {
-        let ours = |hook: &Hook| links::problem(&self.ebpf, *hook, &self.settings).is_none();
+        let ours = |hook: &Hook| match self.links.get(hook) {
+            Some(link) => self.runs_ours(*hook, link.as_fd()),
+            None => links::problem(&self.ebpf, *hook, &self.settings).is_none(),
+        };
         self.hooks().filter(ours).collect()
     }
 
@@ -202,22 +210,6 @@ impl Kernel {
     /// Hooks that this kernel does without, and why.
     pub fn absent_hooks(&self) -> &BTreeMap<Hook, String> {
         &self.absent
-    }
-
-    /// What is wrong with pins and links, one sentence each.
-    pub fn check(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
-            self.hooks().filter_map(|hook| links::problem(&self.ebpf, hook, &self.settings)).collect();
-        problems.extend(maps::NAMES.iter().filter_map(|name| {
-            let path = self.settings.pins.join(name);
-            (!path.exists()).then(|| {
-                format!(
-                    "the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer",
-                    path.display()
-                )
-            })
-        }));
-        problems
     }
 
     fn write_version(&mut self) -> Result<(), Error> {
@@ -251,6 +243,14 @@ impl Kernel {
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }
+}
+
+/// From now on nothing counts that sockets remember of verdicts.
+fn new_epoch(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let epoch = maps::setting(ebpf, Setting::Epoch)?;
+    maps::set(ebpf, Setting::Epoch, epoch + 1)?;
+    // TODO: the earliest time that kernel time decides about.
+    maps::set(ebpf, Setting::FreshUntil, u64::MAX)
 }
 
 /// Parses the embedded object and makes its maps: pinned ones when a directory is given.

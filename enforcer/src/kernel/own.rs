@@ -31,31 +31,28 @@ impl Kernel {
             path: "/proc/self".into(),
             source,
         })?;
+        self.watch.expect(Setting::OwnNetns, cookie);
         maps::set(&mut self.ebpf, Setting::OwnNetns, cookie)
     }
 }
 
-/// The map; `None` in an object that has none.
-fn open(ebpf: &mut Ebpf) -> Result<Option<Own<'_>>, Error> {
-    let Some(map) = ebpf.map_mut(MAP) else { return Ok(None) };
-    Own::try_from(map).map(Some).map_err(Error::map("open", MAP))
+fn open(ebpf: &mut Ebpf) -> Result<Own<'_>, Error> {
+    let map = ebpf.map_mut(MAP).ok_or(Error::MissingMap(MAP))?;
+    Own::try_from(map).map_err(Error::map("open", MAP))
 }
 
 pub(super) fn set(ebpf: &mut Ebpf, address: IpAddr) -> Result<(), Error> {
-    let Some(mut map) = open(ebpf)? else { return Ok(()) };
     let bytes = canonical(address);
-    map.insert(bytes, bytes, 0).map_err(full_or(MAP, limits::OWN_ADDRESSES))
+    open(ebpf)?.insert(bytes, bytes, 0).map_err(full_or(MAP, limits::OWN_ADDRESSES))
 }
 
 pub(super) fn remove(ebpf: &mut Ebpf, address: IpAddr) -> Result<(), Error> {
-    let Some(mut map) = open(ebpf)? else { return Ok(()) };
-    gone(map.remove(&canonical(address)), MAP)
+    gone(open(ebpf)?.remove(&canonical(address)), MAP)
 }
 
 /// All that the kernel has.
 pub(super) fn all(ebpf: &mut Ebpf) -> Result<BTreeSet<IpAddr>, Error> {
-    let Some(map) = open(ebpf)? else { return Ok(BTreeSet::new()) };
-    let keys: Result<Vec<[u8; 16]>, _> = map.keys().collect();
+    let keys: Result<Vec<[u8; 16]>, _> = open(ebpf)?.keys().collect();
     let keys = keys.map_err(Error::map("read", MAP))?;
     Ok(keys.into_iter().map(|bytes| Ipv6Addr::from(bytes).to_canonical()).collect())
 }

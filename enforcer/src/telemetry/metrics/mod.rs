@@ -57,6 +57,10 @@ pub struct Gauges {
     pub bindings: u64,
     /// Addresses in the kernel.
     pub addresses: u64,
+    /// What was put back in the kernel since the start, by kind, kinds without repairs included.
+    pub repairs: BTreeMap<&'static str, u64>,
+    /// Programs of other owners by hook.
+    pub foreign: BTreeMap<&'static str, u64>,
     /// What became of open sockets.
     pub revocation: Revocation,
 }
@@ -181,6 +185,12 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
         ("counters", limits::COUNTERS as u64),
     ] {
         exposition.add(m::MAP_CAPACITY, &[map], capacity);
+    }
+    for (kind, count) in &gauges.repairs {
+        exposition.add(m::REPAIRS, &[kind], *count);
+    }
+    for (hook, count) in &gauges.foreign {
+        exposition.add(m::FOREIGN_PROGRAMS, &[hook], *count);
     }
     revocation(exposition, &gauges.revocation);
 }

@@ -57,6 +57,10 @@ metrics! {
         "Workloads by state.";
     HOOK_ATTACHED "enforcer_hook_attached" Gauge ["hook"]
         "1 if the hook is attached with this agent's program.";
+    FOREIGN_PROGRAMS "enforcer_foreign_programs" Gauge ["hook"]
+        "Programs of other owners that run at the hook, above or below the directory that enforcer is attached to.";
+    REPAIRS "enforcer_repairs_total" Counter ["kind"]
+        "What somebody took away or changed in the kernel, and this agent put back.";
     SOCKETS_DESTROYED "enforcer_sockets_destroyed_total" Counter ["protocol", "reason"]
         "Open sockets that were destroyed because their flow is no longer allowed.";
     REVOCATIONS "enforcer_revocations_total" Counter []
