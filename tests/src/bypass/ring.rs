@@ -4,12 +4,12 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
 
-use super::sys::{Socket, header};
+use super::sys::{Socket, header, limit};
 
 const SETUP: libc::c_long = 425;
 const ENTER: libc::c_long = 426;
-const GET_EVENTS: u32 = 1;
 const WAKE_UP: u32 = 2;
 const SQES: libc::off_t = 0x1000_0000;
 /// Both rings in one mapping; every kernel since 5.4 does so.
@@ -60,12 +60,15 @@ struct Entry {
     offset: u64,
     address: u64,
     length: u32,
+    /// Length and place of an option's value.
+    value: (u32, u64),
 }
 
 /// `connect(2)`
 pub fn connect(by: By, socket: &Socket, to: &[u8]) -> io::Result<()> {
     let (offset, address) = (to.len() as u64, to.as_ptr().addr() as u64);
-    perform(by, &Entry { operation: 16, fd: socket.fd(), offset, address, length: 0 }).map(drop)
+    perform(by, &Entry { operation: 16, fd: socket.fd(), offset, address, length: 0, value: (0, 0) })
+        .map(drop)
 }
 
 /// `sendmsg(2)`
@@ -73,16 +76,27 @@ pub fn send(by: By, socket: &Socket, to: &[u8], data: &[u8]) -> io::Result<()> {
     let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     let header = header(Some(to), &mut part, &[]);
     let address = (&raw const header).addr() as u64;
-    perform(by, &Entry { operation: 9, fd: socket.fd(), offset: 0, address, length: 1 }).map(drop)
+    perform(by, &Entry { operation: 9, fd: socket.fd(), offset: 0, address, length: 1, value: (0, 0) })
+        .map(drop)
 }
 
 /// `socket(2)`
 pub fn socket(by: By, domain: i32, kind: i32, protocol: i32) -> io::Result<Socket> {
     let offset = u64::try_from(kind).map_err(io::Error::other)?;
     let length = u32::try_from(protocol).map_err(io::Error::other)?;
-    let fd = perform(by, &Entry { operation: 45, fd: domain, offset, address: 0, length })?;
+    let fd = perform(by, &Entry { operation: 45, fd: domain, offset, address: 0, length, value: (0, 0) })?;
     // SAFETY: a new descriptor that nothing else owns.
     Ok(Socket::from_owned(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// `setsockopt(2)` with a number (kernels from 6.7 on).
+pub fn set_option(by: By, socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+    const SET_OPTION: u64 = 3;
+    // The option's level and name share the place of an address.
+    let address = u64::from(level.cast_unsigned()) | u64::from(name.cast_unsigned()) << 32;
+    let value = (4, (&raw const value).addr() as u64);
+    perform(by, &Entry { operation: 46, fd: socket.fd(), offset: SET_OPTION, address, length: 0, value })
+        .map(drop)
 }
 
 fn perform(by: By, entry: &Entry) -> io::Result<i32> {
@@ -109,10 +123,18 @@ fn perform(by: By, entry: &Entry) -> io::Result<i32> {
         (*word(parameters.submission.rest[2])).store(0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         (*word(parameters.submission.tail)).store(1, Ordering::SeqCst);
-        let flags = GET_EVENTS | if by == By::Poller { WAKE_UP } else { 0 };
-        let done = libc::syscall(ENTER, ring.as_raw_fd(), 1_u32, 1_u32, flags, ptr::null::<u8>(), 0_usize);
+        let flags = if by == By::Poller { WAKE_UP } else { 0 };
+        let done = libc::syscall(ENTER, ring.as_raw_fd(), 1_u32, 0_u32, flags, ptr::null::<u8>(), 0_usize);
         if done < 0 {
             return Err(io::Error::last_os_error());
+        }
+        // An attempt that nobody answers is given up; closing the ring cancels it.
+        let deadline = Instant::now() + limit();
+        while (*word(parameters.completion.tail)).load(Ordering::SeqCst) == 0 {
+            if Instant::now() > deadline {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         fence(Ordering::SeqCst);
         let completions = queues.0.wrapping_byte_add(parameters.completion.rest[1] as usize);
@@ -131,6 +153,8 @@ fn encoded(by: By, entry: &Entry) -> [u8; 64] {
     bytes[8..16].copy_from_slice(&entry.offset.to_ne_bytes());
     bytes[16..24].copy_from_slice(&entry.address.to_ne_bytes());
     bytes[24..28].copy_from_slice(&entry.length.to_ne_bytes());
+    bytes[44..48].copy_from_slice(&entry.value.0.to_ne_bytes());
+    bytes[48..56].copy_from_slice(&entry.value.1.to_ne_bytes());
     bytes
 }
 

@@ -12,7 +12,7 @@ use crate::patience;
 pub struct Socket(OwnedFd);
 
 /// How long a call of a vector may block.
-fn limit() -> Duration {
+pub(super) fn limit() -> Duration {
     Duration::from_millis(if patience::is_emulated() { 800 } else { 200 })
 }
 

@@ -1,22 +1,31 @@
 //! What is not closed, and what is not tried; `docs/threat-model.md` says the same in sentences.
 
+use super::row::Row;
+
 /// A row that leaks, which is known.
 pub(super) struct Listed {
-    pub(super) number: u8,
+    number: u8,
+    /// One way of the row; all of them if there is none.
+    name: Option<&'static str>,
     /// The hook with which it does not leak, where a kernel lets it be attached.
     unless: Option<&'static str>,
     pub(super) reason: &'static str,
 }
 
 impl Listed {
+    /// Whether it speaks of this row.
+    pub(super) fn is_about(&self, row: &Row) -> bool {
+        self.number == row.number && self.name.is_none_or(|name| name == row.name)
+    }
+
     /// Whether it is known that this row leaks with these hooks.
-    pub(super) fn covers(&self, number: u8, has: impl Fn(&str) -> bool) -> bool {
-        self.number == number && !self.unless.is_some_and(has)
+    pub(super) fn covers(&self, row: &Row, has: impl Fn(&str) -> bool) -> bool {
+        self.is_about(row) && !self.unless.is_some_and(has)
     }
 }
 
 const fn without_lsm(number: u8, reason: &'static str) -> Listed {
-    Listed { number, unless: Some("socket_create"), reason }
+    Listed { number, name: None, unless: Some("socket_create"), reason }
 }
 
 /// See [`Listed`].
@@ -25,7 +34,12 @@ pub(super) const LISTED: &[Listed] = &[
     without_lsm(35, "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
     without_lsm(36, "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
     without_lsm(37, "AF_XDP: no cgroup hook sees it; needs CAP_NET_RAW"),
-    Listed { number: 62, unless: None, reason: "AF_UNIX: abstract sockets belong to the network namespace" },
+    Listed {
+        number: 62,
+        name: None,
+        unless: None,
+        reason: "AF_UNIX: abstract sockets belong to the network namespace",
+    },
     without_lsm(63, "AF_VSOCK: no cgroup hook sees it"),
     without_lsm(64, "other families: no cgroup hook sees them"),
 ];

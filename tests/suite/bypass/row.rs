@@ -32,10 +32,20 @@ pub(super) enum Probe {
     Scene(fn(&mut Stage, Privilege, Family) -> u64),
 }
 
-/// Hooks without which it leaks.
+/// The hooks that close a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Hooks {
+    /// These are enough.
+    pub(super) last: &'static [&'static str],
+    /// These refuse earlier, where they can.
+    pub(super) before: &'static [&'static str],
+}
+
+/// What makes it leak.
 #[derive(Clone, Copy)]
 pub(super) enum Mutation {
-    Without(&'static [&'static str]),
+    /// That these are switched off.
+    Without(Hooks),
     /// It never leaks, for this reason.
     Never(&'static str),
 }
@@ -52,8 +62,6 @@ pub(super) struct Row {
     pub(super) needs: fn(Family) -> Result<(), String>,
     pub(super) probe: Probe,
     pub(super) mutation: Mutation,
-    /// The hook that holds when all before it fail.
-    pub(super) closed_by: &'static str,
 }
 
 pub(super) const BOTH: &[Family] = &[Family::V4, Family::V6];
@@ -63,7 +71,7 @@ pub(super) const ALL: &[Privilege] = &[Privilege::Root, Privilege::Nobody];
 pub(super) const ROOT: &[Privilege] = &[Privilege::Root];
 
 /// Everybody may do it, by both families, on every kernel.
-const fn row(number: u8, name: &'static str, probe: Probe, without: &'static [&'static str]) -> Row {
+const fn row(number: u8, name: &'static str, probe: Probe, hooks: Hooks) -> Row {
     Row {
         number,
         name,
@@ -71,14 +79,13 @@ const fn row(number: u8, name: &'static str, probe: Probe, without: &'static [&'
         families: BOTH,
         needs: |_| Ok(()),
         probe,
-        mutation: Mutation::Without(without),
-        closed_by: without[0],
+        mutation: Mutation::Without(hooks),
     }
 }
 
-/// A vector's row; the first of the hooks is the one that closes it.
-pub(super) const fn vector(number: u8, name: &'static str, without: &'static [&'static str]) -> Row {
-    row(number, name, Probe::Vector(name), without)
+/// A vector's row.
+pub(super) const fn vector(number: u8, name: &'static str, hooks: Hooks) -> Row {
+    row(number, name, Probe::Vector(name), hooks)
 }
 
 /// A scene's row.
@@ -86,9 +93,9 @@ pub(super) const fn scene(
     number: u8,
     name: &'static str,
     run: fn(&mut Stage, Privilege, Family) -> u64,
-    without: &'static [&'static str],
+    hooks: Hooks,
 ) -> Row {
-    row(number, name, Probe::Scene(run), without)
+    row(number, name, Probe::Scene(run), hooks)
 }
 
 impl Row {
@@ -105,7 +112,15 @@ impl Row {
     }
 
     pub(super) const fn never(self, reason: &'static str) -> Self {
-        Self { mutation: Mutation::Never(reason), closed_by: "the kernel itself", ..self }
+        Self { mutation: Mutation::Never(reason), ..self }
+    }
+
+    /// What holds when all before it fail.
+    pub(super) fn closed_by(&self) -> String {
+        match self.mutation {
+            Mutation::Without(hooks) => hooks.last.join(" "),
+            Mutation::Never(_) => "the kernel".to_owned(),
+        }
     }
 
     /// Its name in a message.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use enforcer_common::abi::config::Mode;
 use enforcer_common::hook::Hook;
 use enforcer_common::id::IdentityId;
 use enforcer_tests::bypass::outside::Outside;
@@ -49,6 +50,9 @@ spec:
   egress: []
   ingress: []
 ";
+
+/// The hook that is not on a cgroup.
+const LSM: &str = "socket_create";
 
 /// See the module.
 pub(super) struct Stage {
@@ -123,12 +127,17 @@ impl Stage {
     pub(super) fn switch_off(&mut self, programs: &[&'static str]) {
         self.off = programs.to_vec();
         self.detach(programs);
+        // Its link can't be detached while the engine holds it: then everything is off.
+        if programs.contains(&LSM) {
+            self.mode(Mode::Off);
+        }
     }
 
     /// All hooks are on again.
     pub(super) fn switch_on(&mut self) {
         self.off.clear();
         self.attach();
+        self.mode(Mode::Enforce);
     }
 
     /// Takes all hooks away while something happens, as before the start.
@@ -141,12 +150,16 @@ impl Stage {
         result
     }
 
+    fn mode(&mut self, mode: Mode) {
+        self.direct.kernel().set_mode(mode).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     fn attach(&mut self) {
         self.direct.kernel().attach().unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn detach(&self, programs: &[&'static str]) {
-        for program in programs {
+        for program in programs.iter().filter(|program| **program != LSM) {
             let pin = self.direct.pins().join(format!("link_{program}"));
             if pin.exists() {
                 foreign::detach(&pin).unwrap_or_else(|error| panic!("detach {program}: {error}"));

@@ -1,35 +1,33 @@
 //! The catalogue: every way that was thought of, and the hooks that close it.
 
-use super::row::{BOTH, FOUR, Row, SIX, has_socket, scene, vector};
+use super::row::{BOTH, FOUR, Hooks, Row, SIX, has_socket, scene, vector};
 use super::scenes::{flows, identity, inbound, others};
 
+/// What judges a call, while it is known who calls.
+const CALLS: &[&str] = &["connect4", "connect6", "sendmsg4", "sendmsg6"];
 /// The wall, and the hooks before it that refuse with an errno.
-const OUT: &[&str] = &["egress", "connect4", "connect6", "sendmsg4", "sendmsg6"];
+const OUT: Hooks = Hooks { last: &["egress"], before: CALLS };
+/// Who calls is not who made the socket: packets tell of the latter only.
+const CALLER: Hooks = Hooks { last: CALLS, before: &[] };
 /// Kinds of sockets that a workload does not need.
-const KIND: &[&str] =
-    &["egress", "sock_create", "socket_create", "connect4", "connect6", "sendmsg4", "sendmsg6"];
+const KIND: Hooks =
+    Hooks { last: &["egress"], before: &["sock_create", "connect4", "connect6", "sendmsg4", "sendmsg6"] };
+/// The same, where a packet does not look as if it were one's own.
+const KIND_ALONE: Hooks = Hooks { last: &["sock_create"], before: &[] };
 /// Options that lead elsewhere.
-const OPTIONS: &[&str] = &["egress", "setsockopt", "connect4", "connect6", "sendmsg4", "sendmsg6"];
-/// A sender's address that is somebody else's.
-const SOURCE: &[&str] = &[
-    "egress",
-    "setsockopt",
-    "bind4",
-    "bind6",
-    "post_bind4",
-    "post_bind6",
-    "connect4",
-    "connect6",
-    "sendmsg4",
-    "sendmsg6",
-];
+const OPTIONS: Hooks =
+    Hooks { last: &["egress"], before: &["setsockopt", "connect4", "connect6", "sendmsg4", "sendmsg6"] };
+/// Options by which a sender's address can be anybody's.
+const SOURCE: Hooks = Hooks { last: &["setsockopt"], before: &[] };
 /// Neighbours in the same namespace.
-const NEAR: &[&str] = &["egress", "ingress", "connect4", "connect6", "sendmsg4", "sendmsg6", "sock_ops"];
+const NEAR: Hooks = Hooks {
+    last: &["egress"],
+    before: &["ingress", "connect4", "connect6", "sendmsg4", "sendmsg6", "sock_ops"],
+};
 /// What comes in.
-const IN: &[&str] =
-    &["ingress", "egress", "bind4", "bind6", "post_bind4", "post_bind6", "sock_ops", "setsockopt"];
+const IN: Hooks = Hooks { last: &["ingress"], before: &["egress", "bind4", "bind6", "sock_ops"] };
 /// Families without packets that a cgroup could see.
-const FAMILY: &[&str] = &["socket_create", "sock_create"];
+const FAMILY: Hooks = Hooks { last: &["socket_create"], before: &["sock_create"] };
 
 pub(super) const ROWS: &[&[Row]] = &[ADDRESSES, NEIGHBOURS, PROTOCOLS, CRAFTED, SOCKETS, MACHINERY];
 
@@ -105,7 +103,7 @@ const CRAFTED: &[Row] = &[
     vector(31, "io_uring raw socket", KIND).root().needs(rings),
     vector(31, "own IP header", KIND).root(),
     vector(32, "own IP header that says another address", KIND).root(),
-    vector(41, "own IP header with a foreign source", KIND).root(),
+    vector(41, "own IP header with a foreign source", KIND_ALONE).root(),
     vector(33, "later fragment", KIND).root(),
     vector(34, "AF_PACKET frame", FAMILY).root(),
     vector(34, "AF_PACKET datagram", FAMILY).root(),
@@ -126,7 +124,9 @@ const CRAFTED: &[Row] = &[
     vector(40, "destination options by ancillary data", OPTIONS).root().by(SIX),
     vector(41, "foreign source by FREEBIND, UDP", SOURCE).by(SIX),
     vector(41, "foreign source by FREEBIND, TCP", SOURCE).by(SIX),
+    vector(41, "foreign source by FREEBIND through io_uring", SOURCE).by(SIX).needs(others::ring_options),
     vector(41, "foreign source by PKTINFO", SOURCE).by(SIX),
+    scene(41, "foreign source from before the start", flows::foreign_before, OUT).by(SIX),
     vector(41, "foreign source by TRANSPARENT", SOURCE).root(),
     vector(44, "new user namespace, raw socket", KIND)
         .never("capabilities of a user namespace say nothing about a network namespace that it does not own"),
@@ -137,9 +137,9 @@ const CRAFTED: &[Row] = &[
 
 const SOCKETS: &[Row] = &[
     scene(50, "connected before the start", flows::connected_before, OUT),
-    scene(51, "passed socket", identity::passed, OUT),
+    scene(51, "passed socket", identity::passed, CALLER),
     scene(51, "moved to a friend", identity::moved_away, OUT),
-    scene(51, "moved from a friend", identity::moved_here, OUT),
+    scene(51, "moved from a friend", identity::moved_here, CALLER),
     scene(52, "listener in another's hands", inbound::passed_listener, IN),
     scene(53, "nested cgroup", identity::nested, OUT),
     scene(54, "removed cgroup", identity::removed, OUT),

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use super::super::ring::{self, By};
 use super::super::sys::control;
 use super::super::{Family, MARKER, TCP, UDP, at, v4, v6};
 use super::{Vector, datagrams, each, stream, talk, vector};
@@ -20,14 +21,27 @@ pub(super) const ALL: &[Vector] = &[
     vector("foreign source by FREEBIND, TCP", |family| {
         talk(&free(stream(family)?, family)?, &at(family.allowed(), TCP))
     }),
+    vector("foreign source by FREEBIND through io_uring", |family| {
+        let socket = datagrams(family)?;
+        let (level, name) = freebind(family);
+        ring::set_option(By::Worker, &socket, level, name, 1)?;
+        socket.bind(&at(family.foreign(), 0))?;
+        socket.send_to(&at(family.allowed(), UDP), MARKER)?;
+        Ok(0)
+    }),
     vector("foreign source by PKTINFO", |family| {
-        each([true, false], |free| {
+        // By ancillary data, for each datagram from now on, and both where any source may be bound to.
+        each([(false, false), (false, true), (true, false), (true, true)], |(free, sticky)| {
             let socket = datagrams(family)?;
+            let control = source(family, family.foreign());
+            if sticky {
+                socket.set_bytes(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &control[16..36])?;
+            }
             if free {
                 let (level, name) = freebind(family);
                 socket.set(level, name, &1_i32)?;
             }
-            let control = source(family, family.foreign());
+            let control = if sticky { Vec::new() } else { control };
             socket.message(Some(&at(family.allowed(), UDP)), MARKER, &control, 0)
         })
     }),

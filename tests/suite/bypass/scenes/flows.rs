@@ -7,7 +7,7 @@ use enforcer_tests::puppet::Order;
 
 use super::super::row::Privilege;
 use super::super::stage::{NOTHING, POLICIES, Stage, attempt, must};
-use super::{close, fd, pause, shout, socket, talk};
+use super::{abort, close, fd, pause, shout, socket, talk};
 
 /// The allowed peer announces a forbidden address of its own, to which the kernel opens another flow.
 pub(crate) fn extra_subflow(stage: &mut Stage, who: Privilege, family: Family) -> u64 {
@@ -54,7 +54,7 @@ pub(crate) fn simultaneous_open(stage: &mut Stage, who: Privilege, family: Famil
         raw.send_to(&at(family.own(), 0), &opening).expect("the other side's SYN");
     });
     pause();
-    close(puppet, socket);
+    abort(puppet, socket);
     0
 }
 
@@ -76,9 +76,26 @@ pub(crate) fn connected_before(stage: &mut Stage, who: Privilege, family: Family
     }
     let leaks = stage.leaks().len() as u64;
     for socket in sockets {
-        close(&stage.who(who).puppet, socket);
+        abort(&stage.who(who).puppet, socket);
     }
     leaks
+}
+
+/// A datagram socket with somebody else's address, bound before anything was attached.
+pub(crate) fn foreign_before(stage: &mut Stage, who: Privilege, family: Family) -> u64 {
+    const IPV6_FREEBIND: i32 = 78;
+    let made = stage.before_the_start(|stage| {
+        let puppet = &stage.who(who).puppet;
+        let made = socket(puppet, family.domain(), libc::SOCK_DGRAM);
+        let (level, name) = (libc::IPPROTO_IPV6, IPV6_FREEBIND);
+        must(puppet, &Order::SetOption { fd: made, level, name, value: 1 });
+        must(puppet, &Order::Bind { fd: made, to: at(family.foreign(), 0) });
+        made
+    });
+    let puppet = &stage.who(who).puppet;
+    shout(puppet, made, Some(at(family.allowed(), UDP)));
+    close(puppet, made);
+    0
 }
 
 /// What was allowed when the flow began is not allowed any more.
@@ -101,7 +118,7 @@ pub(crate) fn live_flow(stage: &mut Stage, who: Privilege, family: Family) -> u6
     assert!(refused.errno != 0 || stage.is_mutated(), "a new flow under a policy that allows nothing");
     stage.direct.policies(POLICIES);
     for socket in sockets {
-        close(&stage.who(who).puppet, socket);
+        abort(&stage.who(who).puppet, socket);
     }
     marked as u64
 }

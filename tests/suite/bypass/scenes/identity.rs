@@ -9,7 +9,7 @@ use enforcer_tests::workload::cgroup_id;
 
 use super::super::row::Privilege;
 use super::super::stage::{Stage, attempt, must};
-use super::{fd, hasten, shout, socket, talk};
+use super::{abort, fd, hasten, shout, socket, talk};
 
 const KINDS: [(i32, u16); 2] = [(libc::SOCK_STREAM, TCP), (libc::SOCK_DGRAM, UDP)];
 
@@ -23,6 +23,7 @@ fn forbidden(puppet: &Puppet, sockets: [(Fd, u16); 2], family: Family) {
         // An unconnected datagram first, where the socket can.
         shout(puppet, socket, Some(at(family.forbidden(), port)));
         talk(puppet, socket, at(family.forbidden(), port));
+        abort(puppet, socket);
     }
 }
 
@@ -101,9 +102,7 @@ pub(crate) fn removed(stage: &mut Stage, who: Privilege, family: Family) -> u64 
 pub(crate) fn unknown(stage: &mut Stage, who: Privilege, family: Family) -> u64 {
     let directory = stage.world.directory("unknown/new");
     let puppet = stage.fresh(&directory, who);
-    let sockets = sockets(&puppet, family);
-    forbidden(&puppet, sockets, family);
-    shout(&puppet, sockets[1].0, Some(at(family.allowed(), UDP + 1)));
+    forbidden(&puppet, sockets(&puppet, family), family);
     drop(puppet);
     remove(&directory);
     0

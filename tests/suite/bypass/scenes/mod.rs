@@ -10,6 +10,7 @@ use std::time::Duration;
 use enforcer_tests::bypass::MARKER;
 use enforcer_tests::patience;
 use enforcer_tests::puppet::{Answer, Fd, Order, Puppet};
+use enforcer_tests::sockaddr::unspecified;
 
 use super::stage::must;
 
@@ -51,6 +52,12 @@ fn hasten(puppet: &Puppet, fd: Fd) {
 
 fn close(puppet: &Puppet, fd: Fd) {
     must(puppet, &Order::Close { fd });
+}
+
+/// Closes a socket that has something left to say, which is not said any more.
+fn abort(puppet: &Puppet, fd: Fd) {
+    puppet.obey(&Order::Connect { fd, to: unspecified() });
+    close(puppet, fd);
 }
 
 /// What takes its time without anybody to ask.

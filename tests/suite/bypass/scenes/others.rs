@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use enforcer_tests::bypass::foreign::{Attachment, Deed, Foreign};
+use enforcer_tests::bypass::ring::{self, By};
 use enforcer_tests::bypass::sniffer::link_address;
 use enforcer_tests::bypass::sys::{Socket, device};
 use enforcer_tests::bypass::{DEVICE, Family, TCP, UDP, VICTIM, at};
@@ -10,7 +11,7 @@ use enforcer_tests::puppet::{Order, Puppet};
 
 use super::super::row::Privilege;
 use super::super::stage::{Stage, must};
-use super::{close, fd, hasten, pause, socket, talk};
+use super::{abort, close, fd, hasten, pause, socket, talk};
 
 /// A Unix socket without a file, whose name all of the namespace knows.
 pub(crate) fn abstract_socket(stage: &mut Stage, who: Privilege, _: Family) -> u64 {
@@ -89,6 +90,14 @@ pub(crate) fn families(_: Family) -> Result<(), String> {
     Err("the kernel makes sockets of no other family".to_owned())
 }
 
+/// Whether a ring can set options of sockets.
+pub(crate) fn ring_options(family: Family) -> Result<(), String> {
+    let socket = Socket::new(family.domain(), libc::SOCK_DGRAM, 0);
+    let set = socket
+        .and_then(|socket| ring::set_option(By::Caller, &socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1));
+    set.map_err(|error| format!("io_uring sets no options: {error}"))
+}
+
 /// Whether the kernel has routing headers of mobile nodes.
 pub(crate) fn routing_type_2(_: Family) -> Result<(), String> {
     const IPV6_RTHDR: i32 = 57;
@@ -122,7 +131,7 @@ fn with_foreign(stage: &Stage, cgroup: &Path, deed: Deed, how: Attachment, run: 
         let socket = socket(puppet, family.domain(), kind);
         hasten(puppet, socket);
         talk(puppet, socket, at(to, port));
-        close(puppet, socket);
+        abort(puppet, socket);
     }
     drop(foreign);
     0
