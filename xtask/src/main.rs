@@ -5,6 +5,8 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod bench;
+mod bypass;
 mod clean;
 mod demo;
 mod ebpf;
@@ -41,7 +43,9 @@ enum Command {
     Lint(lint::Arguments),
     Tidy(tidy::Arguments),
     Vm(vm::Arguments),
+    Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Clean(clean::Arguments),
 }
@@ -64,7 +68,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
+        Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }

@@ -201,6 +201,9 @@ pub struct Status {
     pub hooks: Vec<String>,
     /// Hooks that this kernel does without.
     pub absent_hooks: Vec<AbsentHook>,
+    /// What is no fault and worth knowing, one sentence each.
+    #[serde(default)]
+    pub notices: Vec<String>,
     /// Ways past enforcer that are open on this host.
     pub unguarded: Vec<Unguarded>,
     /// Seconds since the agent started.

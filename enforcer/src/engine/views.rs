@@ -164,6 +164,7 @@ fn status(state: &State) -> Status {
         pins: facts.pins.clone(),
         hooks: state.hooks.clone().unwrap_or_default(),
         absent_hooks: state.coverage.absent.clone(),
+        notices: state.notices.clone(),
         unguarded: state.coverage.unguarded.clone(),
         uptime_seconds: state.now.as_secs(),
     }

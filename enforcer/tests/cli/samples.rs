@@ -228,6 +228,7 @@ pub(crate) fn status() -> Status {
         pins: "/sys/fs/bpf/enforcer".into(),
         hooks: coverage_hooks(),
         absent_hooks: coverage().absent,
+        notices: Vec::new(),
         unguarded: coverage().unguarded,
         uptime_seconds: 192,
     }

@@ -42,6 +42,7 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Absent", Paint::Yellow.on(&format!("hook {}: {}", clean(&it.hook), clean(&it.reason)), color))
     }));
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
+    lines.extend(status.notices.iter().map(|notice| ("Notice", Paint::Yellow.on(&clean(notice), color))));
     lines.push((
         "Unguarded",
         format!("{} ways past enforcer, see `enforcer status --unguarded`", status.unguarded.len()),

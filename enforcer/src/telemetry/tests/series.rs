@@ -12,7 +12,7 @@ use enforcer_common::verdict::Direction;
 use proptest::prelude::*;
 
 use super::super::ReadCounts;
-use super::super::metrics::{Exporter, Gauges, KernelSample, Kind, METRICS};
+use super::super::metrics::{Exporter, Gauges, KernelSample, Kind, METRICS, Revocation};
 use super::{BATCH, DB, WEB, names};
 
 fn key(
@@ -71,6 +71,12 @@ fn render_with(
         generation: 7,
         endpoints: [("bound", 3)].into(),
         unguarded: [("af_packet", 1), ("af_vsock", 0)].into(),
+        repairs: [("pin", 2)].into(),
+        foreign: [("connect4", 1)].into(),
+        revocation: Revocation {
+            destroyed: [((6, Reason::Isolated as u8), 5)].into(),
+            ..Revocation::default()
+        },
         ..Gauges::default()
     };
     let read = ReadCounts { read: 11, told: 9, undecodable: 2 };
