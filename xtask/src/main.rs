@@ -8,6 +8,7 @@
 mod clean;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -43,6 +44,7 @@ enum Command {
     Vm(vm::Arguments),
     Verifier(verifier::Arguments),
     Demo(demo::Arguments),
+    Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
 
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }
 }
