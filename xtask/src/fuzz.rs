@@ -163,7 +163,7 @@ fn feed(root: &Path, target: &Target, program: &Path, seconds: u64) -> Result<Ou
     }
     let broken = (!status.success()).then(|| {
         let words: Vec<&str> = text.lines().filter(|line| !line.starts_with(['#', '\t'])).collect();
-        let last = words[words.len().saturating_sub(40)..].join("\n");
+        let last = words[words.len().saturating_sub(60)..].join("\n");
         let input =
             text.lines().find_map(|line| line.split_once("Test unit written to ")).map(|(_, path)| path);
         let again = match input {
