@@ -10,6 +10,7 @@ mod bypass;
 mod clean;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -47,6 +48,7 @@ enum Command {
     Verifier(verifier::Arguments),
     Bench(bench::Arguments),
     Demo(demo::Arguments),
+    Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
 
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }
 }

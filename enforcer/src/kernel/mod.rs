@@ -44,7 +44,7 @@ use crate::domain::delta::{Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
-pub use events::Events;
+pub use events::{Events, decode};
 pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
