@@ -165,6 +165,16 @@ impl Direct {
         &self.engine_ref().settings.pins
     }
 
+    /// The generation that the next table has.
+    pub fn next_generation(&self) -> u64 {
+        self.engine_ref().generation + 1
+    }
+
+    /// Tables up to this generation were published by way of the kernel room.
+    pub fn skip_generations(&mut self, last: u64) {
+        self.engine().generation = last;
+    }
+
     /// Numbers of identities and rules.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.engine().registry

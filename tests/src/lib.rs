@@ -13,7 +13,10 @@
 )]
 
 pub mod agent;
+pub mod bench;
+pub mod bpf;
 pub mod bypass;
+pub mod churn;
 pub mod demo;
 pub mod direct;
 pub mod expect;

@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod bypass;
+mod churn;
 mod counters;
 mod differential;
 mod hooks;

@@ -65,7 +65,7 @@ impl Scene {
     }
 }
 
-fn open<'a>(client: &'a Workload, owner: &'a Workload, server: &Server, at: &str) -> Connection<'a> {
+fn open<'a>(client: &'a Workload, owner: &'a Workload, server: Server, at: &str) -> Connection<'a> {
     let domain = if at.starts_with('[') { libc::AF_INET6 } else { libc::AF_INET };
     let fd = client.socket(domain, libc::SOCK_STREAM);
     assert_eq!(client.connect_on(fd, sockaddr::of(at.parse().unwrap())).errno, 0, "{}", client.name);
@@ -103,10 +103,10 @@ impl Connection<'_> {
 fn a_push_cuts_what_it_forbids() {
     let scene = Scene::new("push-cuts");
     let (v4, v6) = (server(&scene.db, DB), server(&scene.db, DB6));
-    let forbidden = [open(&scene.web, &scene.db, &v4, DB), open(&scene.web, &scene.db, &v6, DB6)];
-    let allowed = [open(&scene.api, &scene.db, &v4, DB), open(&scene.api, &scene.db, &v6, DB6)];
+    let forbidden = [open(&scene.web, &scene.db, v4, DB), open(&scene.web, &scene.db, v6, DB6)];
+    let allowed = [open(&scene.api, &scene.db, v4, DB), open(&scene.api, &scene.db, v6, DB6)];
     let web_server = server(&scene.web, "127.0.0.1:80");
-    let unrelated = open(&scene.api, &scene.web, &web_server, "127.0.0.1:80");
+    let unrelated = open(&scene.api, &scene.web, web_server, "127.0.0.1:80");
     scene.push(API_ONLY);
     forbidden.iter().for_each(Connection::expect_cut);
     allowed.iter().for_each(Connection::expect_alive);
@@ -116,8 +116,10 @@ fn a_push_cuts_what_it_forbids() {
     patience::until_true("destroyed sockets are counted", patience::seconds(5), || {
         scene.agent.metrics().get(counted).is_some_and(|count| (2.0..=4.0).contains(count))
     });
-    assert_eq!(scene.agent.metrics()[r#"enforcer_revocation_failures_total{kind="socket"}"#], 0.0);
-    assert_eq!(scene.agent.metrics()[r#"enforcer_revocation_failures_total{kind="namespace"}"#], 0.0);
+    let metrics = scene.agent.metrics();
+    for kind in ["pass", "namespace", "socket"] {
+        assert!(metrics[&format!("enforcer_revocation_failures_total{{kind=\"{kind}\"}}")] < 0.5, "{kind}");
+    }
 }
 
 fn other_labels_cut_what_they_forbid() {
@@ -129,7 +131,7 @@ fn other_labels_cut_what_they_forbid() {
     patience::until_true("the twin is known", patience::seconds(10), || twin.connect(DB).errno == 0);
     scene.db.must(&Order::Accept { fd: server.fd });
     scene.api.relabel(&[("app", "none")]);
-    let (cut, stays) = (open(&scene.api, &scene.db, &server, DB), open(&twin, &scene.db, &server, DB));
+    let (cut, stays) = (open(&scene.api, &scene.db, server, DB), open(&twin, &scene.db, server, DB));
     scene.agent.workloads([&scene.web, &scene.api, &scene.db, &twin]);
     cut.expect_cut();
     stays.expect_alive();
@@ -142,7 +144,7 @@ fn other_namespaces_too() {
     let far = |name| scene.world.workload_at(namespace.as_fd(), name, &[("app", name)]);
     let (web, api, db) = (far("web"), far("api"), far("db"));
     let server = server(&db, DB);
-    let (cut, stays) = (open(&web, &db, &server, DB), open(&api, &db, &server, DB));
+    let (cut, stays) = (open(&web, &db, server, DB), open(&api, &db, server, DB));
     scene.push(API_ONLY);
     cut.expect_cut();
     stays.expect_alive();
@@ -166,7 +168,7 @@ fn connected_datagrams_too() {
 fn audit_mode_cuts_nothing() {
     let scene = Scene::new("audit-cuts");
     let server = server(&scene.db, DB);
-    let connection = open(&scene.web, &scene.db, &server, DB);
+    let connection = open(&scene.web, &scene.db, server, DB);
     scene.push(&API_ONLY.replace("spec:\n", "spec:\n  mode: audit\n"));
     let passes = || scene.agent.metrics()["enforcer_revocations_total"];
     let before = passes();

@@ -117,8 +117,12 @@ fn machines(root: &Path, kernels: &[String], binaries: &Binaries, timeout: u64) 
         return Vec::new();
     }
     shell::heading("on other kernels");
-    let options =
-        vm::Options { timeout: Duration::from_secs(timeout), cpus: vm::CPUS, live: vec![FILTER.to_owned()] };
+    let options = vm::Options {
+        timeout: Duration::from_secs(timeout),
+        cpus: vm::CPUS,
+        append: Vec::new(),
+        live: vec![FILTER.to_owned()],
+    };
     let column = |(kernel, outcome): (String, Result<vm::Outcome>)| match outcome {
         Ok(outcome) => {
             let cells = outcome.cells.iter().filter_map(|line| read(line)).collect();

@@ -5,10 +5,12 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod bench;
 mod bypass;
 mod clean;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -44,7 +46,9 @@ enum Command {
     Vm(vm::Arguments),
     Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
+    Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
 
@@ -68,7 +72,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }
 }

@@ -234,19 +234,15 @@ impl<'a> Scene<'a> {
             None if is_here(socket) => Some(self.server_at(socket.protocol, socket.remote)?),
             None => None,
         };
-        match found {
-            Some(other) => {
-                let creator = match &other.creator {
-                    Some(creator) => creator,
-                    None => self.creator(other)?.0,
-                };
-                Some(Peer { identity: self.rules.identity_of(creator, self.now), by_socket: true })
-            }
-            None => {
-                let identity = self.rules.identity_at(socket.remote.address);
-                Some(Peer { identity, by_socket: false })
-            }
-        }
+        let Some(other) = found else {
+            let identity = self.rules.identity_at(socket.remote.address);
+            return Some(Peer { identity, by_socket: false });
+        };
+        let creator = match &other.creator {
+            Some(creator) => creator,
+            None => self.creator(other)?.0,
+        };
+        Some(Peer { identity: self.rules.identity_of(creator, self.now), by_socket: true })
     }
 
     /// The word that decides about the flow of a socket: a denial of either side, else an allowing one. `None` if it

@@ -277,7 +277,7 @@ fn finish(state: &mut State, failed: bool, effects: &mut Vec<Effect>) {
 /// Has open sockets judged by what is in force now. Not after half a change: what was cut off can't be mended.
 fn revoke(state: &mut State, effects: &mut Vec<Effect>) {
     if let (Some(published), Some(tables), Some(_)) = (&state.published, &state.programmed, &state.hooks)
-        && std::mem::take(&mut state.unjudged)
+        && std::mem::take(&mut state.unjudged) > 0
     {
         effects.push(Effect::Revoke { table: Arc::clone(&published.table), tables: tables.clone() });
     }
@@ -292,7 +292,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
         Done::Attached(_) => Step::Attach,
     };
     let Some(mut flight) = take(state, step, effects) else { return };
-    state.unjudged |= step != Step::Save;
+    state.unjudged += u32::from(step != Step::Save);
     match done {
         Done::Saved => {
             if let Some(registry) = &flight.save.registry {

@@ -179,8 +179,8 @@ pub struct State {
     /// Something changed since the last plan was made.
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
-    /// Something took effect since open sockets were last judged.
-    pub(super) unjudged: bool,
+    /// Steps that took effect since open sockets were last judged.
+    pub(super) unjudged: u32,
     pub(super) problems: BTreeMap<(Area, String), String>,
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
@@ -228,7 +228,7 @@ impl State {
             in_flight: None,
             dirty: true,
             retry: None,
-            unjudged: false,
+            unjudged: 0,
             problems: BTreeMap::new(),
             touched: true,
             told: Told::default(),

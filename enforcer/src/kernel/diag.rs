@@ -1,5 +1,5 @@
-//! Sockets as the kernel lists them (`NETLINK_SOCK_DIAG`: uapi linux/sock_diag.h, linux/inet_diag.h), each with its
-//! socket storage, and their destruction (`SOCK_DESTROY`).
+//! Sockets as the kernel lists them (`NETLINK_SOCK_DIAG`: uapi `linux/sock_diag.h`, `linux/inet_diag.h`), each with
+//! its socket storage, and their destruction (`SOCK_DESTROY`).
 //!
 //! The attributes that carry socket storage are known to no netlink library, so the requests are written here; frames
 //! and attributes are `netlink-packet-core`'s.

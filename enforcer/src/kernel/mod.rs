@@ -43,7 +43,7 @@ use crate::domain::delta::{Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
-pub use events::Events;
+pub use events::{Events, decode};
 pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
@@ -85,9 +85,9 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
     links: BTreeMap<Hook, OwnedFd>,
+    watch: watch::Watch,
     /// Hooks that this kernel does without, and why.
     absent: BTreeMap<Hook, String>,
-    watch: watch::Watch,
 }
 
 impl Kernel {
@@ -111,7 +111,7 @@ impl Kernel {
         let mut ebpf = load_object(Some(&settings.pins))?;
         let absent = links::load_programs(&mut ebpf)?;
         let watch = watch::Watch::new(settings)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), absent, watch };
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), watch, absent };
         kernel.write_version()?;
         kernel.write_secret()?;
         let adopted = kernel.adopted()?;
@@ -154,19 +154,28 @@ impl Kernel {
         self.new_epoch()
     }
 
+    /// From now on nothing counts that sockets remember of verdicts.
     fn new_epoch(&mut self) -> Result<(), Error> {
-        new_epoch(&mut self.ebpf)
+        let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
+        self.set(Setting::Epoch, epoch + 1)?;
+        // TODO: the earliest time that kernel time decides about.
+        self.set(Setting::FreshUntil, u64::MAX)
+    }
+
+    /// Writes a setting, which the watch keeps as it is from now on.
+    fn set(&mut self, setting: Setting, value: u64) -> Result<(), Error> {
+        self.watch.keep(setting, value);
+        maps::set(&mut self.ebpf, setting, value)
     }
 
     /// Sets the kinds of sockets that workloads may create.
     pub fn set_socket_kinds(&mut self, kinds: u64) -> Result<(), Error> {
-        maps::set(&mut self.ebpf, Setting::SocketKinds, kinds)
+        self.set(Setting::SocketKinds, kinds)
     }
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        self.watch.expect(Setting::Mode, mode as u64);
-        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)?;
+        self.set(Setting::Mode, mode as u64)?;
         self.new_epoch()
     }
 
@@ -176,6 +185,15 @@ impl Kernel {
     /// If the kernel does not run the program, or no table was published.
     pub fn judge(&mut self, query: &Query) -> Result<Verdict, Error> {
         judge::judge(&mut self.ebpf, query)
+    }
+
+    /// A descriptor of one of the programs, for tests and measurements: to run it, or to read what the kernel counts of
+    /// it. Loads the program if no hook needed it so far.
+    ///
+    /// # Errors
+    /// If the object has no such program, or the kernel refuses it.
+    pub fn program(&mut self, name: &'static str) -> Result<OwnedFd, Error> {
+        links::descriptor(&mut self.ebpf, name)
     }
 
     /// All flow counters, summed over the CPUs.
@@ -243,14 +261,6 @@ impl Kernel {
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }
-}
-
-/// From now on nothing counts that sockets remember of verdicts.
-fn new_epoch(ebpf: &mut Ebpf) -> Result<(), Error> {
-    let epoch = maps::setting(ebpf, Setting::Epoch)?;
-    maps::set(ebpf, Setting::Epoch, epoch + 1)?;
-    // TODO: the earliest time that kernel time decides about.
-    maps::set(ebpf, Setting::FreshUntil, u64::MAX)
 }
 
 /// Parses the embedded object and makes its maps: pinned ones when a directory is given.

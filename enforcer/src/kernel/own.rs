@@ -13,7 +13,7 @@ use enforcer_common::limits;
 
 use super::Kernel;
 use super::error::Error;
-use super::maps::{self, full_or, gone};
+use super::maps::{full_or, gone};
 
 const MAP: &str = "OWN_ADDRESSES";
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h; the same on x86-64 and arm64).
@@ -31,8 +31,7 @@ impl Kernel {
             path: "/proc/self".into(),
             source,
         })?;
-        self.watch.expect(Setting::OwnNetns, cookie);
-        maps::set(&mut self.ebpf, Setting::OwnNetns, cookie)
+        self.set(Setting::OwnNetns, cookie)
     }
 }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use enforcer_common::abi::config::Setting;
 use enforcer_common::hook::Hook;
 
 use super::error::Error;
-use super::new_epoch;
 use super::watch::{Published, Repair, Seen};
 use super::{Kernel, links, maps, query, sys};
 
@@ -82,41 +82,52 @@ impl Kernel {
         }
     }
 
-    /// The published table and the settings.
+    /// The published table and the settings. What sockets remember of the time in between counts no more.
     pub(super) fn repair_content(&mut self, seen: &mut Seen) {
-        if let Err(error) = self.try_repair_content(seen) {
+        let before = seen.repairs.len();
+        let mut result = self.repair_table(seen).and_then(|()| self.repair_settings(seen));
+        if seen.repairs.len() > before {
+            result = result.and(self.new_epoch());
+        }
+        if let Err(error) = result {
             seen.problems
                 .push(format!("what the kernel has can't be compared with what it was given: {error}"));
         }
     }
 
-    fn try_repair_content(&mut self, seen: &mut Seen) -> Result<(), Error> {
-        if let Some(Published { generation, table }) = &self.watch.published {
-            let found = maps::published_generation(&mut self.ebpf)?;
-            if found != Some(*generation) {
-                maps::tables(&mut self.ebpf)?
-                    .set(0, table, 0)
-                    .map_err(Error::map("switch back to our table in", "TABLES"))?;
-                new_epoch(&mut self.ebpf)?;
-                let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
-                let said = format!(
-                    "the kernel judged by generation {found} of the policy tables instead of {generation}, which somebody \
-                     else has written; generation {generation} is in force again"
-                );
-                seen.repairs.push((Repair::Table, said));
-            }
+    fn repair_table(&mut self, seen: &mut Seen) -> Result<(), Error> {
+        let Some(Published { generation, table }) = &self.watch.published else { return Ok(()) };
+        let found = maps::published_generation(&mut self.ebpf)?;
+        if found == Some(*generation) {
+            return Ok(());
         }
-        for (index, expected) in &self.watch.settings {
+        maps::tables(&mut self.ebpf)?
+            .set(0, table, 0)
+            .map_err(Error::map("switch back to our table in", "TABLES"))?;
+        let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+        let said = format!(
+            "the kernel judged by generation {found} of the policy tables instead of {generation}, which somebody else has \
+             written; generation {generation} is in force again"
+        );
+        seen.repairs.push((Repair::Table, said));
+        Ok(())
+    }
+
+    fn repair_settings(&mut self, seen: &mut Seen) -> Result<(), Error> {
+        for (index, kept) in &self.watch.settings {
             let mut config = maps::config(&mut self.ebpf)?;
             let found = config.get(index, 0).map_err(Error::map("read", "CONFIG"))?;
-            if found != *expected {
-                config.set(*index, expected, 0).map_err(Error::map("write", "CONFIG"))?;
-                let said = format!(
-                    "setting {index} of the kernel programs was {found} instead of {expected}, which somebody else has \
-                     written; it is {expected} again"
-                );
-                seen.repairs.push((Repair::Setting, said));
+            if found == *kept {
+                continue;
             }
+            // Epochs only rise: one that comes again would revive what sockets remember of it.
+            let right = if *index == Setting::Epoch as u32 { found.max(*kept) } else { *kept };
+            config.set(*index, right, 0).map_err(Error::map("write", "CONFIG"))?;
+            let said = format!(
+                "setting {index} of the kernel programs was {found} instead of {kept}, which somebody else has written; it \
+                 is put right"
+            );
+            seen.repairs.push((Repair::Setting, said));
         }
         Ok(())
     }

@@ -99,7 +99,7 @@ impl Watch {
     }
 
     /// This setting should have this value from now on.
-    pub(super) fn expect(&mut self, setting: Setting, value: u64) {
+    pub(super) fn keep(&mut self, setting: Setting, value: u64) {
         self.settings.insert(setting as u32, value);
     }
 }

@@ -171,6 +171,7 @@ pub(crate) fn status() -> Status {
 pub(crate) fn degraded() -> Status {
     Status {
         state: "degraded".into(),
+        notices: texts(&["program somebody of another owner runs at hook connect4"]),
         problems: texts(&["the address map is full", "the static source can't be read"]),
         mode: "audit".into(),
         endpoints_waiting: 2,
