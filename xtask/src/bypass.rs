@@ -1,6 +1,7 @@
 //! `cargo xtask bypass`: what leaks past the hooks, by way, kernel and privilege.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -182,7 +183,8 @@ fn matrix(columns: &[Column]) -> String {
     notes.sort_by_key(|(_, number)| *number);
     text.push_str("packets or other things leaked; 0: closed; -: can't be tried there; empty: not for it\n");
     for (note, number) in notes {
-        text.push_str(&format!("[{number}] {note}\n"));
+        // Writing to a string does not fail.
+        writeln!(text, "[{number}] {note}").ok();
     }
     text
 }

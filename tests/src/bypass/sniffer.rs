@@ -243,10 +243,10 @@ impl Sniffer {
     }
 
     fn lost(&self) -> u32 {
+        const STATISTICS: libc::c_int = 6;
         let mut statistics = [0_u32; 2];
         let mut size: libc::socklen_t = 8;
         let value = (&raw mut statistics).cast();
-        const STATISTICS: libc::c_int = 6;
         // SAFETY: the value is as large as `size` says.
         unsafe { libc::getsockopt(self.socket.fd(), libc::SOL_PACKET, STATISTICS, value, &raw mut size) };
         statistics[1]

@@ -118,7 +118,10 @@ impl Socket {
         let mut buffer = vec![0_u8; 2048];
         // SAFETY: pointer and length of one live buffer.
         let taken = unsafe { libc::recv(self.fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        let taken = usize::try_from(taken).map_err(|_| io::Error::last_os_error())?;
+        if taken < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let taken = usize::try_from(taken).map_err(io::Error::other)?;
         buffer.truncate(taken);
         Ok(buffer)
     }

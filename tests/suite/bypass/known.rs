@@ -8,7 +8,9 @@ pub(super) struct Listed {
     /// One way of the row; all of them if there is none.
     name: Option<&'static str>,
     /// The hook with which it does not leak, where a kernel lets it be attached.
-    unless: Option<&'static str>,
+    pub(super) unless: Option<&'static str>,
+    /// What `enforcer status --unguarded` calls it.
+    pub(super) vector: Option<&'static str>,
     pub(super) reason: &'static str,
 }
 
@@ -24,24 +26,25 @@ impl Listed {
     }
 }
 
-const fn without_lsm(number: u8, reason: &'static str) -> Listed {
-    Listed { number, name: None, unless: Some("socket_create"), reason }
+const fn without_lsm(number: u8, vector: &'static str, reason: &'static str) -> Listed {
+    Listed { number, name: None, unless: Some("socket_create"), vector: Some(vector), reason }
 }
 
 /// See [`Listed`].
 pub(super) const LISTED: &[Listed] = &[
-    without_lsm(34, "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
-    without_lsm(35, "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
-    without_lsm(36, "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
-    without_lsm(37, "AF_XDP: no cgroup hook sees it; needs CAP_NET_RAW"),
+    without_lsm(34, "af_packet", "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
+    without_lsm(35, "af_packet", "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
+    without_lsm(36, "af_packet", "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
+    without_lsm(37, "af_xdp", "AF_XDP: no cgroup hook sees it; needs CAP_NET_RAW"),
     Listed {
         number: 62,
         name: None,
         unless: None,
+        vector: Some("af_unix"),
         reason: "AF_UNIX: abstract sockets belong to the network namespace",
     },
-    without_lsm(63, "AF_VSOCK: no cgroup hook sees it"),
-    without_lsm(64, "other families: no cgroup hook sees them"),
+    without_lsm(63, "af_vsock", "AF_VSOCK: no cgroup hook sees it"),
+    without_lsm(64, "other_families", "other families: no cgroup hook sees them"),
 ];
 
 /// Rows of the catalogue without a probe, and why.

@@ -12,9 +12,11 @@ mod table;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use enforcer_tests::agent::Agent;
 use enforcer_tests::bypass::sniffer::Packet;
 use enforcer_tests::bypass::{Family, vectors};
 use enforcer_tests::patience;
+use enforcer_tests::world::World;
 
 use self::known::{LISTED, UNTRIED};
 use self::row::{Hooks, Mutation, Privilege, Probe, Row};
@@ -25,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("nothing_leaks", nothing_leaks),
     ("everything_leaks_without_its_hooks", everything_leaks_without_its_hooks),
     ("what_closes_it_is_enough", what_closes_it_is_enough),
+    ("what_is_listed_is_told", what_is_listed_is_told),
     ("the_catalogue_is_complete", the_catalogue_is_complete),
 ];
 
@@ -188,6 +191,22 @@ fn closing(row: &Row) -> Option<Hooks> {
 /// Every set of hooks that closes something.
 fn sets() -> BTreeSet<Hooks> {
     rows().filter_map(closing).collect()
+}
+
+/// What is known to leak is what `enforcer status --unguarded` says.
+fn what_is_listed_is_told() {
+    let world = World::new("told");
+    let agent = Agent::start(&world);
+    let output = agent.cli(&["status", "--unguarded", "-o", "json"]);
+    if output.stderr.contains("unexpected argument") {
+        skip("this version has no `status --unguarded`");
+    }
+    let text = output.expect_ok();
+    for listed in LISTED {
+        let Some(vector) = listed.vector else { continue };
+        let is_closed = listed.unless.is_some_and(|hook| world.pins().join(format!("link_{hook}")).exists());
+        assert_eq!(text.contains(&format!("\"{vector}\"")), !is_closed, "{vector} in {text}");
+    }
 }
 
 fn the_catalogue_is_complete() {
