@@ -96,6 +96,12 @@ impl Word {
         Self::pack(tier, true, errno, reason, rule)
     }
 
+    /// The same word, stronger than those of its tier with a lower priority. An allowing word of priority 1 beats a
+    /// denying one of priority 0.
+    pub const fn with_priority(self, priority: u16) -> Self {
+        Self(self.0 & !(0xffff << 44) | ((priority as u64) << 44))
+    }
+
     const fn pack(tier: Tier, deny: bool, errno: Errno, reason: Reason, rule: RuleId) -> Self {
         Self(
             ((tier as u64) << 60)

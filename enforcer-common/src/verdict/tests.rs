@@ -43,6 +43,10 @@ fn the_order_of_words_is_the_precedence() {
         (denied(2, Errno::Access), denied(1, Errno::Perm)),
         (isolated(2, Errno::Perm), isolated(1, Errno::Access)),
         (allowed(2), allowed(1)),
+        // Within a tier a priority outranks the denial, and never leaves the tier.
+        (denied(1, Errno::Perm), Word::allow(Tier::Deny, Reason::AllowedByRule, RuleId(9)).with_priority(1)),
+        (denied(1, Errno::Perm).with_priority(1), denied(9, Errno::Perm).with_priority(2)),
+        (allowed(1).with_priority(u16::MAX), denied(9, Errno::Perm)),
     ] {
         assert!(weaker < stronger, "{weaker:?} {stronger:?}");
         assert_eq!(weaker.max(stronger), stronger.max(weaker));
