@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use enforcer::domain::command::PolicyFile;
-use enforcer::domain::delta::Operation;
+use enforcer::domain::delta::{Bound, Operation};
 use enforcer::domain::policy::check::check;
 use enforcer::domain::policy::compile::compile;
 use enforcer::domain::policy::model::Policy;
@@ -168,13 +168,13 @@ impl Direct {
         self.publish();
         for workload in workloads {
             let identity = self.registry().identity(&workload.identity());
-            self.apply(&Operation::Bind(workload.cgroup_id(), identity));
+            self.apply(&Operation::Bind(workload.cgroup_id(), Bound::always(identity)));
         }
     }
 
     /// Binds a directory to a reserved identity.
     pub fn bind_directory(&mut self, directory: &Path, identity: IdentityId) {
-        self.apply(&Operation::Bind(crate::workload::cgroup_id(directory), identity));
+        self.apply(&Operation::Bind(crate::workload::cgroup_id(directory), Bound::always(identity)));
     }
 
     /// Removes the binding of a directory.

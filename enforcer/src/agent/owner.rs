@@ -15,9 +15,10 @@ use crate::domain::Mode;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
+use crate::domain::time::Clocks;
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
 use crate::kernel::Seeded;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::Gauges;
 
@@ -139,7 +140,7 @@ impl Owner {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
                 self.replies.insert(ticket, reply);
-                self.feed(Event::Request { ticket, request, now: self.started.elapsed() });
+                self.feed(Event::Request { ticket, request, now: self.now() });
             }
             Wake::Tick => self.tick(),
             Wake::Reload => {
@@ -156,6 +157,10 @@ impl Owner {
         }
     }
 
+    fn now(&self) -> Clocks {
+        clock::clocks(self.started.elapsed())
+    }
+
     fn tick(&mut self) {
         self.outputs.pipeline.set_clock_offset(clock::boot_to_wall());
         // Before the hooks are attached they are missing, which is no problem then.
@@ -164,7 +169,7 @@ impl Owner {
             self.kernel_problems.clone_from(&problems);
             self.feed(Event::KernelProblems(problems));
         }
-        self.feed(Event::Tick(self.started.elapsed()));
+        self.feed(Event::Tick(self.now()));
     }
 
     /// Feeds the engine, performs what it asks for, and feeds it the acknowledgements, until nothing is left.
@@ -185,8 +190,14 @@ impl Owner {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Save(save) => {
-                let Save { registry, write, remove } = *save;
-                let saved = self.store.save(registry.as_ref(), &write, &remove);
+                let Save { registry, write, remove, quarantines } = *save;
+                let saved = self.store.save(&store::Changes {
+                    registry,
+                    write,
+                    remove,
+                    quarantines,
+                    unconfirmed: None,
+                });
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
             Effect::Publish(table) => {
@@ -258,6 +269,7 @@ impl Owner {
             gauges.policy_entries = report.entries;
             gauges.policy_rows = report.rows;
             gauges.identities = report.identities;
+            gauges.quarantined = report.quarantined;
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;
             gauges.endpoints =

@@ -13,10 +13,13 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ApplyBody, Error, LostEvents};
-use crate::domain::command::{Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, Refused, Status};
+use super::{ApplyBody, Error, LostEvents, QuarantineBody};
+use crate::domain::command::{
+    Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, QuarantineInfo, Refused, Status,
+};
 use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
+use crate::domain::quarantine::AllowFrom;
 
 /// Longer than the server waits for the engine, so that its own sentence arrives.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -57,6 +60,29 @@ impl Client {
     /// All loaded policies.
     pub async fn policies(&self) -> Result<Vec<PolicyInfo>, Error> {
         self.call(Method::GET, "/v1/policies", Vec::new()).await
+    }
+
+    /// Puts a workload into quarantine, or changes the terms of it.
+    pub async fn quarantine(
+        &self,
+        workload: String,
+        lasts: Option<Duration>,
+        allow_from: Vec<AllowFrom>,
+    ) -> Result<QuarantineInfo, Error> {
+        let wish = QuarantineBody { workload, seconds: lasts.map(|lasts| lasts.as_secs()), allow_from };
+        let body = serde_json::to_vec(&wish).map_err(|error| self.broken("write the request", error))?;
+        self.call(Method::POST, "/v1/quarantines", body).await
+    }
+
+    /// Takes a workload, `namespace/name`, out of quarantine.
+    pub async fn release(&self, workload: &str) -> Result<QuarantineInfo, Error> {
+        let path = with_query("/v1/quarantines", [("workload", workload)].into_iter());
+        self.call(Method::DELETE, &path, Vec::new()).await
+    }
+
+    /// All quarantines.
+    pub async fn quarantines(&self) -> Result<Vec<QuarantineInfo>, Error> {
+        self.call(Method::GET, "/v1/quarantines", Vec::new()).await
     }
 
     /// All identities.

@@ -6,6 +6,9 @@
 //! | `GET /v1/policies`, `/v1/identities`, `/v1/endpoints` | a list |
 //! | `POST /v1/policies[?dry_run=true]` with [`ApplyBody`] | [`Changed`](crate::domain::command::Changed) |
 //! | `DELETE /v1/policies?name=NAMESPACE/NAME&name=...` | [`Changed`](crate::domain::command::Changed) |
+//! | `GET /v1/quarantines` | a list |
+//! | `POST /v1/quarantines` with [`QuarantineBody`] | [`QuarantineInfo`](crate::domain::command::QuarantineInfo) |
+//! | `DELETE /v1/quarantines?workload=NAMESPACE/NAME` | the same, as it was |
 //! | `GET /v1/flows?last=N&follow=true&...` | a stream of [`Flow`](crate::domain::flow::Flow), one a line |
 //!
 //! What is not done is answered with [`Refused`]: 400 the request makes no sense, 403 not allowed, 404 not there,
@@ -28,8 +31,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::access::{Access, Peer, Right};
 use super::stream::{self, Source, Wish};
-use super::{ApplyBody, BODY_LIMIT, Backend, Call, connection};
-use crate::domain::command::{Refused, Reply, Request};
+use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody, connection};
+use crate::domain::command::{QuarantineWish, Refused, Reply, Request};
 use crate::domain::flow_filter::FlowFilter;
 
 /// A client has so long to send its request's body.
@@ -87,6 +90,10 @@ fn routes(shared: Shared) -> Router {
         .route(
             "/v1/policies",
             get(async |state| ask(state, Request::PolicyList).await).post(apply).delete(delete),
+        )
+        .route(
+            "/v1/quarantines",
+            get(async |state| ask(state, Request::QuarantineList).await).post(quarantine).delete(release),
         )
         .route("/v1/flows", get(flows))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the API has no such path; see `enforcer --help`"))
@@ -153,6 +160,39 @@ async fn delete(State(shared): State<Shared>, Query(parameters): Parameters) -> 
         return refuse(StatusCode::BAD_REQUEST, "no policy is named: add ?name=NAMESPACE/NAME");
     }
     ask(State(shared), Request::PolicyDelete { names }).await
+}
+
+type From = Extension<Option<Peer>>;
+
+async fn quarantine(State(shared): State<Shared>, Extension(peer): From, body: Body) -> Response {
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    match serde_json::from_slice(&body) {
+        Ok(QuarantineBody { workload, seconds, allow_from }) => {
+            let wish = QuarantineWish { workload, seconds, allow_from, by: peer.map(|peer| peer.uid) };
+            ask(State(shared), Request::QuarantineAdd(wish)).await
+        }
+        Err(error) => {
+            let message = format!("the body is no {{\"workload\",\"seconds\",\"allow_from\":[]}}: {error}");
+            refuse(StatusCode::BAD_REQUEST, &message)
+        }
+    }
+}
+
+async fn release(
+    State(shared): State<Shared>,
+    Extension(peer): From,
+    Query(parameters): Parameters,
+) -> Response {
+    match parameters.as_slice() {
+        [(key, workload)] if key == "workload" => {
+            let (workload, by) = (workload.clone(), peer.map(|peer| peer.uid));
+            ask(State(shared), Request::QuarantineRelease { workload, by }).await
+        }
+        _ => refuse(StatusCode::BAD_REQUEST, "one workload is to be named: add ?workload=NAMESPACE/NAME"),
+    }
 }
 
 async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
@@ -245,6 +285,8 @@ fn answer_with(reply: Reply) -> Response {
         Reply::Changed(changed) => Json(changed).into_response(),
         Reply::Policies(policies) => Json(policies).into_response(),
         Reply::Identities(identities) => Json(identities).into_response(),
+        Reply::Quarantine(quarantine) => Json(*quarantine).into_response(),
+        Reply::Quarantines(quarantines) => Json(quarantines).into_response(),
         Reply::Endpoints(endpoints) => Json(endpoints).into_response(),
         Reply::Status(status) => Json(*status).into_response(),
         Reply::Refused(refused) => {

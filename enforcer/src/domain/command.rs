@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::quarantine::AllowFrom;
 use super::workload::EndpointState;
 
 /// One file (or standard input) of policy documents.
@@ -30,6 +31,17 @@ pub enum Request {
     },
     /// All loaded policies.
     PolicyList,
+    /// Put a workload into quarantine, or change the terms of it.
+    QuarantineAdd(QuarantineWish),
+    /// Take a workload out of quarantine.
+    QuarantineRelease {
+        /// `namespace/name`.
+        workload: String,
+        /// User id of who asks.
+        by: Option<u32>,
+    },
+    /// All quarantines.
+    QuarantineList,
     /// All identities.
     IdentityList,
     /// All workloads.
@@ -45,6 +57,10 @@ pub enum Reply {
     Changed(Changed),
     /// Answer to [`Request::PolicyList`].
     Policies(Vec<PolicyInfo>),
+    /// Answer to [`Request::QuarantineAdd`] and [`Request::QuarantineRelease`].
+    Quarantine(Box<QuarantineInfo>),
+    /// Answer to [`Request::QuarantineList`].
+    Quarantines(Vec<QuarantineInfo>),
     /// Answer to [`Request::IdentityList`].
     Identities(Vec<IdentityInfo>),
     /// Answer to [`Request::EndpointList`].
@@ -53,6 +69,38 @@ pub enum Reply {
     Status(Box<Status>),
     /// Nothing was changed.
     Refused(Refused),
+}
+
+/// A quarantine that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineWish {
+    /// `namespace/name` of the workload.
+    pub workload: String,
+    /// How long, in seconds; `None` for without an end.
+    pub seconds: Option<u64>,
+    /// Who may open flows to it all the same.
+    pub allow_from: Vec<AllowFrom>,
+    /// User id of who asks.
+    pub by: Option<u32>,
+}
+
+/// A quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineInfo {
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Name of the workload.
+    pub name: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When it ends by itself, RFC 3339; `None` for never.
+    pub until: Option<String>,
+    /// Who may open flows to it all the same.
+    pub allow_from: Vec<String>,
+    /// User id of who asked for it, if known.
+    pub by: Option<u32>,
+    /// Whether a source knows the workload now. If not, the quarantine waits for it.
+    pub exists: bool,
 }
 
 /// Why nothing was changed.
@@ -161,6 +209,8 @@ pub struct EndpointInfo {
     pub addresses: Vec<String>,
     /// Where it stands.
     pub state: EndpointState,
+    /// Whether it is in quarantine.
+    pub quarantined: bool,
     /// Policies that isolate its ingress.
     pub ingress_policies: Vec<String>,
     /// Policies that isolate its egress.
@@ -190,6 +240,8 @@ pub struct Status {
     pub endpoints: u64,
     /// Workloads whose directory does not exist.
     pub endpoints_waiting: u64,
+    /// Workloads in quarantine, those included that do not exist now.
+    pub quarantined: Vec<String>,
     /// Kernel release.
     pub kernel: String,
     /// Mount point of the cgroup v2 tree.

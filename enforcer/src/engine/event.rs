@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
 use crate::domain::table::PolicyTable;
+use crate::domain::time::Clocks;
 use crate::domain::workload::WorkloadEvent;
 
 /// Connects a request with its answer.
@@ -35,8 +36,23 @@ pub struct Facts {
     pub mode: Mode,
     /// What this version does not guard, one sentence each.
     pub unguarded: Vec<String>,
+    /// Names this run of the host.
+    pub boot_id: String,
+    /// What the clocks said at the start.
+    pub now: Clocks,
     /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
     pub required: BTreeSet<String>,
+}
+
+/// What an earlier agent saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Numbers.
+    pub registry: Registry,
+    /// Pushed policies.
+    pub documents: Vec<PolicyFile>,
+    /// Workloads in quarantine.
+    pub quarantines: Quarantines,
 }
 
 /// Name of the source of policy files.
@@ -50,7 +66,7 @@ pub struct Adopted {
     /// Generation of the tables that are enforced; `None` if there are none.
     pub generation: Option<Generation>,
     /// Bindings.
-    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    pub bindings: BTreeMap<CgroupId, Bound>,
     /// Addresses.
     pub addresses: BTreeMap<IpNet, IdentityId>,
     /// Identities that counters are kept for.
@@ -83,8 +99,8 @@ pub enum Event {
         ticket: Ticket,
         /// The question.
         request: Request,
-        /// Time since the agent started.
-        now: Duration,
+        /// What the clocks say.
+        now: Clocks,
     },
     /// Nobody waits for this answer any more; a change that has not begun is forgotten, because its sender was told
     /// that it failed.
@@ -108,7 +124,7 @@ pub enum Event {
         problem: Option<String>,
     },
     /// Time passes.
-    Tick(Duration),
+    Tick(Clocks),
     /// Nothing else is pending: whatever the events since the last `Quiet` ask for is done now, at once.
     Quiet,
     /// The agent was asked to end.
@@ -150,6 +166,8 @@ pub struct Save {
     pub write: Vec<(PolicyKey, String)>,
     /// Pushed documents to remove.
     pub remove: Vec<PolicyKey>,
+    /// All quarantines, if they changed.
+    pub quarantines: Option<Quarantines>,
 }
 
 /// How urgent a line of the log is.
@@ -180,6 +198,8 @@ pub struct Report {
     pub waiting: u64,
     /// Workloads known by address only.
     pub remote: u64,
+    /// Workloads in quarantine, those included that are not there now.
+    pub quarantined: u64,
     /// Bindings in the kernel.
     pub bindings: u64,
     /// Addresses in the kernel.

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::InFlight;
-use super::event::{Effect, Facts, Level, Report, Ticket};
+use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
+use super::planning::Asked;
 use super::policies::{Documents, PolicySet, parse};
 use super::wanted::Sources;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::names::Names;
+use crate::domain::policy::compile::Scene;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
 use crate::domain::table::PolicyTable;
+use crate::domain::time::Clocks;
 
 /// Why the engine can't be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,12 +117,30 @@ impl Area {
 }
 
 /// What a table was made from: it is made again when one of these differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inputs {
     /// Counts changes of the policy set.
     pub(super) revision: u64,
     /// The highest identity number; numbers are never taken back.
     pub(super) last: IdentityId,
+    /// Who may open flows to whom in quarantine.
+    pub(super) scene: Scene,
+}
+
+/// What is on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Pushed documents.
+    pub(super) documents: BTreeMap<PolicyKey, String>,
+    /// `None` if that is not known.
+    pub(super) quarantines: Option<Quarantines>,
+}
+
+impl Stored {
+    /// What has to be on disk for what is asked for.
+    pub(super) fn of(asked: &Asked) -> Self {
+        Self { documents: texts(&asked.policies.pushed), quarantines: Some(asked.quarantines.clone()) }
+    }
 }
 
 /// A table that the kernel enforces.
@@ -146,7 +168,7 @@ pub(super) struct Retry {
 #[derive(Debug)]
 pub struct State {
     pub(super) facts: Facts,
-    pub(super) now: Duration,
+    pub(super) now: Clocks,
     pub(super) draining: bool,
     /// Required sources that have not given a snapshot yet.
     pub(super) missing: BTreeSet<String>,
@@ -154,13 +176,12 @@ pub struct State {
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
-    pub(super) policies: PolicySet,
+    pub(super) asked: Asked,
     pub(super) revision: u64,
     pub(super) registry: Registry,
     /// Size of the registry on disk: identities and rules.
     pub(super) saved: (usize, usize),
-    /// Pushed documents on disk.
-    pub(super) stored: BTreeMap<PolicyKey, String>,
+    pub(super) stored: Stored,
     /// What the kernel's bindings and addresses are; `None` before the kernel is ready.
     pub(super) programmed: Option<Tables>,
     /// The highest generation that the kernel may have seen.
@@ -190,22 +211,35 @@ struct Told {
 }
 
 impl State {
-    /// The state of an agent that starts, from what an earlier one saved. `stored` are the pushed documents.
-    pub fn new(facts: Facts, registry: Registry, stored: &[PolicyFile]) -> Result<Self, Error> {
-        let pushed = parse(stored).map_err(|problems| Error::SavedPolicies {
+    /// The state of an agent that starts, from what an earlier one saved.
+    ///
+    /// # Errors
+    /// If a saved policy is not valid any more.
+    pub fn new(facts: Facts, remembered: Remembered) -> Result<Self, Error> {
+        let Remembered { registry, documents, quarantines } = remembered;
+        let pushed = parse(&documents).map_err(|problems| Error::SavedPolicies {
             count: problems.len(),
             first: problems.into_iter().next().unwrap_or_default(),
         })?;
+        // Of another run of the host only the wall clock is left; then they are written anew.
+        let offset = facts.now.offset();
+        let mut adopted = quarantines.clone();
+        for until in adopted.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
+            *until = until.adopted(&facts.boot_id, offset);
+        }
         let mut state = Self {
             missing: facts.required.clone(),
+            now: facts.now,
             facts,
-            now: Duration::ZERO,
             draining: false,
             sources: Sources::new(),
             managed: BTreeMap::new(),
             files: None,
-            stored: texts(&pushed),
-            policies: PolicySet { pushed, directory: Documents::new() },
+            stored: Stored { documents: texts(&pushed), quarantines: Some(quarantines) },
+            asked: Asked {
+                policies: PolicySet { pushed, directory: Documents::new() },
+                quarantines: adopted,
+            },
             revision: 1,
             saved: size(&registry),
             registry,

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Report;
-use super::policies::{Loaded, PolicySet};
+use super::planning::Asked;
+use super::policies::Loaded;
 use super::state::State;
-use super::wanted::{self, Endpoints, identity_key};
+use super::wanted::{Endpoints, present_key};
+use super::{quarantine, wanted};
 use crate::domain::Direction;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::IdentityId;
@@ -24,8 +26,12 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::PolicyList => Reply::Policies(policies(state)),
         Request::IdentityList => Reply::Identities(identities(state)),
         Request::EndpointList => Reply::Endpoints(endpoints(state)),
+        Request::QuarantineList => Reply::Quarantines(quarantine::list(state)),
         Request::Status => Reply::Status(Box::new(status(state))),
-        Request::PolicyApply { .. } | Request::PolicyDelete { .. } => {
+        Request::PolicyApply { .. }
+        | Request::PolicyDelete { .. }
+        | Request::QuarantineAdd(_)
+        | Request::QuarantineRelease { .. } => {
             Reply::Refused(super::policies::refused("a change is no question; nothing was changed"))
         }
     }
@@ -63,7 +69,7 @@ fn policies(state: &State) -> Vec<PolicyInfo> {
             text: text.clone(),
         }
     };
-    state.policies.effective().map(|(loaded, pushed)| info(loaded, pushed)).collect()
+    state.asked.policies.effective().map(|(loaded, pushed)| info(loaded, pushed)).collect()
 }
 
 fn label_texts(labels: &LabelSet) -> Vec<String> {
@@ -76,7 +82,7 @@ fn identities(state: &State) -> Vec<IdentityInfo> {
         let labels = vec![format!("reserved:{}", id.reserved_name()?)];
         Some(IdentityInfo { id: id.0, namespace: String::new(), labels, workloads: Vec::new() })
     });
-    let workloads = workloads(state);
+    let workloads = workloads(state, &state.asked);
     let mut known: Vec<IdentityInfo> = state
         .registry
         .identities()
@@ -92,11 +98,11 @@ fn identities(state: &State) -> Vec<IdentityInfo> {
 }
 
 /// Names of the workloads of each identity.
-fn workloads(state: &State) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
+fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
     let (endpoints, _) = wanted::endpoints(&state.sources);
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
     for (key, resolved) in endpoints {
-        workloads.entry(identity_key(&resolved.workload)).or_default().push(key.clone());
+        workloads.entry(present_key(&resolved.workload, &asked.quarantines)).or_default().push(key.clone());
     }
     workloads
 }
@@ -108,7 +114,7 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
         return EndpointState::Remote;
     }
     let bound = resolved.cgroup.and_then(|cgroup| state.programmed.as_ref()?.bindings.get(&cgroup));
-    if bound.is_some() && bound.copied() == identity {
+    if bound.is_some() && bound.map(|bound| bound.identity) == identity {
         EndpointState::Bound
     } else {
         EndpointState::WaitingForCgroup
@@ -119,7 +125,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
     let (endpoints, _) = wanted::endpoints(&state.sources);
     let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
     let isolating = |workload: &Workload, direction: Direction| -> Vec<String> {
-        let effective = state.policies.effective().map(|(loaded, _)| &loaded.policy);
+        let effective = state.asked.policies.effective().map(|(loaded, _)| &loaded.policy);
         effective
             .filter(|policy| policy.mode == PolicyMode::Enforce && policy.rules(direction).is_some())
             .filter(|policy| selects_one(policy, workload))
@@ -128,7 +134,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
     };
     let info = |resolved: &Resolved| {
         let workload = &resolved.workload;
-        let identity = numbers.get(&identity_key(workload)).copied();
+        let identity = numbers.get(&present_key(workload, &state.asked.quarantines)).copied();
         EndpointInfo {
             namespace: workload.key.namespace.clone(),
             name: workload.key.name.clone(),
@@ -138,6 +144,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
             cgroup_id: resolved.cgroup.map(|cgroup| cgroup.0),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             state: stands(state, resolved, identity),
+            quarantined: state.asked.quarantines.contains_key(&workload.key),
             ingress_policies: isolating(workload, Direction::Ingress),
             egress_policies: isolating(workload, Direction::Egress),
         }
@@ -159,12 +166,13 @@ fn status(state: &State) -> Status {
         identities: report.identities,
         endpoints: report.bound + report.waiting + report.remote,
         endpoints_waiting: report.waiting,
+        quarantined: state.asked.quarantines.keys().map(ToString::to_string).collect(),
         kernel: facts.kernel.clone(),
         cgroup_root: facts.cgroup_root.clone(),
         pins: facts.pins.clone(),
         hooks: state.hooks.clone().unwrap_or_default(),
         unguarded: facts.unguarded.clone(),
-        uptime_seconds: state.now.as_secs(),
+        uptime_seconds: state.now.up.as_secs(),
     }
 }
 
@@ -174,8 +182,9 @@ pub(super) fn report(state: &State) -> Report {
     let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
     let mut report = Report {
         generation: state.enforced(),
-        policies: state.policies.effective().count() as u64,
+        policies: state.asked.policies.effective().count() as u64,
         identities: numbers.len() as u64,
+        quarantined: state.asked.quarantines.len() as u64,
         ..Report::default()
     };
     if let Some(published) = &state.published {
@@ -187,7 +196,7 @@ pub(super) fn report(state: &State) -> Report {
         report.addresses = programmed.addresses.len() as u64;
     }
     for resolved in endpoints.into_values() {
-        let identity = numbers.get(&identity_key(&resolved.workload)).copied();
+        let identity = numbers.get(&present_key(&resolved.workload, &state.asked.quarantines)).copied();
         match stands(state, resolved, identity) {
             EndpointState::Bound => report.bound += 1,
             EndpointState::WaitingForCgroup => report.waiting += 1,
@@ -202,15 +211,15 @@ pub(super) fn report(state: &State) -> Report {
 
 /// Names for everything that has a number now.
 pub(super) fn names(state: &State) -> Names {
-    names_with(state, &state.policies)
+    names_with(state, &state.asked)
 }
 
-/// The same, with the rules of another policy set.
-pub(super) fn names_with(state: &State, policies: &PolicySet) -> Names {
+/// The same for something else that is asked for.
+pub(super) fn names_with(state: &State, asked: &Asked) -> Names {
     let (endpoints, _) = wanted::endpoints(&state.sources);
-    let mut workloads = workloads(state);
+    let mut workloads = workloads(state, asked);
     let mut own: BTreeMap<RuleKey, String> = BTreeMap::new();
-    for (loaded, _) in policies.effective() {
+    for (loaded, _) in asked.policies.effective() {
         for direction in Direction::ALL {
             for (rule, index) in loaded.policy.rules(direction).unwrap_or_default().iter().zip(0..) {
                 let policy = loaded.policy.key.clone();

@@ -16,7 +16,8 @@ use ipnet::IpNet;
 
 use super::error::Error;
 use super::generation_of;
-use crate::domain::delta::{Operation, Tables};
+use crate::domain::delta::{Bound, Operation, Tables};
+use crate::domain::time::BootTime;
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
 pub(super) const NAMES: &[&str] =
@@ -78,9 +79,9 @@ pub(super) fn published_generation(ebpf: &mut Ebpf) -> Result<Option<Generation>
 /// Performs one operation on bindings or addresses.
 pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error> {
     match operation {
-        Operation::Bind(cgroup, identity) => {
-            let binding =
-                Binding { cgroup: cgroup.0, until: u64::MAX, identity: identity.0, after: identity.0 };
+        Operation::Bind(cgroup, Bound { identity, until, after }) => {
+            let until = until.map_or(u64::MAX, |until| until.0);
+            let binding = Binding { cgroup: cgroup.0, until, identity: identity.0, after: after.0 };
             bindings(ebpf)?.insert(cgroup.0, binding, 0).map_err(full_or("BINDINGS", limits::BINDINGS))
         }
         Operation::Unbind(cgroup) => gone(bindings(ebpf)?.remove(&cgroup.0), "BINDINGS"),
@@ -102,7 +103,9 @@ pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
     let mut found = Tables::default();
     for entry in &bindings(ebpf)? {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
-        found.bindings.insert(CgroupId(cgroup), IdentityId(binding.identity));
+        let until = (binding.until != u64::MAX).then_some(BootTime(binding.until));
+        let (identity, after) = (IdentityId(binding.identity), IdentityId(binding.after));
+        found.bindings.insert(CgroupId(cgroup), Bound { identity, until, after });
     }
     for entry in &addresses(ebpf)? {
         let (key, entry) = entry.map_err(Error::map("read", "ADDRESSES"))?;

@@ -29,7 +29,7 @@ use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use enforcer_common::verdict::{Query, Verdict};
 use ipnet::IpNet;
 
-use crate::domain::delta::{Operation, Tables};
+use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
@@ -57,7 +57,7 @@ pub struct Adopted {
     /// The enforced generation, if any was published.
     pub generation: Option<Generation>,
     /// Bindings in force.
-    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    pub bindings: BTreeMap<CgroupId, Bound>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
     /// Whether the programs are attached.

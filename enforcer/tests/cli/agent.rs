@@ -76,6 +76,13 @@ fn answer(request: Request, status: &Status) -> Reply {
             not_found: true,
         }),
         Request::PolicyList => Reply::Policies(samples::policies()),
+        Request::QuarantineAdd(wish) if wish.seconds.is_none() => {
+            Reply::Quarantine(Box::new(samples::quarantines().remove(1)))
+        }
+        Request::QuarantineAdd(_) | Request::QuarantineRelease { .. } => {
+            Reply::Quarantine(Box::new(samples::quarantines().remove(0)))
+        }
+        Request::QuarantineList => Reply::Quarantines(samples::quarantines()),
         Request::IdentityList => Reply::Identities(samples::identities()),
         Request::EndpointList => Reply::Endpoints(samples::endpoints()),
         Request::Status => Reply::Status(Box::new(status.clone())),

@@ -57,6 +57,8 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["identity", "list"], "identities.txt"),
         (&["endpoint", "list"], "endpoints.txt"),
         (&["endpoint", "list", "-o", "json"], "endpoints.json"),
+        (&["quarantine", "list"], "quarantines.txt"),
+        (&["quarantine", "list", "-o", "json"], "quarantines.json"),
         (&["status"], "status.txt"),
         (&["status", "-o", "json"], "status.json"),
         (&["observe"], "flows.compact.txt"),
@@ -107,6 +109,41 @@ fn following_ends_with_an_error_when_the_agent_dies() {
     let output = child.wait_with_output().unwrap();
     ends(&output, 2);
     assert!(err(&output).starts_with("error: "), "{}", err(&output));
+}
+
+#[test]
+fn quarantine_says_what_holds_from_now_on() {
+    let agent = Agent::new();
+    for (arguments, told) in [
+        (
+            &["quarantine", "add", "web", "--for", "10m", "--allow-from", "forensics/probe"][..],
+            "default/web is in quarantine until 2026-11-22T13:03:39Z; let in: forensics/probe role=probe,team=blue \
+             192.0.2.0/24\n",
+        ),
+        (
+            &["quarantine", "add", "shop/gone"],
+            "shop/gone is in quarantine until it is released; nobody is let in\n",
+        ),
+        (
+            &["quarantine", "release", "web"],
+            "default/web is out of quarantine, in which it was since 2026-11-22T12:53:39Z\n",
+        ),
+    ] {
+        let output = run(&agent, arguments);
+        ends(&output, 0);
+        assert_eq!(out(&output), told);
+    }
+    for (arguments, told) in [
+        (
+            &["quarantine", "add", "web", "--for", "soon"][..],
+            "write a number and a unit, like 90s, 10m, 2h or 1d",
+        ),
+        (&["quarantine", "add", "web", "--allow-from", "192.0.2.1/24"], "write `192.0.2.0/24`"),
+    ] {
+        let output = run(&agent, arguments);
+        ends(&output, 2);
+        assert!(err(&output).contains(told), "{}", err(&output));
+    }
 }
 
 #[test]

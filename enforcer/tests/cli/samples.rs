@@ -1,7 +1,7 @@
 //! One of everything that is printed.
 
 use enforcer::domain::command::{
-    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, Status,
+    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo, Status,
 };
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
 use enforcer::domain::workload::EndpointState;
@@ -123,6 +123,7 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
         cgroup_id: Some(4711),
         addresses: Vec::new(),
         state: EndpointState::Bound,
+        quarantined: true,
         ingress_policies: Vec::new(),
         egress_policies: texts(&["default/web-egress"]),
     };
@@ -130,6 +131,7 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
         name: "db".into(),
         cgroup_id: None,
         state: EndpointState::WaitingForCgroup,
+        quarantined: false,
         ingress_policies: texts(&["default/db-only-from-api", "default/x"]),
         ..web.clone()
     };
@@ -146,6 +148,28 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
     vec![web, waiting, remote]
 }
 
+pub(crate) fn quarantines() -> Vec<QuarantineInfo> {
+    let web = QuarantineInfo {
+        namespace: "default".into(),
+        name: "web".into(),
+        since: "2026-11-22T12:53:39Z".into(),
+        until: Some("2026-11-22T13:03:39Z".into()),
+        allow_from: texts(&["forensics/probe", "role=probe,team=blue", "192.0.2.0/24"]),
+        by: Some(1000),
+        exists: true,
+    };
+    let gone = QuarantineInfo {
+        namespace: "shop".into(),
+        name: "gone".into(),
+        until: None,
+        allow_from: Vec::new(),
+        by: None,
+        exists: false,
+        ..web.clone()
+    };
+    vec![web, gone]
+}
+
 pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".into(),
@@ -158,6 +182,7 @@ pub(crate) fn status() -> Status {
         identities: 5,
         endpoints: 3,
         endpoints_waiting: 0,
+        quarantined: Vec::new(),
         kernel: "6.12.0".into(),
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
@@ -173,6 +198,7 @@ pub(crate) fn degraded() -> Status {
         problems: texts(&["the address map is full", "the static source can't be read"]),
         mode: "audit".into(),
         endpoints_waiting: 2,
+        quarantined: texts(&["default/web", "shop/gone"]),
         hooks: Vec::new(),
         ..status()
     }

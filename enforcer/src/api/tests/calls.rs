@@ -25,6 +25,21 @@ async fn every_call_arrives_and_is_answered() {
 }
 
 #[tokio::test]
+async fn a_quarantine_says_who_asked_for_it_by_the_kernels_word() {
+    let world = World::new();
+    let client = world.client();
+    let own = Some(nix::unistd::geteuid().as_raw());
+    let guests = ["default/api", "a=b,c=d", "192.0.2.0/24"].map(|text| text.parse().unwrap());
+    let minute = Some(std::time::Duration::from_mins(1));
+    let info = client.quarantine("default/web".into(), minute, guests.to_vec()).await.unwrap();
+    assert_eq!((info.name.as_str(), info.until.as_deref(), info.by), ("web", Some("60"), own));
+    assert_eq!(info.allow_from, ["default/api", "a=b,c=d", "192.0.2.0/24"]);
+    let info = client.release("x/y&z").await.unwrap();
+    assert_eq!((info.namespace.as_str(), info.name.as_str(), info.by), ("x", "y&z", own));
+    assert_eq!(client.quarantines().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn refusals_come_through_word_for_word() {
     let world = World::new();
     let client = world.client();
@@ -41,11 +56,11 @@ async fn refusals_come_through_word_for_word() {
 #[tokio::test]
 async fn statuses_of_http() {
     let world = World::new();
-    let post = |body: &str| {
+    let post_to = |path: &str, body: &str| {
         let length = body.len();
-        format!("POST /v1/policies HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
-            .into_bytes()
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
     };
+    let post = |body: &str| post_to("/v1/policies", body);
     for (request, status) in [
         (post(r#"{"files":[{"name":"f","text":"broken"}]}"#), "422"),
         (post(r#"{"files":[]}"#), "409"),
@@ -54,6 +69,10 @@ async fn statuses_of_http() {
         (b"DELETE /v1/policies HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
         (b"DELETE /v1/policies?nam=x HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
         (b"DELETE /v1/policies?name=x HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "404"),
+        (b"DELETE /v1/quarantines HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
+        (b"PUT /v1/quarantines HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "405"),
+        (post_to("/v1/quarantines", r#"{"workload":"a/b","allow_from":["/"]}"#), "400"),
+        (post_to("/v1/quarantines", r#"{"workload":"a/b","by":0}"#), "400"),
         (b"PUT /v1/policies HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "405"),
         (b"GET /v2/policies HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "404"),
         (b"GET /v1/flows?last=many HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
@@ -116,6 +135,8 @@ async fn readers_read_and_strangers_do_nothing() {
     for error in [
         readers.client().apply(files("fine"), true).await.unwrap_err(),
         readers.client().delete(&["x/y".into()]).await.unwrap_err(),
+        readers.client().quarantine("x/y".into(), None, Vec::new()).await.unwrap_err(),
+        readers.client().release("x/y").await.unwrap_err(),
     ] {
         assert!(matches!(error, Error::Forbidden { .. }), "{error}");
         assert!(error.to_string().contains("may read but change nothing"), "{error}");

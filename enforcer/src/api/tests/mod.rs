@@ -17,8 +17,8 @@ use super::access::Peer;
 use super::client::Client;
 use super::{Access, Backend, Call, Readiness, bind, server};
 use crate::domain::command::{
-    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, Refused, Reply,
-    Request, Status,
+    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, QuarantineInfo,
+    QuarantineWish, Refused, Reply, Request, Status,
 };
 use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess};
 use crate::domain::workload::EndpointState;
@@ -52,6 +52,19 @@ fn changed(dry_run: bool) -> Changed {
 fn refused(message: &str, not_found: bool, diagnostics: &[&str]) -> Reply {
     let diagnostics = diagnostics.iter().map(|text| (*text).to_owned()).collect();
     Reply::Refused(Refused { message: message.into(), diagnostics, not_found })
+}
+
+fn quarantine(workload: &str) -> QuarantineInfo {
+    let (namespace, name) = workload.split_once('/').unwrap();
+    QuarantineInfo {
+        namespace: namespace.into(),
+        name: name.into(),
+        since: "2026-11-22T12:53:39Z".into(),
+        until: None,
+        allow_from: Vec::new(),
+        by: None,
+        exists: true,
+    }
 }
 
 fn answer(request: Request) -> Option<Reply> {
@@ -94,9 +107,22 @@ fn answer(request: Request) -> Option<Reply> {
             cgroup_id: None,
             addresses: Vec::new(),
             state: EndpointState::Remote,
+            quarantined: true,
             ingress_policies: Vec::new(),
             egress_policies: Vec::new(),
         }]),
+        Request::QuarantineAdd(QuarantineWish { workload, seconds, allow_from, by }) => {
+            Reply::Quarantine(Box::new(QuarantineInfo {
+                until: seconds.map(|seconds| seconds.to_string()),
+                allow_from: allow_from.iter().map(ToString::to_string).collect(),
+                by,
+                ..quarantine(&workload)
+            }))
+        }
+        Request::QuarantineRelease { workload, by } => {
+            Reply::Quarantine(Box::new(QuarantineInfo { by, ..quarantine(&workload) }))
+        }
+        Request::QuarantineList => Reply::Quarantines(vec![quarantine("default/web")]),
         Request::Status => Reply::Status(Box::new(Status { state: "enforcing".into(), ..Status::default() })),
     })
 }

@@ -50,7 +50,7 @@ pub fn endpoints(endpoints: &[EndpointInfo]) -> String {
                 endpoint.namespace.clone(),
                 endpoint.name.clone(),
                 endpoint.identity.to_string(),
-                state(endpoint.state).to_owned(),
+                stands(endpoint),
                 words(&endpoint.labels),
                 endpoint.cgroup.clone().unwrap_or_default(),
                 words(&endpoint.addresses),
@@ -62,6 +62,12 @@ pub fn endpoints(endpoints: &[EndpointInfo]) -> String {
     let header =
         ["NAMESPACE", "NAME", "IDENTITY", "STATE", "LABELS", "CGROUP", "ADDRESSES", "INGRESS", "EGRESS"];
     table(&header, &rows)
+}
+
+/// `bound`, or `bound,quarantined`.
+fn stands(endpoint: &EndpointInfo) -> String {
+    let state = state(endpoint.state);
+    if endpoint.quarantined { format!("{state},quarantined") } else { state.to_owned() }
 }
 
 /// The word is the one in JSON.

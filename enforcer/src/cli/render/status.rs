@@ -36,6 +36,10 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Cgroups", absent(&status.cgroup_root)),
         ("Pins", absent(&status.pins)),
     ];
+    if !status.quarantined.is_empty() {
+        let names = format!("{}: {}", status.quarantined.len(), clean(&status.quarantined.join(" ")));
+        lines.push(("Quarantined", Paint::Yellow.on(&names, color)));
+    }
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
     lines.extend(status.unguarded.iter().map(|unguarded| ("Unguarded", clean(unguarded).into_owned())));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()

@@ -17,6 +17,7 @@ mod intervals;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod wards;
 
 use enforcer_common::abi::policy::Plane;
 use enforcer_common::id::{Generation, IdentityId, RuleId};
@@ -27,11 +28,13 @@ use self::addresses::AddressClasses;
 use self::classes::{IdentityClasses, Scope};
 use self::entries::Entries;
 use self::ports::PortClasses;
+use self::wards::Wards;
 use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleKey};
 use crate::domain::registry::Registry;
 use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
 
 pub(super) use self::addresses::is_inside;
+pub use self::wards::{Guest, Guests};
 pub use crate::domain::table::CompileError;
 
 /// The class that stands for "any" in a key.
@@ -39,29 +42,55 @@ const ANY: &[u32] = &[0];
 /// The same of ports.
 const ANY_PORT: &[u16] = &[0];
 
-/// Compiles all loaded policies against all known identities.
+/// What a table is made from besides policies and identities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scene {
+    /// Who may open flows to whom in quarantine.
+    pub guests: Guests,
+}
+
+/// Compiles policies in an empty scene.
 ///
-/// Gives numbers to new rules. The table depends on the set of policies, the registry and the generation, not on the
-/// order in which the policies come.
+/// # Errors
+/// As [`compile_scene`].
 pub fn compile<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<PolicyTable, CompileError> {
+    static EMPTY: Scene = Scene { guests: Guests::new() };
+    compile_scene(policies, &EMPTY, registry, generation)
+}
+
+/// Compiles all loaded policies against all known identities.
+///
+/// Gives numbers to new rules. The table depends on the set of policies, the scene, the registry and the generation, not
+/// on the order in which the policies come.
+///
+/// # Errors
+/// If a table can't hold all of it.
+pub fn compile_scene<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    scene: &'a Scene,
+    registry: &mut Registry,
+    generation: Generation,
+) -> Result<PolicyTable, CompileError> {
     let mut policies: Vec<&Policy> = policies.into_iter().collect();
     policies.sort_by(|a, b| a.key.cmp(&b.key));
-    let identities = IdentityClasses::new(&policies, registry)?;
+    let wards = Wards::new(registry, &scene.guests);
+    let identities = IdentityClasses::new(&policies, &wards, registry)?;
     // Peers and ports of policies that select nobody would split classes for nothing.
     let live: Vec<&Policy> =
         policies.iter().copied().filter(|policy| !subjects(&identities, policy).is_empty()).collect();
     let compiler = Compiler {
-        addresses: AddressClasses::new(&live, identities.next_class())?,
+        addresses: AddressClasses::new(&live, wards.blocks(), identities.next_class())?,
         ports: PortClasses::new(&live)?,
         identities,
         audit: policies.iter().any(|policy| policy.mode == PolicyMode::Audit),
     };
     let mut entries = Entries::new(MAX_ENTRIES);
     compiler.unmanaged(&mut entries)?;
+    compiler.wards(&wards, &mut entries)?;
     for policy in policies {
         compiler.policy(policy, registry, &mut entries)?;
     }
@@ -141,19 +170,24 @@ impl<'a> Compiler<'a> {
         let Peers::AnyOf(peers) = &rule.peers else { return ANY.to_vec() };
         let mut classes = Vec::new();
         for peer in peers {
-            match peer {
-                Peer::Workloads { namespaces, selector } => {
-                    let scope = Scope::of(namespaces, &policy.key.namespace);
-                    classes.extend_from_slice(self.identities.selected(scope, selector));
-                }
-                Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
-                Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
-                Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
-            }
+            self.peer(peer, &policy.key.namespace, &mut classes);
         }
         classes.sort_unstable();
         classes.dedup();
         classes
+    }
+
+    /// Classes of one peer.
+    fn peer(&self, peer: &'a Peer, own: &'a str, classes: &mut Vec<u32>) {
+        match peer {
+            Peer::Workloads { namespaces, selector } => {
+                let scope = Scope::of(namespaces, own);
+                classes.extend_from_slice(self.identities.selected(scope, selector));
+            }
+            Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
+            Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
+            Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
+        }
     }
 }
 

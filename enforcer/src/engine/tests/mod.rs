@@ -5,6 +5,7 @@
 mod converge;
 mod failures;
 mod lifecycle;
+mod quarantine;
 mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,12 +14,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::command::{Changed, Refused, Status};
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::table::PolicyTable;
+use crate::domain::time::{BootTime, Clocks};
+use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::{Workload, WorkloadKey};
 
 /// An engine with everything around it.
@@ -31,6 +35,7 @@ pub(super) struct World {
     /// What the fake disk has.
     pub(super) registry: Registry,
     pub(super) documents: BTreeMap<PolicyKey, String>,
+    pub(super) quarantines: Quarantines,
     /// Steps that fail from now on.
     pub(super) broken: Vec<Step>,
     /// Bindings that the kernel refuses.
@@ -51,6 +56,8 @@ pub(super) fn facts(required: &[&str]) -> Facts {
         version: "1".into(),
         pins: "/pins".into(),
         required: required.iter().map(|&it| it.into()).collect(),
+        boot_id: "this".into(),
+        now: at(0),
         ..Facts::default()
     }
 }
@@ -58,7 +65,7 @@ pub(super) fn facts(required: &[&str]) -> Facts {
 impl World {
     /// A fresh host whose sources are `static` and the policy directory.
     pub(super) fn new() -> Self {
-        Self::with(State::new(facts(&["static", POLICIES]), Registry::default(), &[]).unwrap())
+        Self::with(State::new(facts(&["static", POLICIES]), Remembered::default()).unwrap())
     }
 
     pub(super) fn with(state: State) -> Self {
@@ -69,6 +76,7 @@ impl World {
             attached: false,
             registry: Registry::default(),
             documents: BTreeMap::new(),
+            quarantines: Quarantines::new(),
             broken: Vec::new(),
             refused: Vec::new(),
             paused: false,
@@ -92,12 +100,19 @@ impl World {
 
     /// The next agent on the same host and disk.
     pub(super) fn restart(&mut self) {
-        let stored: Vec<PolicyFile> = self
+        let facts = Facts { now: self.state.now, ..facts(&["static", POLICIES]) };
+        self.restart_with(facts);
+    }
+
+    /// The next agent on the same disk.
+    pub(super) fn restart_with(&mut self, facts: Facts) {
+        let documents = self
             .documents
             .iter()
             .map(|(key, text)| PolicyFile { name: key.to_string(), text: text.clone() })
             .collect();
-        self.state = State::new(facts(&["static", POLICIES]), self.registry.clone(), &stored).unwrap();
+        let (registry, quarantines) = (self.registry.clone(), self.quarantines.clone());
+        self.state = State::new(facts, Remembered { registry, documents, quarantines }).unwrap();
         self.broken.clear();
         self.acks.clear();
     }
@@ -186,7 +201,7 @@ impl World {
             Some(key) => key.labels.to_string(),
             None => id.reserved_name().unwrap_or("?").to_owned(),
         };
-        self.kernel.bindings.iter().map(|(cgroup, id)| (cgroup.0, name(*id))).collect()
+        self.kernel.bindings.iter().map(|(cgroup, bound)| (cgroup.0, name(bound.identity))).collect()
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -196,17 +211,19 @@ impl World {
                 let written = names(save.write.iter().map(|(key, _)| format!("+{}", key.name)).collect());
                 let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
                 let registry = if save.registry.is_some() { "registry" } else { "" };
-                self.trace.push(format!("save({registry}{written}{removed})"));
+                let quarantines = if save.quarantines.is_some() { "quarantines" } else { "" };
+                self.trace.push(format!("save({registry}{written}{removed}{quarantines})"));
                 if self.acknowledge(Step::Save, Done::Saved) {
                     self.registry = save.registry.unwrap_or_else(|| self.registry.clone());
                     self.documents.extend(save.write);
                     self.documents.retain(|key, _| !save.remove.contains(key));
+                    self.quarantines = save.quarantines.unwrap_or_else(|| self.quarantines.clone());
                 }
             }
             Effect::Publish(table) => {
                 self.trace.push(format!("publish({})", table.generation()));
-                for id in self.kernel.bindings.values() {
-                    assert!(self.registry_knows(*id), "{id} is bound and not saved");
+                for id in self.kernel_ids() {
+                    assert!(self.registry_knows(id), "{id} is bound and not saved");
                 }
                 if self.acknowledge(Step::Publish, Done::Published) {
                     assert!(self.table.as_ref().is_none_or(|old| old.generation() < table.generation()));
@@ -246,10 +263,16 @@ impl World {
                 self.kernel = next;
             }
         }
-        for id in self.kernel.bindings.values().chain(self.kernel.addresses.values()) {
-            assert!(self.registry_knows(*id), "{id} is in the kernel and not saved");
+        for id in self.kernel_ids() {
+            assert!(self.registry_knows(id), "{id} is in the kernel and not saved");
         }
         self.acks.push_back(Event::Done(Done::Applied(failures)));
+    }
+
+    fn kernel_ids(&self) -> Vec<IdentityId> {
+        let bound = |bound: &Bound| [bound.identity, bound.after];
+        let bound = self.kernel.bindings.values().flat_map(bound);
+        bound.chain(self.kernel.addresses.values().copied()).collect()
     }
 
     fn registry_knows(&self, id: IdentityId) -> bool {
@@ -326,7 +349,16 @@ pub(super) fn key(app: &str) -> IdentityKey {
 }
 
 pub(super) fn seconds(count: u64) -> Event {
-    Event::Tick(Duration::from_secs(count))
+    Event::Tick(at(count))
+}
+
+/// What the clocks say so many seconds after the start: the host runs for 100 s more, and it is 1970-01-12T13:46:40Z.
+pub(super) fn at(count: u64) -> Clocks {
+    Clocks {
+        up: Duration::from_secs(count),
+        boot: BootTime((100 + count) * 1_000_000_000),
+        wall: Timestamp { seconds: 1_000_000 + i64::try_from(count).unwrap(), nanos: 0 },
+    }
 }
 
 pub(super) fn generation(world: &World) -> Option<Generation> {

@@ -167,6 +167,8 @@ fn lists_say_what_is_there() {
 #[test]
 fn saved_policies_that_are_bad_now_are_named() {
     let stored = [PolicyFile { name: "state/policies/default.db.yaml".into(), text: "kind: Other\n".into() }];
-    let error = State::new(facts(&[]), Registry::default(), &stored).unwrap_err().to_string();
+    let error = State::new(facts(&[]), Remembered { documents: stored.into(), ..Remembered::default() })
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("state/policies/default.db.yaml:1:"), "{error}");
 }

@@ -55,6 +55,8 @@ metrics! {
         "Identities with a number, those without a workload included.";
     ENDPOINTS "enforcer_endpoints" Gauge ["state"]
         "Workloads by state.";
+    QUARANTINED "enforcer_quarantined_workloads" Gauge []
+        "Workloads in quarantine, those included that are not there now.";
     HOOK_ATTACHED "enforcer_hook_attached" Gauge ["hook"]
         "1 if the hook is attached with this agent's program.";
     MAP_ENTRIES "enforcer_map_entries" Gauge ["map_name"]

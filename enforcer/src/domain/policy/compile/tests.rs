@@ -144,3 +144,72 @@ fn only_audit_mode_needs_the_second_plane() {
     let enforced = policy("db", "app=db", vec![]);
     assert_eq!(compile([&enforced], &mut registry, Generation(1)).unwrap().entries(), 3);
 }
+
+#[test]
+fn a_quarantine_beats_every_policy_and_only_its_guests_come_in() {
+    use crate::domain::quarantine::marked;
+    let (mut registry, ids) = world(&["app=db", "app=api", "app=web", "app=probe", "app=other"]);
+    let [db, api, web, probe, other] = ids[..] else { panic!() };
+    let key = |id: IdentityId, registry: &Registry| registry.identity_key(id).unwrap().clone();
+    let ward = marked(&key(db, &registry), "db");
+    let ward = registry.identity(&ward);
+    let closed = marked(&key(web, &registry), "web");
+    let closed = registry.identity(&closed);
+    // The database is open to everyone by an allow rule, and closed to the probe by a deny rule.
+    let mut open =
+        policy("db", "app=db", vec![allow(Peers::Everyone, Ports::All), allow(app("app=probe"), Ports::All)]);
+    if let Some(rules) = &mut open.ingress {
+        rules[1].action = Action::Deny;
+    }
+    let net = "10.0.0.0/24".parse().unwrap();
+    let guests =
+        [(ward, vec![Guest::Identity(probe), Guest::Peer(Peer::Cidr { net, except: Vec::new() })])].into();
+    let scene = Scene { guests };
+    let table = compile_scene([&open], &scene, &mut registry, Generation(1)).unwrap();
+    let far = |query: Query| Query { address: Address::v4(Ipv4Addr::new(192, 0, 2, 1).into()), ..query };
+    let egress = |query: Query| Query { direction: Direction::Egress, ..query };
+    for (query, expect) in [
+        (far(query(ward, probe, 1)), Reason::AllowedByRule),
+        (query(ward, IdentityId::WORLD, 1), Reason::AllowedByRule),
+        (far(query(ward, api, 1)), Reason::Quarantined),
+        // The same to policies as the probe, and still not the probe.
+        (far(query(ward, other, 1)), Reason::Quarantined),
+        (far(query(ward, ward, 1)), Reason::Quarantined),
+        (far(query(ward, IdentityId::HOST, 1)), Reason::Quarantined),
+        (far(query(ward, IdentityId::UNKNOWN, 1)), Reason::Quarantined),
+        // Nobody who is let in can be called.
+        (egress(query(ward, probe, 1)), Reason::Quarantined),
+        (egress(query(ward, IdentityId::WORLD, 1)), Reason::Quarantined),
+        // Without guests nobody comes in.
+        (query(closed, probe, 1), Reason::Quarantined),
+        // Who is not in quarantine is judged as before.
+        (far(query(db, api, 1)), Reason::AllowedByRule),
+        (far(query(db, probe, 1)), Reason::DeniedByRule),
+        (egress(query(probe, ward, 1)), Reason::AllowedByDefault),
+    ] {
+        assert_eq!(reason(&table, &query), Some(expect), "{query:?}");
+    }
+    let denied = table.decide(&far(query(ward, api, 1))).enforced;
+    assert_eq!((denied.errno(), denied.rule()), (Errno::Perm, RuleId::NONE));
+}
+
+#[test]
+fn a_mark_without_a_quarantine_is_closed_and_costs_one_class() {
+    use crate::domain::quarantine::marked;
+    let (mut registry, ids) = world(&["app=db"]);
+    let key = registry.identity_key(ids[0]).unwrap().clone();
+    let left: Vec<IdentityId> =
+        (0..20).map(|name| registry.identity(&marked(&key, &name.to_string()))).collect();
+    let mut audited = policy("db", "app=db", vec![allow(Peers::Everyone, Ports::All)]);
+    audited.mode = PolicyMode::Audit;
+    let table = compile([&audited], &mut registry, Generation(1)).unwrap();
+    for id in left {
+        let verdict = table.decide(&query(id, ids[0], 1));
+        let reasons =
+            [verdict.enforced, verdict.hypothetical].map(|word| Reason::from_code(word.reason_code()));
+        assert_eq!(reasons, [Some(Reason::Quarantined); 2], "audit mode does not open it");
+    }
+    // Unmanaged and quarantined: two directions in two planes each. The policy: its one rule, in one plane, for the
+    // class of the database and for that of the marked ones, which has a stronger word already.
+    assert_eq!(table.entries(), 4 + 4 + 1);
+}
