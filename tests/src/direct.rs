@@ -13,7 +13,7 @@ use enforcer::domain::policy::compile::compile;
 use enforcer::domain::policy::model::Policy;
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
-use enforcer::kernel::{self, Events, Kernel, Settings};
+use enforcer::kernel::{self, Events, Kernel, Scheduled, Settings};
 use enforcer_common::abi::config::{Mode, Stat};
 use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome};
 use enforcer_common::hook::Hook;
@@ -212,7 +212,8 @@ impl Direct {
     fn publish(&mut self) {
         let table = self.compile();
         self.engine().generation += 1;
-        self.kernel().publish(&table).unwrap_or_else(|error| panic!("{error}"));
+        let chain = [Scheduled::always(&table)];
+        self.kernel().publish(&chain).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// The counters that are not zero, in words.

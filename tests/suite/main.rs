@@ -16,6 +16,7 @@ mod differential;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod live_changes;
 mod policies;
 mod registry;
 mod replies;

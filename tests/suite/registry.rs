@@ -18,13 +18,14 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 9] = [
+    let modules: [(&str, &[Test]); 10] = [
         ("bad_input", crate::bad_input::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),
+        ("live_changes", crate::live_changes::TESTS),
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),

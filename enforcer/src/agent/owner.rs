@@ -17,7 +17,7 @@ use crate::domain::delta::Operation;
 use crate::domain::names::Names;
 use crate::domain::time::Clocks;
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
-use crate::kernel::Seeded;
+use crate::kernel::{Scheduled, Seeded};
 use crate::store::{self, Store};
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::Gauges;
@@ -190,24 +190,25 @@ impl Owner {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Save(save) => {
-                let Save { registry, write, remove, quarantines } = *save;
-                let saved = self.store.save(&store::Changes {
-                    registry,
-                    write,
-                    remove,
-                    quarantines,
-                    unconfirmed: None,
-                });
+                let Save { registry, write, remove, quarantines, unconfirmed } = *save;
+                let saved =
+                    self.store.save(&store::Changes { registry, write, remove, quarantines, unconfirmed });
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
-            Effect::Publish(table) => {
+            Effect::Publish(publication) => {
                 let begin = Instant::now();
-                let published = lock(&self.kernel).publish(&table);
+                let chain: Vec<Scheduled<'_>> = publication
+                    .chain()
+                    .map(|(table, until)| Scheduled { table, until: until.map(|until| until.0) })
+                    .collect();
+                let published = lock(&self.kernel).publish(&chain);
+                let table = &publication.table;
                 tracing::info!(
-                    "generation {}: {} entries, {} rows, published in {} us",
+                    "generation {}: {} entries, {} rows, {} successors, published in {} us",
                     table.generation(),
                     table.entries(),
                     table.rows().len(),
+                    publication.next.len(),
                     begin.elapsed().as_micros(),
                 );
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));

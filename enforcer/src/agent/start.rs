@@ -85,8 +85,8 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     let (store, saved) = Store::open(&config.state_dir)?;
     let facts = facts(config, &cgroup_root);
     let state = {
-        let Saved { registry, documents, quarantines, unconfirmed: _ } = saved;
-        State::new(facts.clone(), engine::Remembered { registry, documents, quarantines })?
+        let Saved { registry, documents, quarantines, unconfirmed } = saved;
+        State::new(facts.clone(), engine::Remembered { registry, documents, quarantines, unconfirmed })?
     };
     let access = Access::of_this_process(config.socket_group.as_deref())?;
     let socket = api::bind(&config.socket, &access)?;

@@ -43,12 +43,26 @@ impl Client {
         &self.socket
     }
 
-    /// Adds or replaces policies, all or none; with `dry_run` only says what would change.
-    pub async fn apply(&self, files: Vec<PolicyFile>, dry_run: bool) -> Result<Changed, Error> {
+    /// Adds or replaces policies, all or none; with `dry_run` only says what would change, with `confirm_within` takes
+    /// them back unless [`Self::confirm`] follows.
+    pub async fn apply(
+        &self,
+        files: Vec<PolicyFile>,
+        dry_run: bool,
+        confirm_within: Option<Duration>,
+    ) -> Result<Changed, Error> {
         let body = serde_json::to_vec(&ApplyBody { files })
             .map_err(|error| self.broken("write the request", error))?;
-        let path = if dry_run { "/v1/policies?dry_run=true" } else { "/v1/policies" };
-        self.call(Method::POST, path, body).await
+        let seconds = confirm_within.map(|within| within.as_secs().to_string());
+        let dry_run = dry_run.then_some(("dry_run", "true"));
+        let confirm = seconds.as_deref().map(|seconds| ("confirm_within", seconds));
+        let path = with_query("/v1/policies", dry_run.into_iter().chain(confirm));
+        self.call(Method::POST, &path, body).await
+    }
+
+    /// Keeps what was pushed to be confirmed.
+    pub async fn confirm(&self) -> Result<Changed, Error> {
+        self.call(Method::POST, "/v1/policies/confirm", Vec::new()).await
     }
 
     /// Removes policies by `namespace/name`, all or none.

@@ -142,10 +142,18 @@ pub enum Policy {
         /// Say what would change, change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Take it back after so long, like 60s or 10m, unless `enforcer policy confirm` comes first
+        ///
+        /// The kernel goes back by itself, whatever becomes of the agent or of the way to this host.
+        #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
+        confirm_within: Option<Duration>,
         /// Output format
         #[command(flatten)]
         output: Output,
     },
+    /// Keep what was applied with --confirm-within
+    #[command(after_help = "Example:\n  enforcer policy confirm")]
+    Confirm(Output),
     /// Delete policies, all or none
     #[command(after_help = "Example:\n  enforcer policy delete default/db-only-from-api")]
     Delete {

@@ -23,6 +23,15 @@ pub enum Request {
         files: Vec<PolicyFile>,
         /// Say what would change, change nothing.
         dry_run: bool,
+        /// Take it back unless it is confirmed within so many seconds.
+        confirm_within: Option<u64>,
+        /// User id of who asks.
+        by: Option<u32>,
+    },
+    /// Keep what was pushed to be confirmed.
+    PolicyConfirm {
+        /// User id of who asks.
+        by: Option<u32>,
     },
     /// Remove policies by `namespace/name`, all or none.
     PolicyDelete {
@@ -53,7 +62,7 @@ pub enum Request {
 /// The engine's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Answer to [`Request::PolicyApply`] and [`Request::PolicyDelete`].
+    /// Answer to [`Request::PolicyApply`], [`Request::PolicyConfirm`] and [`Request::PolicyDelete`].
     Changed(Changed),
     /// Answer to [`Request::PolicyList`].
     Policies(Vec<PolicyInfo>),
@@ -123,6 +132,8 @@ pub struct Changed {
     pub dry_run: bool,
     /// What became of each policy, in the order of names.
     pub policies: Vec<PolicyChange>,
+    /// When it is taken back unless it is confirmed, RFC 3339; `None` if it need not be.
+    pub confirm_until: Option<String>,
     /// Entries of the policy table before and after.
     pub entries_before: u64,
     /// As above.
@@ -169,7 +180,11 @@ pub struct PolicyInfo {
     pub origin: String,
     /// Number of rules.
     pub rules: u32,
-    /// Directions it isolates.
+    /// How many of them are over: all of them if the policy is.
+    pub expired: u32,
+    /// When something of it expires next, RFC 3339; `None` for never.
+    pub expires: Option<String>,
+    /// Directions it isolates, and `listen`.
     pub isolates: Vec<String>,
     /// Workloads it selects now.
     pub selects: Vec<String>,
@@ -215,6 +230,21 @@ pub struct EndpointInfo {
     pub ingress_policies: Vec<String>,
     /// Policies that isolate its egress.
     pub egress_policies: Vec<String>,
+    /// Policies that say on which ports it may listen.
+    pub listen_policies: Vec<String>,
+}
+
+/// A push that is in force and not confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnconfirmedInfo {
+    /// When it was pushed, RFC 3339.
+    pub since: String,
+    /// When it is taken back, RFC 3339.
+    pub until: String,
+    /// Seconds until then.
+    pub seconds_left: u64,
+    /// User id of who pushed it, if known.
+    pub by: Option<u32>,
 }
 
 /// How the agent is.
@@ -232,6 +262,10 @@ pub struct Status {
     pub generation: u64,
     /// Loaded policies.
     pub policies: u64,
+    /// The push that waits for its confirmation.
+    pub unconfirmed: Option<UnconfirmedInfo>,
+    /// What is to be said of the last push, if it was taken back.
+    pub rolled_back: Option<String>,
     /// Entries of the enforced table.
     pub entries: u64,
     /// Identities known.

@@ -7,6 +7,7 @@ pub mod flow_filter;
 pub mod labels;
 pub mod names;
 pub mod policy;
+pub mod publication;
 pub mod quarantine;
 pub mod registry;
 pub mod syntax;

@@ -13,7 +13,7 @@ use super::event::{Done, Effect, Level, Save, Step};
 use super::planning::{Answer, Plan, as_it_is, plan, requested};
 use super::policies::refused;
 use super::state::{Area, Published, Retry, State, Stored, size};
-use super::{quarantine, views, wanted};
+use super::{schedule, views, wanted};
 use crate::domain::command::Reply;
 use crate::domain::delta::{Operation, delta};
 
@@ -39,7 +39,7 @@ pub(super) struct InFlight {
 pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
     // What a change under way was made from must not pass away beneath it.
     if state.in_flight.is_none() {
-        quarantine::expire(state, effects);
+        schedule::pass(state, effects);
     }
     if state.draining || !state.synced() {
         return;
@@ -85,13 +85,14 @@ fn start(state: &mut State, plan: Plan, effects: &mut Vec<Effect>) {
 /// What has to be on disk before the kernel learns of this plan.
 fn unsaved(state: &State, plan: &Plan) -> Save {
     let registry = plan.registry.as_ref().unwrap_or(&state.registry);
-    let Stored { documents, quarantines } = Stored::of(&plan.asked);
+    let Stored { documents, quarantines, unconfirmed } = Stored::of(&plan.asked);
     let stored = &state.stored;
     Save {
         registry: (size(registry) != state.saved).then(|| registry.clone()),
         remove: stored.documents.keys().filter(|key| !documents.contains_key(key)).cloned().collect(),
         write: documents.into_iter().filter(|(key, text)| stored.documents.get(key) != Some(text)).collect(),
         quarantines: quarantines.filter(|wanted| stored.quarantines.as_ref() != Some(wanted)),
+        unconfirmed: unconfirmed.filter(|wanted| stored.unconfirmed.as_ref() != Some(wanted)),
     }
 }
 
@@ -115,9 +116,9 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
             state.names = Arc::new(names);
             effects.push(Effect::PublishNames(Arc::clone(&state.names)));
         }
-        if let Some((table, _)) = &flight.plan.table {
-            state.generation = table.generation();
-            effects.push(Effect::Publish(Arc::clone(table)));
+        if let Some((publication, _)) = &flight.plan.table {
+            state.generation = publication.table.generation();
+            effects.push(Effect::Publish(Arc::clone(publication)));
             state.in_flight = Some(flight);
             return;
         }
@@ -148,11 +149,16 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
 
 /// The policies of the plan are what the kernel's hooks go by: answers who asked for it, unless there are no hooks yet.
 fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
-    if let Some((table, inputs)) = flight.plan.table.take() {
-        state.published = Some(Published { table, inputs });
-    }
     state.asked = std::mem::take(&mut flight.plan.asked);
+    if state.revision != flight.plan.revision {
+        // Of the pushes before this one there is nothing to be said any more.
+        state.rolled_back = None;
+    }
     state.revision = flight.plan.revision;
+    if let Some((publication, inputs)) = flight.plan.table.take() {
+        schedule::tell(state, inputs.schedule.at, effects);
+        state.published = Some(Published { publication, inputs });
+    }
     super::note_conflicts(state);
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
@@ -267,11 +273,14 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
     state.set_problem(area, object, Some(format!("{what} failed and is tried again: {message}")));
     if step == Step::Save {
         // Some of the documents may be there and some not: all of them count as different from what is wanted.
-        let Save { write, remove, quarantines, .. } = std::mem::take(&mut flight.save);
+        let Save { write, remove, quarantines, unconfirmed, .. } = std::mem::take(&mut flight.save);
         let touched = write.into_iter().map(|(key, _)| key).chain(remove);
         state.stored.documents.extend(touched.map(|key| (key, String::new())));
         if quarantines.is_some() {
             state.stored.quarantines = None;
+        }
+        if unconfirmed.is_some() {
+            state.stored.unconfirmed = None;
         }
     }
     match (step, flight.plan.answer.take()) {

@@ -11,10 +11,11 @@ use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
-use crate::domain::table::PolicyTable;
 use crate::domain::time::Clocks;
+use crate::domain::unconfirmed::UnconfirmedPush;
 use crate::domain::workload::WorkloadEvent;
 
 /// Connects a request with its answer.
@@ -53,6 +54,8 @@ pub struct Remembered {
     pub documents: Vec<PolicyFile>,
     /// Workloads in quarantine.
     pub quarantines: Quarantines,
+    /// A push that was not confirmed.
+    pub unconfirmed: Option<UnconfirmedPush>,
 }
 
 /// Name of the source of policy files.
@@ -168,6 +171,8 @@ pub struct Save {
     pub remove: Vec<PolicyKey>,
     /// All quarantines, if they changed.
     pub quarantines: Option<Quarantines>,
+    /// The unconfirmed push, if that changed. Together with the documents: all of it or nothing is found after a crash.
+    pub unconfirmed: Option<Option<UnconfirmedPush>>,
 }
 
 /// How urgent a line of the log is.
@@ -214,8 +219,8 @@ pub struct Report {
 pub enum Effect {
     /// Write to the state directory.
     Save(Box<Save>),
-    /// Switch the kernel to this table.
-    Publish(Arc<PolicyTable>),
+    /// Switch the kernel to this table and its successors.
+    Publish(Arc<Publication>),
     /// Change bindings and addresses, in this order; one that fails does not keep the others from being tried.
     Apply(Vec<Operation>),
     /// Attach the programs, or replace those that an earlier agent attached.

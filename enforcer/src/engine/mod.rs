@@ -31,10 +31,12 @@
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod change;
+mod confirm;
 mod event;
 mod planning;
 mod policies;
 mod quarantine;
+mod schedule;
 mod state;
 mod views;
 mod wanted;
@@ -130,6 +132,7 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
     state.generation = generation.unwrap_or(Generation(0));
     state.adopted = generation;
     state.dirty = true;
+    effects.extend(state.rolled_back.clone().map(|message| Effect::Log { level: Level::Warn, message }));
 }
 
 fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>) {
@@ -212,6 +215,7 @@ fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Ef
             effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });
         }
         Request::PolicyApply { .. }
+        | Request::PolicyConfirm { .. }
         | Request::PolicyDelete { .. }
         | Request::QuarantineAdd(_)
         | Request::QuarantineRelease { .. } => {

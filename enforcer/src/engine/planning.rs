@@ -2,23 +2,26 @@
 
 use std::sync::Arc;
 
+use super::confirm::Unconfirmed;
 use super::event::Ticket;
-use super::policies::{PolicySet, Touched, refused};
+use super::policies::{PolicySet, Touched};
+use super::schedule::Schedule;
 use super::state::{Area, Inputs, State, Waiting};
-use super::{quarantine, views, wanted};
-use crate::domain::command::{Changed, PolicyChange, Refused, Reply, Request};
+use super::{confirm, quarantine, schedule, views, wanted};
+use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{Generation, IdentityId};
-use crate::domain::policy::compile::{Scene, compile_scene};
+use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
-use crate::domain::table::PolicyTable;
 
 /// What people have asked for, as far as it is or is about to be in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) policies: PolicySet,
     pub(super) quarantines: Quarantines,
+    /// The push that is in force and not confirmed.
+    pub(super) unconfirmed: Option<Unconfirmed>,
 }
 
 /// What a change leads to.
@@ -28,7 +31,7 @@ pub(super) struct Plan {
     pub(super) revision: u64,
     /// Replaces the state's registry; `None` if no table had to be made.
     pub(super) registry: Option<Registry>,
-    pub(super) table: Option<(Arc<PolicyTable>, Inputs)>,
+    pub(super) table: Option<(Arc<Publication>, Inputs)>,
     pub(super) wanted: Tables,
     pub(super) answer: Option<Answer>,
 }
@@ -48,13 +51,24 @@ pub(super) struct Answer {
 pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Reply> {
     let Waiting { ticket, request } = waiting;
     match request {
-        Request::PolicyApply { files, dry_run } => {
-            let planned = state.asked.policies.apply(files);
-            policies(state, *ticket, planned, *dry_run)
+        Request::PolicyApply { files, dry_run, confirm_within, by } => {
+            let push = pushed(state, files, *dry_run, confirm_within.map(|seconds| (seconds, *by)));
+            policies(state, *ticket, push)
         }
         Request::PolicyDelete { names } => {
-            let planned = state.asked.policies.delete(names);
-            policies(state, *ticket, planned, false)
+            let push = confirm::refuse_second(state).and_then(|()| {
+                let (policies, touched) = state.asked.policies.delete(names)?;
+                let asked = Asked { policies, ..state.asked.clone() };
+                Ok(Push { asked, touched, dry_run: false, log: None })
+            });
+            policies(state, *ticket, push)
+        }
+        Request::PolicyConfirm { by } => {
+            let push = confirm::confirmed(state).map(|(asked, touched)| {
+                let log = format!("the push is confirmed by user {}", quarantine::user(*by));
+                Push { asked, touched, dry_run: false, log: Some(log) }
+            });
+            policies(state, *ticket, push)
         }
         Request::QuarantineAdd(wish) => {
             let added = quarantine::add(state, wish);
@@ -72,19 +86,51 @@ pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Re
     }
 }
 
-fn policies(
-    state: &mut State,
-    ticket: Ticket,
-    planned: Result<(PolicySet, Touched), Refused>,
+/// A change of the policies.
+struct Push {
+    asked: Asked,
+    touched: Touched,
     dry_run: bool,
-) -> Result<Plan, Reply> {
-    let (policies, touched) = planned.map_err(Reply::Refused)?;
-    let unchanged = policies == state.asked.policies;
-    let revision = if unchanged { state.revision } else { state.revision + 1 };
-    let asked = Asked { policies, ..state.asked.clone() };
+    log: Option<String>,
+}
+
+fn pushed(
+    state: &State,
+    files: &[PolicyFile],
+    dry_run: bool,
+    confirm: Option<(u64, Option<u32>)>,
+) -> Result<Push, Refused> {
+    if !dry_run {
+        confirm::refuse_second(state)?;
+    }
+    let (policies, touched) = state.asked.policies.apply(files)?;
+    let mut asked = Asked { policies, ..state.asked.clone() };
+    let mut log = None;
+    if let Some((seconds, by)) = confirm {
+        let push = confirm::unconfirmed(state, seconds, by)?;
+        // What changes nothing need not be confirmed.
+        if asked.policies != state.asked.policies {
+            log = Some(format!(
+                "a push by user {} is taken back at {} unless it is confirmed",
+                quarantine::user(by),
+                push.until.wall.whole_seconds()
+            ));
+            asked.unconfirmed = Some(push);
+        }
+    }
+    Ok(Push { asked, touched, dry_run, log })
+}
+
+fn policies(state: &mut State, ticket: Ticket, push: Result<Push, Refused>) -> Result<Plan, Reply> {
+    let Push { asked, touched, dry_run, log } = push.map_err(Reply::Refused)?;
+    let unchanged = asked == state.asked;
+    let same_policies = asked.policies == state.asked.policies;
+    let revision = if same_policies { state.revision } else { state.revision + 1 };
+    let confirm_until = asked.unconfirmed.as_ref().map(|push| push.until.wall.whole_seconds());
     let mut plan = plan(state, asked, revision).map_err(Reply::Refused)?;
-    let entries_before = state.published.as_ref().map_or(0, |published| published.table.entries() as u64);
-    let table = plan.table.as_ref().map(|(table, _)| table);
+    let entries_before =
+        state.published.as_ref().map_or(0, |published| published.publication.table.entries() as u64);
+    let table = plan.table.as_ref().map(|(publication, _)| &publication.table);
     let changed = Changed {
         generation: match table {
             Some(table) if !dry_run => table.generation().0,
@@ -92,6 +138,7 @@ fn policies(
         },
         dry_run,
         policies: changes(state, touched),
+        confirm_until: confirm_until.filter(|_| !dry_run),
         entries_before,
         entries_after: table.map_or(entries_before, |table| table.entries() as u64),
     };
@@ -99,7 +146,7 @@ fn policies(
     if dry_run || (unchanged && state.published.is_some() && state.hooks.is_some()) {
         return Err(reply);
     }
-    plan.answer = Some(Answer { ticket, reply, bindings: false, log: None });
+    plan.answer = Some(Answer { ticket, reply, bindings: false, log });
     Ok(plan)
 }
 
@@ -132,18 +179,17 @@ fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
 pub(super) fn plan(state: &mut State, asked: Asked, revision: u64) -> Result<Plan, Refused> {
     let wanted = want(state, &asked.quarantines);
     let guests = quarantine::guests(state, &asked.quarantines);
-    let inputs = Inputs { revision, last: last(&state.registry), scene: Scene { guests } };
+    let schedule = Schedule::new(state, &asked);
+    let inputs = Inputs { revision, last: last(&state.registry), guests, schedule };
     let mut plan = Plan { asked, revision, registry: None, table: None, wanted, answer: None };
-    if state.published.as_ref().is_some_and(|published| published.inputs == inputs) {
+    if state.published.as_ref().is_some_and(|published| published.inputs.are_as(&inputs)) {
         return Ok(plan);
     }
     let mut registry = state.registry.clone();
     let generation = Generation(state.generation.0 + 1);
-    let set = plan.asked.policies.effective().map(|(loaded, _)| &loaded.policy);
-    let table = compile_scene(set, &inputs.scene, &mut registry, generation).map_err(|error| {
-        refused(format!("{error}: split the policies into fewer distinct selectors; nothing was changed"))
-    })?;
-    plan.table = Some((Arc::new(table), inputs));
+    let publication =
+        schedule::tables(&plan.asked, &inputs.schedule, &inputs.guests, &mut registry, generation)?;
+    plan.table = Some((Arc::new(publication), inputs));
     plan.registry = Some(registry);
     Ok(plan)
 }

@@ -170,6 +170,7 @@ fn terms(info: &QuarantineInfo) -> String {
     }
 }
 
-fn user(by: Option<u32>) -> String {
+/// A user id in a sentence.
+pub(super) fn user(by: Option<u32>) -> String {
     by.map_or_else(|| "unknown".to_owned(), |by| by.to_string())
 }

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::InFlight;
+use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
 use super::planning::Asked;
-use super::policies::{Documents, PolicySet, parse};
+use super::policies::{Documents, parse};
+use super::schedule::{Schedule, taken_back};
 use super::wanted::Sources;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::names::Names;
-use crate::domain::policy::compile::Scene;
+use crate::domain::policy::compile::Guests;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
-use crate::domain::table::PolicyTable;
 use crate::domain::time::Clocks;
+use crate::domain::timestamp::Timestamp;
+use crate::domain::unconfirmed::UnconfirmedPush;
 
 /// Why the engine can't be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,7 +128,17 @@ pub(super) struct Inputs {
     /// The highest identity number; numbers are never taken back.
     pub(super) last: IdentityId,
     /// Who may open flows to whom in quarantine.
-    pub(super) scene: Scene,
+    pub(super) guests: Guests,
+    pub(super) schedule: Schedule,
+}
+
+impl Inputs {
+    /// Whether tables made from the others say the same.
+    pub(super) fn are_as(&self, others: &Self) -> bool {
+        let Self { revision, last, guests, schedule } = others;
+        (self.revision, self.last, &self.guests) == (*revision, *last, guests)
+            && self.schedule.is_as(schedule)
+    }
 }
 
 /// What is on disk.
@@ -134,19 +148,34 @@ pub(super) struct Stored {
     pub(super) documents: BTreeMap<PolicyKey, String>,
     /// `None` if that is not known.
     pub(super) quarantines: Option<Quarantines>,
+    /// `None` if that is not known.
+    pub(super) unconfirmed: Option<Option<UnconfirmedPush>>,
 }
 
 impl Stored {
     /// What has to be on disk for what is asked for.
     pub(super) fn of(asked: &Asked) -> Self {
-        Self { documents: texts(&asked.policies.pushed), quarantines: Some(asked.quarantines.clone()) }
+        let pushed = &asked.policies.pushed;
+        let unconfirmed = asked.unconfirmed.as_ref().map(|push| UnconfirmedPush {
+            since: push.since,
+            until: push.until.clone(),
+            by: push.by,
+            documents: texts(pushed),
+        });
+        // What was there before has to be found by whoever does not know of the push.
+        let confirmed = asked.unconfirmed.as_ref().map_or(pushed, |push| &push.before);
+        Self {
+            documents: texts(confirmed),
+            quarantines: Some(asked.quarantines.clone()),
+            unconfirmed: Some(unconfirmed),
+        }
     }
 }
 
-/// A table that the kernel enforces.
+/// The tables that the kernel enforces.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
-    pub(super) table: Arc<PolicyTable>,
+    pub(super) publication: Arc<Publication>,
     pub(super) inputs: Inputs,
 }
 
@@ -192,6 +221,10 @@ pub struct State {
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
+    /// What is over and was told to be.
+    pub(super) over: BTreeSet<(String, Timestamp)>,
+    /// What is to be said of the last push, if it was taken back.
+    pub(super) rolled_back: Option<String>,
     /// Something changed since the last plan was made.
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
@@ -216,17 +249,39 @@ impl State {
     /// # Errors
     /// If a saved policy is not valid any more.
     pub fn new(facts: Facts, remembered: Remembered) -> Result<Self, Error> {
-        let Remembered { registry, documents, quarantines } = remembered;
-        let pushed = parse(&documents).map_err(|problems| Error::SavedPolicies {
-            count: problems.len(),
-            first: problems.into_iter().next().unwrap_or_default(),
-        })?;
+        let Remembered { registry, documents, quarantines, unconfirmed } = remembered;
+        let before = documents_of(&documents)?;
+        let stored = Stored {
+            documents: texts(&before),
+            quarantines: Some(quarantines.clone()),
+            unconfirmed: Some(unconfirmed.clone()),
+        };
+        let mut asked = Asked::default();
         // Of another run of the host only the wall clock is left; then they are written anew.
         let offset = facts.now.offset();
-        let mut adopted = quarantines.clone();
-        for until in adopted.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
+        asked.quarantines = quarantines;
+        for until in asked.quarantines.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
             *until = until.adopted(&facts.boot_id, offset);
         }
+        let mut rolled_back = None;
+        asked.policies.pushed = match unconfirmed {
+            None => before,
+            Some(push) if push.until.boot_id == facts.boot_id && push.until.boot > facts.now.boot => {
+                let files = push.documents.into_iter().map(|(key, text)| PolicyFile {
+                    name: format!("the unconfirmed push of {}: {key}", push.since.whole_seconds()),
+                    text,
+                });
+                let pushed = documents_of(&files.collect::<Vec<_>>())?;
+                asked.unconfirmed =
+                    Some(Unconfirmed { since: push.since, until: push.until, by: push.by, before });
+                pushed
+            }
+            // The kernel has gone back already, or with the last run of the host.
+            Some(push) => {
+                rolled_back = Some(taken_back(push.since, push.until.wall));
+                before
+            }
+        };
         let mut state = Self {
             missing: facts.required.clone(),
             now: facts.now,
@@ -235,11 +290,10 @@ impl State {
             sources: Sources::new(),
             managed: BTreeMap::new(),
             files: None,
-            stored: Stored { documents: texts(&pushed), quarantines: Some(quarantines) },
-            asked: Asked {
-                policies: PolicySet { pushed, directory: Documents::new() },
-                quarantines: adopted,
-            },
+            stored,
+            asked,
+            over: BTreeSet::new(),
+            rolled_back,
             revision: 1,
             saved: size(&registry),
             registry,
@@ -285,7 +339,7 @@ impl State {
     /// The generation in force, 0 if none.
     pub(super) fn enforced(&self) -> u64 {
         let adopted = self.adopted.unwrap_or_default();
-        self.published.as_ref().map_or(adopted, |published| published.table.generation()).0
+        self.published.as_ref().map_or(adopted, |published| published.publication.table.generation()).0
     }
 
     /// Replaces all problems of an area by these.
@@ -363,6 +417,14 @@ impl State {
             effects.push(Effect::Report(report));
         }
     }
+}
+
+/// The policies of saved documents.
+fn documents_of(files: &[PolicyFile]) -> Result<Documents, Error> {
+    parse(files).map_err(|problems| Error::SavedPolicies {
+        count: problems.len(),
+        first: problems.into_iter().next().unwrap_or_default(),
+    })
 }
 
 /// The documents as they are on disk.

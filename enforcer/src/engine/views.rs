@@ -7,14 +7,14 @@ use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
 use super::wanted::{Endpoints, present_key};
-use super::{quarantine, wanted};
-use crate::domain::Direction;
+use super::{confirm, quarantine, wanted};
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::IdentityId;
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
-use crate::domain::policy::model::{Policy, PolicyMode, RuleDirection, RuleKey};
+use crate::domain::policy::model::{Policy, PolicyMode, Rule, RuleDirection, RuleKey};
 use crate::domain::registry::IdentityKey;
+use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::{EndpointState, Resolved, Workload, WorkloadKey};
 
 /// The only kind of policy that this version has.
@@ -29,6 +29,7 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::QuarantineList => Reply::Quarantines(quarantine::list(state)),
         Request::Status => Reply::Status(Box::new(status(state))),
         Request::PolicyApply { .. }
+        | Request::PolicyConfirm { .. }
         | Request::PolicyDelete { .. }
         | Request::QuarantineAdd(_)
         | Request::QuarantineRelease { .. } => {
@@ -56,15 +57,19 @@ fn policies(state: &State) -> Vec<PolicyInfo> {
     };
     let info = |loaded: &Loaded, pushed: bool| {
         let Loaded { policy, text, file } = loaded;
-        let directions = Direction::ALL.into_iter().filter_map(|it| Some((it, policy.rules(it)?)));
+        let next = policy.expiries().filter(|expires| *expires > state.now.wall).min();
+        let is_over = |rule: &Rule| policy.is_over(state.now.wall) || rule.is_over(state.now.wall);
+        let count = |rules: usize| u32::try_from(rules).unwrap_or(u32::MAX);
         PolicyInfo {
             namespace: policy.key.namespace.clone(),
             name: policy.key.name.clone(),
             kind: KIND.to_owned(),
             mode: mode(policy).to_owned(),
             origin: if pushed { "pushed".to_owned() } else { file.clone() },
-            rules: directions.clone().map(|(_, rules)| u32::try_from(rules.len()).unwrap_or(u32::MAX)).sum(),
-            isolates: directions.map(|(direction, _)| direction.label().to_owned()).collect(),
+            rules: count(policy.all_rules().count()),
+            expired: count(policy.all_rules().filter(|(_, _, rule)| is_over(rule)).count()),
+            expires: next.map(Timestamp::whole_seconds),
+            isolates: policy.sections().map(|(section, _)| section.label().to_owned()).collect(),
             selects: selects(&endpoints, policy),
             text: text.clone(),
         }
@@ -124,10 +129,11 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
 fn endpoints(state: &State) -> Vec<EndpointInfo> {
     let (endpoints, _) = wanted::endpoints(&state.sources);
     let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
-    let isolating = |workload: &Workload, direction: Direction| -> Vec<String> {
+    let isolating = |workload: &Workload, section: RuleDirection| -> Vec<String> {
         let effective = state.asked.policies.effective().map(|(loaded, _)| &loaded.policy);
         effective
-            .filter(|policy| policy.mode == PolicyMode::Enforce && policy.rules(direction).is_some())
+            .filter(|policy| policy.mode == PolicyMode::Enforce && policy.section(section).is_some())
+            .filter(|policy| !policy.is_over(state.now.wall))
             .filter(|policy| selects_one(policy, workload))
             .map(|policy| policy.key.to_string())
             .collect()
@@ -145,8 +151,9 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             state: stands(state, resolved, identity),
             quarantined: state.asked.quarantines.contains_key(&workload.key),
-            ingress_policies: isolating(workload, Direction::Ingress),
-            egress_policies: isolating(workload, Direction::Egress),
+            ingress_policies: isolating(workload, RuleDirection::Ingress),
+            egress_policies: isolating(workload, RuleDirection::Egress),
+            listen_policies: isolating(workload, RuleDirection::Listen),
         }
     };
     endpoints.into_values().map(info).collect()
@@ -162,6 +169,8 @@ fn status(state: &State) -> Status {
         mode: facts.mode.name().to_owned(),
         generation: report.generation,
         policies: report.policies,
+        unconfirmed: confirm::info(state),
+        rolled_back: state.rolled_back.clone(),
         entries: report.entries,
         identities: report.identities,
         endpoints: report.bound + report.waiting + report.remote,
@@ -188,8 +197,8 @@ pub(super) fn report(state: &State) -> Report {
         ..Report::default()
     };
     if let Some(published) = &state.published {
-        report.entries = published.table.entries() as u64;
-        report.rows = published.table.rows().len() as u64;
+        report.entries = published.publication.table.entries() as u64;
+        report.rows = published.publication.table.rows().len() as u64;
     }
     if let Some(programmed) = &state.programmed {
         report.bindings = programmed.bindings.len() as u64;
@@ -220,12 +229,9 @@ pub(super) fn names_with(state: &State, asked: &Asked) -> Names {
     let mut workloads = workloads(state, asked);
     let mut own: BTreeMap<RuleKey, String> = BTreeMap::new();
     for (loaded, _) in asked.policies.effective() {
-        for direction in Direction::ALL {
-            for (rule, index) in loaded.policy.rules(direction).unwrap_or_default().iter().zip(0..) {
-                let policy = loaded.policy.key.clone();
-                let key = RuleKey { policy, direction: RuleDirection::from(direction), index: Some(index) };
-                own.extend(rule.name.clone().map(|name| (key, name)));
-            }
+        for (direction, index, rule) in loaded.policy.all_rules() {
+            let key = RuleKey { policy: loaded.policy.key.clone(), direction, index: Some(index) };
+            own.extend(rule.name.clone().map(|name| (key, name)));
         }
     }
     // Two workloads may claim one directory; as with their flows, the first by name is shown.

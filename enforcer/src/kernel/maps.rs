@@ -8,7 +8,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, Per
 use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::abi::flow::{FlowCount, FlowKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding};
-use enforcer_common::abi::policy::Row;
+use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
 use enforcer_common::address::Address;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use enforcer_common::limits;
@@ -54,11 +54,27 @@ pub(super) fn set(ebpf: &mut Ebpf, setting: Setting, value: u64) -> Result<(), E
     config(ebpf)?.set(setting as u32, value, 0).map_err(Error::map("write", "CONFIG"))
 }
 
-/// Makes an inner map of exactly these rows.
-pub(super) fn table(rows: &[Row]) -> Result<Table, Error> {
+/// The first slot of the bank of successors that the table in force does not lead to.
+pub(super) fn free_bank(ebpf: &mut Ebpf) -> Result<u32, Error> {
+    const BANK: u32 = limits::SUCCESSORS as u32;
+    let next = match tables(ebpf)?.get(&0, 0) {
+        Ok(table) => table.get(&1, 0).map_err(Error::map("read the header in", "TABLES"))?.words[H_NEXT],
+        Err(MapError::KeyNotFound) => 0,
+        Err(source) => return Err(Error::map("read", "TABLES")(source)),
+    };
+    Ok(if (1..=u64::from(BANK)).contains(&next) { BANK + 1 } else { 1 })
+}
+
+/// Makes an inner map of exactly these rows, which ends at a time (nanoseconds since boot) in favour of another slot.
+pub(super) fn table(rows: &[Row], next: Option<(u64, u32)>) -> Result<Table, Error> {
     let length = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let mut table = Table::create(length, INNER_MAP).map_err(Error::map("make a table for", "TABLES"))?;
     for (index, row) in (0..length).zip(rows) {
+        let mut row = *row;
+        if let (1, Some((until, slot))) = (index, next) {
+            row.words[H_UNTIL] = until;
+            row.words[H_NEXT] = slot.into();
+        }
         table.set(index, row, 0).map_err(Error::map("fill a table for", "TABLES"))?;
     }
     Ok(table)

@@ -64,6 +64,22 @@ pub struct Adopted {
     pub attached: bool,
 }
 
+/// A table of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheduled<'a> {
+    /// The table.
+    pub table: &'a PolicyTable,
+    /// When the next one of the chain takes over, in nanoseconds since boot; `None` for the last.
+    pub until: Option<u64>,
+}
+
+impl<'a> Scheduled<'a> {
+    /// A table without a successor.
+    pub fn always(table: &'a PolicyTable) -> Self {
+        Self { table, until: None }
+    }
+}
+
 /// The loaded programs and their maps.
 #[derive(Debug)]
 pub struct Kernel {
@@ -119,12 +135,20 @@ impl Kernel {
         Ok(seeded)
     }
 
-    /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.
-    pub fn publish(&mut self, table: &PolicyTable) -> Result<(), Error> {
-        let inner = maps::table(table.rows())?;
-        maps::tables(&mut self.ebpf)?
-            .set(0, &inner, 0)
-            .map_err(Error::map("switch to the new table in", "TABLES"))
+    /// Makes the first table of a chain the one that is enforced, with one write. The others follow by the kernel's
+    /// clock and are in place before that. Old ones are freed when their last reader is done.
+    pub fn publish(&mut self, chain: &[Scheduled<'_>]) -> Result<(), Error> {
+        let bank = maps::free_bank(&mut self.ebpf)?;
+        // The last first: what is named is there already.
+        for (at, scheduled) in chain.iter().enumerate().rev() {
+            let slot = |at: usize| if at == 0 { 0 } else { bank + u32::try_from(at).unwrap_or(u32::MAX) - 1 };
+            let next = scheduled.until.map(|until| (until, slot(at + 1)));
+            let inner = maps::table(scheduled.table.rows(), next)?;
+            maps::tables(&mut self.ebpf)?
+                .set(slot(at), &inner, 0)
+                .map_err(Error::map("switch to the new table in", "TABLES"))?;
+        }
+        Ok(())
     }
 
     /// Performs one map operation.

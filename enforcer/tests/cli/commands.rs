@@ -156,6 +156,27 @@ fn apply_says_what_became_of_each_policy() {
     let output = with_stdin(&agent, &["policy", "apply", "--dry-run", "-f", "-"], GOOD);
     ends(&output, 0);
     check("changed.dry-run.txt", &out(&output));
+    let output = with_stdin(&agent, &["policy", "apply", "--confirm-within", "60s", "-f", "-"], GOOD);
+    ends(&output, 0);
+    check("changed.unconfirmed.txt", &out(&output));
+    let output = run(&agent, &["policy", "confirm"]);
+    ends(&output, 0);
+    check("changed.txt", &out(&output));
+    for wrong in [&["--confirm-within", "60"][..], &["--confirm-within", "60s", "--dry-run"]] {
+        ends(&with_stdin(&agent, &[&["policy", "apply", "-f", "-"], wrong].concat(), GOOD), 2);
+    }
+}
+
+#[test]
+fn what_is_over_is_warned_of() {
+    let agent = Agent::new();
+    let over = format!("{GOOD}  expiresAt: 2001-09-09T01:46:40Z\n");
+    let output = with_stdin(&agent, &["policy", "apply", "-f", "-"], &over);
+    ends(&output, 0);
+    assert!(err(&output).contains("warning[expired]: this policy has expired"), "{}", err(&output));
+    let output = with_stdin(&agent, &["policy", "validate", "-"], &over);
+    ends(&output, 0);
+    assert!(out(&output).contains("<stdin>:7:14"), "{}", out(&output));
 }
 
 #[test]

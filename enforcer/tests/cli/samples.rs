@@ -2,6 +2,7 @@
 
 use enforcer::domain::command::{
     Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo, Status,
+    UnconfirmedInfo,
 };
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
 use enforcer::domain::workload::EndpointState;
@@ -82,6 +83,8 @@ pub(crate) fn policies() -> Vec<PolicyInfo> {
         mode: "enforce".into(),
         origin: "pushed".into(),
         rules: 1,
+        expired: 0,
+        expires: None,
         isolates: texts(&["ingress"]),
         selects: texts(&["default/db"]),
         text: "# who may ask the database\nkind: TrafficPolicy".into(),
@@ -92,7 +95,9 @@ pub(crate) fn policies() -> Vec<PolicyInfo> {
         mode: "audit".into(),
         origin: "/etc/enforcer/policies.d/shop.yaml".into(),
         rules: 12,
-        isolates: texts(&["ingress", "egress"]),
+        expired: 2,
+        expires: Some("2026-12-24T18:00:00Z".into()),
+        isolates: texts(&["ingress", "egress", "listen"]),
         selects: Vec::new(),
         ..db.clone()
     };
@@ -126,6 +131,7 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
         quarantined: true,
         ingress_policies: Vec::new(),
         egress_policies: texts(&["default/web-egress"]),
+        listen_policies: Vec::new(),
     };
     let waiting = EndpointInfo {
         name: "db".into(),
@@ -178,6 +184,8 @@ pub(crate) fn status() -> Status {
         mode: "enforce".into(),
         generation: 7,
         policies: 3,
+        unconfirmed: None,
+        rolled_back: None,
         entries: 24,
         identities: 5,
         endpoints: 3,
@@ -195,6 +203,13 @@ pub(crate) fn status() -> Status {
 pub(crate) fn degraded() -> Status {
     Status {
         state: "degraded".into(),
+        unconfirmed: Some(UnconfirmedInfo {
+            since: "2026-11-22T12:53:39Z".into(),
+            until: "2026-11-22T12:54:39Z".into(),
+            seconds_left: 42,
+            by: Some(0),
+        }),
+        rolled_back: Some("the push of 2026-11-22T12:00:00Z was not confirmed".into()),
         problems: texts(&["the address map is full", "the static source can't be read"]),
         mode: "audit".into(),
         endpoints_waiting: 2,
@@ -219,6 +234,7 @@ pub(crate) fn changed(dry_run: bool) -> Changed {
             change("default/old", Change::Deleted, &[]),
             change("default/same", Change::Unchanged, &["default/web"]),
         ],
+        confirm_until: None,
         entries_before: 12,
         entries_after: 20,
     }

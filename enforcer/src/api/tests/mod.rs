@@ -46,7 +46,14 @@ fn flow(number: u16, verdict: &str) -> Arc<Flow> {
 
 fn changed(dry_run: bool) -> Changed {
     let change = PolicyChange { name: "default/db".into(), change: Change::Created, selects: Vec::new() };
-    Changed { generation: 7, dry_run, policies: vec![change], entries_before: 1, entries_after: 2 }
+    Changed {
+        generation: 7,
+        dry_run,
+        policies: vec![change],
+        confirm_until: None,
+        entries_before: 1,
+        entries_after: 2,
+    }
 }
 
 fn refused(message: &str, not_found: bool, diagnostics: &[&str]) -> Reply {
@@ -76,7 +83,13 @@ fn answer(request: Request) -> Option<Reply> {
             refused("there is nothing to apply", false, &[])
         }
         Request::PolicyApply { files, .. } if files[0].text == "die" => return None,
-        Request::PolicyApply { dry_run, .. } => Reply::Changed(changed(dry_run)),
+        Request::PolicyApply { dry_run, confirm_within, by, .. } => Reply::Changed(Changed {
+            confirm_until: confirm_within.map(|seconds| format!("{seconds} {by:?}")),
+            ..changed(dry_run)
+        }),
+        Request::PolicyConfirm { by } => {
+            Reply::Changed(Changed { confirm_until: Some(format!("{by:?}")), ..changed(false) })
+        }
         Request::PolicyDelete { names } if names == ["default/a b&c", "x/y"] => {
             Reply::Changed(changed(false))
         }
@@ -88,6 +101,8 @@ fn answer(request: Request) -> Option<Reply> {
             mode: "enforce".into(),
             origin: "pushed".into(),
             rules: 1,
+            expired: 0,
+            expires: None,
             isolates: vec!["ingress".into()],
             selects: Vec::new(),
             text: "kind: TrafficPolicy\n".into(),
@@ -110,6 +125,7 @@ fn answer(request: Request) -> Option<Reply> {
             quarantined: true,
             ingress_policies: Vec::new(),
             egress_policies: Vec::new(),
+            listen_policies: Vec::new(),
         }]),
         Request::QuarantineAdd(QuarantineWish { workload, seconds, allow_from, by }) => {
             Reply::Quarantine(Box::new(QuarantineInfo {

@@ -15,14 +15,24 @@ pub fn policies(policies: &[PolicyInfo]) -> String {
                 policy.name.clone(),
                 policy.kind.clone(),
                 policy.mode.clone(),
-                policy.rules.to_string(),
+                rules(policy),
+                policy.expires.clone().unwrap_or_default(),
                 words(&policy.isolates),
                 words(&policy.selects),
                 policy.origin.clone(),
             ]
         })
         .collect();
-    table(&["NAMESPACE", "NAME", "KIND", "MODE", "RULES", "ISOLATES", "SELECTS", "ORIGIN"], &rows)
+    let header = ["NAMESPACE", "NAME", "KIND", "MODE", "RULES", "EXPIRES", "ISOLATES", "SELECTS", "ORIGIN"];
+    table(&header, &rows)
+}
+
+/// `3`, or `3 (1 expired)`.
+fn rules(policy: &PolicyInfo) -> String {
+    match policy.expired {
+        0 => policy.rules.to_string(),
+        expired => format!("{} ({expired} expired)", policy.rules),
+    }
 }
 
 /// `identity list`

@@ -36,6 +36,18 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Cgroups", absent(&status.cgroup_root)),
         ("Pins", absent(&status.pins)),
     ];
+    if let Some(push) = &status.unconfirmed {
+        let text = format!(
+            "push of {}, taken back at {} (in {}) unless `enforcer policy confirm` comes first",
+            clean(&push.since),
+            clean(&push.until),
+            duration(push.seconds_left)
+        );
+        lines.push(("Unconfirmed", Paint::Yellow.on(&text, color)));
+    }
+    if let Some(text) = &status.rolled_back {
+        lines.push(("Taken back", Paint::Yellow.on(&clean(text), color)));
+    }
     if !status.quarantined.is_empty() {
         let names = format!("{}: {}", status.quarantined.len(), clean(&status.quarantined.join(" ")));
         lines.push(("Quarantined", Paint::Yellow.on(&names, color)));

@@ -3,6 +3,7 @@
 //! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
 
 mod converge;
+mod expiry;
 mod failures;
 mod lifecycle;
 mod quarantine;
@@ -18,11 +19,13 @@ use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::table::PolicyTable;
 use crate::domain::time::{BootTime, Clocks};
 use crate::domain::timestamp::Timestamp;
+use crate::domain::unconfirmed::UnconfirmedPush;
 use crate::domain::workload::{Workload, WorkloadKey};
 
 /// An engine with everything around it.
@@ -30,12 +33,14 @@ pub(super) struct World {
     pub(super) state: State,
     /// What the fake kernel has.
     pub(super) kernel: Tables,
+    pub(super) publication: Option<Arc<Publication>>,
     pub(super) table: Option<Arc<PolicyTable>>,
     pub(super) attached: bool,
     /// What the fake disk has.
     pub(super) registry: Registry,
     pub(super) documents: BTreeMap<PolicyKey, String>,
     pub(super) quarantines: Quarantines,
+    pub(super) unconfirmed: Option<UnconfirmedPush>,
     /// Steps that fail from now on.
     pub(super) broken: Vec<Step>,
     /// Bindings that the kernel refuses.
@@ -72,11 +77,13 @@ impl World {
         Self {
             state,
             kernel: Tables::default(),
+            publication: None,
             table: None,
             attached: false,
             registry: Registry::default(),
             documents: BTreeMap::new(),
             quarantines: Quarantines::new(),
+            unconfirmed: None,
             broken: Vec::new(),
             refused: Vec::new(),
             paused: false,
@@ -112,7 +119,8 @@ impl World {
             .map(|(key, text)| PolicyFile { name: key.to_string(), text: text.clone() })
             .collect();
         let (registry, quarantines) = (self.registry.clone(), self.quarantines.clone());
-        self.state = State::new(facts, Remembered { registry, documents, quarantines }).unwrap();
+        let unconfirmed = self.unconfirmed.clone();
+        self.state = State::new(facts, Remembered { registry, documents, quarantines, unconfirmed }).unwrap();
         self.broken.clear();
         self.acks.clear();
     }
@@ -212,22 +220,32 @@ impl World {
                 let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
                 let registry = if save.registry.is_some() { "registry" } else { "" };
                 let quarantines = if save.quarantines.is_some() { "quarantines" } else { "" };
-                self.trace.push(format!("save({registry}{written}{removed}{quarantines})"));
+                let unconfirmed = match &save.unconfirmed {
+                    Some(Some(_)) => "unconfirmed",
+                    Some(None) => "settled",
+                    None => "",
+                };
+                self.trace.push(format!("save({registry}{written}{removed}{quarantines}{unconfirmed})"));
                 if self.acknowledge(Step::Save, Done::Saved) {
                     self.registry = save.registry.unwrap_or_else(|| self.registry.clone());
                     self.documents.extend(save.write);
                     self.documents.retain(|key, _| !save.remove.contains(key));
                     self.quarantines = save.quarantines.unwrap_or_else(|| self.quarantines.clone());
+                    self.unconfirmed = save.unconfirmed.unwrap_or_else(|| self.unconfirmed.clone());
                 }
             }
-            Effect::Publish(table) => {
-                self.trace.push(format!("publish({})", table.generation()));
+            Effect::Publish(publication) => {
+                let table = Arc::clone(&publication.table);
+                let next = "+".repeat(publication.next.len());
+                self.trace.push(format!("publish({}{next})", table.generation()));
+                assert!(publication.next.is_sorted_by(|(one, _), (other, _)| one < other), "{publication:?}");
                 for id in self.kernel_ids() {
                     assert!(self.registry_knows(id), "{id} is bound and not saved");
                 }
                 if self.acknowledge(Step::Publish, Done::Published) {
                     assert!(self.table.as_ref().is_none_or(|old| old.generation() < table.generation()));
                     self.table = Some(table);
+                    self.publication = Some(publication);
                 }
             }
             Effect::Apply(operations) => self.apply(&operations),
@@ -337,7 +355,11 @@ pub(super) fn files(texts: &[&str]) -> Event {
 }
 
 pub(super) fn push(texts: &[&str]) -> Request {
-    Request::PolicyApply { files: texts.iter().map(|text| policy(text)).collect(), dry_run: false }
+    apply(texts.iter().map(|text| policy(text)).collect())
+}
+
+pub(super) fn apply(files: Vec<PolicyFile>) -> Request {
+    Request::PolicyApply { files, dry_run: false, confirm_within: None, by: None }
 }
 
 pub(super) fn delete(names: &[&str]) -> Request {
