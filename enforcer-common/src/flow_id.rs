@@ -7,22 +7,26 @@
 use crate::abi::identity::Role;
 use crate::address::Address;
 
-/// Fingerprint of a flow: the other end's address and port, this end's port, and the protocol. Never 0.
+/// Fingerprint of a flow of one socket: the other end's address and port, and the protocol. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowId(pub u64);
 
 impl FlowId {
-    /// The fingerprint. `ports` is the other end's port (upper 16 of 32 bits) and this end's.
+    /// The fingerprint.
     #[inline(always)]
-    pub const fn new(secret: u64, remote: Address, ports: u32, protocol: u8) -> Self {
-        let mut x = mix(secret ^ remote.high);
+    pub const fn new(secret: u64, remote: Address, port: u16, protocol: u8) -> Self {
+        // IPv4 has nothing in the first half.
+        let mut x = secret;
+        if remote.high != 0 {
+            x = mix(x ^ remote.high);
+        }
         x = mix(x ^ remote.low);
-        x = mix(x ^ ((ports as u64) << 8) ^ protocol as u64 ^ secret.rotate_left(32));
+        x = mix(x ^ ((port as u64) << 8) ^ protocol as u64 ^ secret.rotate_left(32));
         Self(x | 1)
     }
 }
 
-/// One round of splitmix64's finaliser.
+/// splitmix64's finaliser.
 #[inline(always)]
 const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,20 +37,20 @@ const fn mix(mut x: u64) -> u64 {
 /// Binds an epoch and a role to a flow.
 #[inline(always)]
 pub const fn seal(flow: FlowId, epoch: u64, role: Role) -> u64 {
-    ((epoch << 2) | role as u64) ^ mix(flow.0)
+    ((epoch << 2) | role as u64) ^ flow.0
 }
 
-/// Epoch and role of a sealed word. `None` if the word was not sealed for this flow, or in an epoch that is yet to come
-/// (a word of another flow, or the value of another key).
+/// Epoch and role code of a sealed word: `(epoch << 2) | role`. For a word that was sealed for another flow this is a
+/// random number, which as an epoch lies in a far future: see [`is_credible`].
 #[inline(always)]
-pub const fn open(flow: FlowId, sealed: u64, now: u64) -> Option<(u64, Role)> {
-    let word = sealed ^ mix(flow.0);
-    let epoch = word >> 2;
-    match Role::from_code(word & 3) {
-        Role::Unknown => None,
-        role if epoch <= now => Some((epoch, role)),
-        _ => None,
-    }
+pub const fn unseal(flow: FlowId, sealed: u64) -> u64 {
+    sealed ^ flow.0
+}
+
+/// Whether an unsealed word was sealed for this flow: its role is one, and its epoch is not yet to come.
+#[inline(always)]
+pub const fn is_credible(unsealed: u64, now: u64) -> bool {
+    unsealed >> 2 <= now && (unsealed & 3 == Role::Client as u64 || unsealed & 3 == Role::Server as u64)
 }
 
 #[cfg(test)]
@@ -55,16 +59,21 @@ mod tests {
 
     #[test]
     fn a_seal_opens_only_for_its_flow_and_not_before_its_epoch() {
-        let a = FlowId::new(7, Address::v4(0xc000_0201), 443 << 16 | 40_000, 6);
-        let b = FlowId::new(7, Address::v4(0xc000_0202), 443 << 16 | 40_000, 6);
-        assert_ne!(a, b);
-        assert_ne!(a, FlowId::new(8, Address::v4(0xc000_0201), 443 << 16 | 40_000, 6));
-        assert_ne!(a, FlowId::new(7, Address::v4(0xc000_0201), 443 << 16 | 40_000, 17));
-        let sealed = seal(a, 5, Role::Server);
-        assert_eq!(open(a, sealed, 5), Some((5, Role::Server)));
-        assert_eq!(open(a, sealed, 9), Some((5, Role::Server)));
-        assert_eq!(open(a, sealed, 4), None);
-        assert_eq!(open(b, sealed, 9), None);
-        assert_eq!(open(a, 0, 9), None);
+        let a = FlowId::new(7, Address::v4(0xc000_0201), 443, 6);
+        let b = FlowId::new(7, Address::v4(0xc000_0202), 443, 6);
+        for other in [
+            b,
+            FlowId::new(8, Address::v4(0xc000_0201), 443, 6),
+            FlowId::new(7, Address::v4(0xc000_0201), 444, 6),
+            FlowId::new(7, Address::v4(0xc000_0201), 443, 17),
+            FlowId::new(7, Address { high: 1, ..Address::v4(0xc000_0201) }, 443, 6),
+        ] {
+            assert_ne!(a, other);
+        }
+        let word = unseal(a, seal(a, 5, Role::Server));
+        assert_eq!((word >> 2, Role::from_code(word & 3)), (5, Role::Server));
+        assert!(is_credible(word, 5) && is_credible(word, 9) && !is_credible(word, 4));
+        assert!(!is_credible(unseal(b, seal(a, 5, Role::Server)), u64::MAX >> 20));
+        assert!(!is_credible(unseal(a, 0), u64::MAX >> 20));
     }
 }

@@ -21,6 +21,11 @@ macro_rules! hooks {
                 match self { $(Self::$variant => $program,)* }
             }
 
+            /// Whether enforcer does without it where the kernel refuses it, and says so.
+            pub const fn is_optional(self) -> bool {
+                matches!(self, Self::SocketCreate)
+            }
+
             /// What the hook is for.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
@@ -35,4 +40,11 @@ hooks! {
     3 Connect6 "connect6" "judges connect(2) to an IPv6 (or IPv4-mapped) address";
     4 Sendmsg4 "sendmsg4" "judges each datagram of an unconnected socket to an IPv4 address";
     5 Sendmsg6 "sendmsg6" "judges each datagram of an unconnected socket to an IPv6 address";
+    6 Egress "egress" "the wall: judges every packet that leaves a socket";
+    7 Ingress "ingress" "the wall: judges every packet that reaches a socket";
+    8 Bind4 "bind4" "refuses an IPv4 port that belongs to another workload";
+    9 Bind6 "bind6" "refuses an IPv6 port that belongs to another workload";
+    12 Setsockopt "setsockopt" "refuses options that forge source addresses or routes";
+    13 SockOps "sock_ops" "follows connections: opened, closed, bytes, round-trip time";
+    14 SocketCreate "socket_create" "refuses socket families that no other hook sees (BPF LSM, where the kernel allows it)";
 }

@@ -19,6 +19,7 @@ pub mod flow_id;
 pub mod hook;
 pub mod id;
 pub mod limits;
+pub mod packet;
 pub mod reason;
 pub mod verdict;
 mod wire;

@@ -13,11 +13,11 @@ use crate::maps::COUNTERS;
 /// Adds one verdict to its row.
 #[inline(always)]
 pub fn verdict(key: &FlowKey) {
-    if add(key) {
+    if found(key) {
         return;
     }
     let one = FlowCount { verdicts: 1 };
-    if COUNTERS.insert(key, one, BPF_NOEXIST.into()).is_ok() || add(key) {
+    if COUNTERS.insert(key, one, BPF_NOEXIST.into()).is_ok() || found(key) {
         // The second attempt succeeds when another task has made the row in between.
         return;
     }
@@ -25,29 +25,29 @@ pub fn verdict(key: &FlowKey) {
 }
 
 #[inline(always)]
-fn add(key: &FlowKey) -> bool {
+fn found(key: &FlowKey) -> bool {
     match COUNTERS.get_ptr_mut(key) {
         Some(count) => {
             // SAFETY: a live value of this CPU's row; `verdicts` is its only, 8-byte aligned word.
-            unsafe { increment(count.cast()) };
+            unsafe { add(count.cast(), 1) };
             true
         }
         None => false,
     }
 }
 
-/// Adds one, atomically. The target has no `AtomicU64::fetch_add`, so the instruction is written out.
+/// Adds, atomically. The target has no `AtomicU64::fetch_add`, so the instruction is written out.
 ///
 /// # Safety
 /// `word` points at an aligned word of a map value.
 #[inline(always)]
-pub unsafe fn increment(word: *mut u64) {
+pub unsafe fn add(word: *mut u64, value: u64) {
     // SAFETY: the caller's promise; `lock +=` reads and writes that word only.
     unsafe {
         asm!(
-            "lock *(u64 *)({word} + 0) += {one}",
+            "lock *(u64 *)({word} + 0) += {value}",
             word = in(reg) word,
-            one = in(reg) 1_u64,
+            value = in(reg) value,
             options(nostack)
         );
     };

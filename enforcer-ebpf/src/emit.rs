@@ -1,42 +1,117 @@
 //! Events: the story behind the counters. May be lost, and then says so.
 
-use aya_ebpf::bindings::{BPF_RB_NO_WAKEUP, bpf_sock_addr};
+use aya_ebpf::bindings::{__sk_buff, BPF_RB_NO_WAKEUP, bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
     bpf_ktime_get_boot_ns,
 };
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_common::abi;
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{FlowEvent, Outcome};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::hook::Hook;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, SERVER};
 use crate::fault;
 use crate::judge::Judgement;
 use crate::maps::EVENTS;
 use crate::policy::zero;
 
-/// Reports a judged flow. A denial wakes the reader; an allowed flow waits for the reader's timer, because a wake-up
-/// costs a thousand times what the record does.
+/// Reports a flow judged in a call. A denial wakes the reader; an allowed flow waits for the reader's timer, because a
+/// wake-up costs a thousand times what the record does.
 #[inline(always)]
-pub fn flow(ctx: &SockAddrContext, hook: Hook, facts: &Facts, judgement: &Judgement) {
+pub fn call(ctx: &SockAddrContext, hook: u64, facts: &Facts, judgement: &Judgement) {
     // SAFETY: the hook's own context, and live values.
-    unsafe { emit_flow(ctx.sock_addr, hook as u64, facts, judgement) };
+    unsafe { emit_call(ctx.sock_addr, hook, facts, judgement) };
 }
 
-/// Global (see `judge.rs`).
+/// Reports a socket that was refused.
+#[inline(always)]
+pub fn socket(ctx: &SockContext, hook: Hook, facts: &Facts, judgement: &Judgement) {
+    // SAFETY: the hook's own context, and live values.
+    unsafe { emit_socket(ctx.sock, hook as u64, facts, judgement) };
+}
+
+/// Reports a flow judged by a packet. Never wakes the reader: whoever sends refused packets must not be able to spend
+/// the host's time that way.
+#[inline(always)]
+pub fn packet(skb: *mut __sk_buff, hook: u64, facts: &Facts, judgement: &Judgement) {
+    // SAFETY: the hook's own context, and live values.
+    unsafe { emit_packet(skb, hook, facts, judgement) };
+}
+
+/// Reports a refused call about which nothing but the caller is known.
+#[inline(always)]
+pub fn caller(hook: Hook, facts: &Facts, judgement: &Judgement) {
+    // SAFETY: live values.
+    unsafe { emit_caller(hook as u64, facts, judgement) };
+}
+
+/// Global (see `judge.rs`), as are the next ones: the type of the context tells the verifier where they may be called.
 ///
 /// # Safety
 /// `ctx` is the context; each other pointer is null or points at a live value.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe fn emit_flow(
+unsafe fn emit_call(
     ctx: *mut bpf_sock_addr,
     hook: u64,
     facts: *const Facts,
     judgement: *const Judgement,
+) -> u64 {
+    // SAFETY: the caller's promise; the helper takes this context.
+    unsafe { write(hook, facts, judgement, bpf_get_socket_cookie(ctx.cast()), true) }
+}
+
+/// # Safety
+/// As [`emit_call`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn emit_socket(
+    ctx: *mut bpf_sock,
+    hook: u64,
+    facts: *const Facts,
+    judgement: *const Judgement,
+) -> u64 {
+    // SAFETY: the caller's promise; the helper takes this context.
+    unsafe { write(hook, facts, judgement, bpf_get_socket_cookie(ctx.cast()), true) }
+}
+
+/// # Safety
+/// As [`emit_call`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn emit_packet(
+    ctx: *mut __sk_buff,
+    hook: u64,
+    facts: *const Facts,
+    judgement: *const Judgement,
+) -> u64 {
+    // SAFETY: the caller's promise; the helper takes this context.
+    unsafe { write(hook, facts, judgement, bpf_get_socket_cookie(ctx.cast()), false) }
+}
+
+/// # Safety
+/// As [`emit_call`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn emit_caller(hook: u64, facts: *const Facts, judgement: *const Judgement) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { write(hook, facts, judgement, 0, true) }
+}
+
+/// Writes one record. `process`: the hook runs in the context of the process whose call it is.
+///
+/// # Safety
+/// Each pointer is null or points at a live value.
+#[inline(always)]
+unsafe fn write(
+    hook: u64,
+    facts: *const Facts,
+    judgement: *const Judgement,
+    cookie: u64,
+    process: bool,
 ) -> u64 {
     // SAFETY: the caller's promise; null is ruled out here.
     let (Some(facts), Some(judgement)) = (unsafe { facts.as_ref() }, unsafe { judgement.as_ref() }) else {
@@ -46,11 +121,12 @@ unsafe fn emit_flow(
         fault::count(Stat::EventsLost);
         return 0;
     };
-    let (time, cookie, pid, uid) = moment(ctx);
-    let verdict = judgement.decisive();
+    let (pid, uid, comm) = if process { who() } else { (0, 0, [zero(), zero()]) };
+    let (verdict, subject) = (judgement.decisive(), judgement.subject(facts));
     let denied = verdict.outcome == Outcome::Dropped as u64;
     let event = slot.as_mut_ptr();
-    // SAFETY: `event` is a reserved record of exactly this type, aligned to 8 bytes by the ring.
+    // SAFETY: `event` is a reserved record of exactly this type, aligned to 8 bytes by the ring; the name is bytes for
+    // words, of the same size.
     unsafe {
         event.write(FlowEvent {
             version: abi::VERSION as u16,
@@ -58,20 +134,20 @@ unsafe fn emit_flow(
             hook: hook as u8,
             protocol: facts.protocol(),
             port: facts.port(),
-            time,
+            time: bpf_ktime_get_boot_ns(),
             generation: judgement.generation,
             cookie,
-            subject_cgroup: judgement.subject.cgroup,
+            subject_cgroup: subject.cgroup,
             peer_cgroup: facts.peer.cgroup,
             address_high: facts.address.high,
             address_low: facts.address.low,
-            egress: judgement.egress.word.0,
-            ingress: judgement.ingress.word.0,
-            subject: judgement.subject.identity as u32,
+            egress: judgement.egress().word.0,
+            ingress: judgement.ingress().word.0,
+            subject: subject.identity as u32,
             peer: facts.peer.identity as u32,
             pid,
             uid,
-            direction: judgement.direction as u8,
+            direction: judgement.direction() as u8,
             outcome: verdict.outcome as u8,
             errno: if denied { verdict.word.errno().number().unsigned_abs() as u16 } else { 0 },
             caller: if facts.caller.identity == facts.creator.identity {
@@ -79,38 +155,26 @@ unsafe fn emit_flow(
             } else {
                 facts.caller.identity as u32
             },
-            comm: comm(),
-            role: Role::Client as u8,
+            comm: core::mem::transmute::<[u64; 2], [u8; 16]>(comm),
+            role: if facts.has(SERVER) { Role::Server as u8 } else { Role::Client as u8 },
             reserved: 0,
-            client_port: facts.source_port(),
+            client_port: facts.client_port(),
             reserved2: 0,
         });
     }
-    slot.submit(if denied { 0 } else { BPF_RB_NO_WAKEUP.into() });
+    slot.submit(if denied && process { 0 } else { BPF_RB_NO_WAKEUP.into() });
     fault::count(Stat::EventsDelivered);
     0
 }
 
-/// Name of the calling process, NUL padded.
+/// Process id, user id and command name of the caller, the name NUL padded.
 #[inline(always)]
-fn comm() -> [u8; 16] {
+fn who() -> (u32, u32, [u64; 2]) {
     let mut comm = [zero(), zero()];
-    // SAFETY: 16 writable bytes. On failure the name stays empty, which is what the reader shows then.
-    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
-    // SAFETY: bytes for words, of the same size.
-    unsafe { core::mem::transmute(comm) }
-}
-
-/// Time, socket cookie, and process and user id of the caller.
-#[inline(always)]
-fn moment(ctx: *mut bpf_sock_addr) -> (u64, u64, u32, u32) {
-    // SAFETY: helpers without arguments, or with the hook's own context.
+    // SAFETY: 16 writable bytes (on failure the name stays empty, which is what the reader shows then), and helpers
+    // without arguments.
     unsafe {
-        (
-            bpf_ktime_get_boot_ns(),
-            bpf_get_socket_cookie(ctx.cast()),
-            (bpf_get_current_pid_tgid() >> 32) as u32,
-            bpf_get_current_uid_gid() as u32,
-        )
+        bpf_get_current_comm(comm.as_mut_ptr().cast(), 16);
+        ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_get_current_uid_gid() as u32, comm)
     }
 }

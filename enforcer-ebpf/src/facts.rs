@@ -1,7 +1,6 @@
 //! What a call is about, gathered before anything is decided.
 
 use enforcer_common::address::Address;
-use enforcer_common::hook::Hook;
 
 use aya_ebpf::programs::SockAddrContext;
 
@@ -33,32 +32,85 @@ pub struct Facts {
     pub caller: Party,
     /// The other end. Its cgroup is known where it was found by its socket.
     pub peer: Party,
-    /// Where the call goes.
+    /// Address of the other end.
     pub address: Address,
-    /// The address that the other end will see.
+    /// Address of this end, as the other end sees it.
     pub source: Address,
-    /// Destination port, own port, protocol and flags in one word, because every word of these facts counts in the stack
+    /// The other end's port, own port, protocol and flags in one word, because every word of these facts counts in the stack
     /// of every hook (512 bytes for all calls together, and Linux 6.1 rounds each up to 32).
     packed: u64,
 }
 
 /// Denials are only reported: the daemon's mode is `audit`.
 pub const AUDIT: u64 = 1 << 40;
-/// The answer to a datagram that the other end has sent before. It is judged as that datagram was: see
-/// [`Facts::turn_round`].
-pub const REPLY: u64 = 1 << 41;
+/// The other end opened the flow, and this end serves it.
+pub const SERVER: u64 = 1 << 41;
+/// The flow was allowed and counted in an earlier epoch.
+pub const AGAIN: u64 = 1 << 42;
+/// A TCP packet that opens a connection.
+pub const SYN: u64 = 1 << 43;
+/// A TCP packet that ends one at once, or answers one: nothing in it but the header.
+pub const BARE_RESET: u64 = 1 << 44;
+/// A TCP packet that answers one that opens a connection.
+pub const SYN_ACK: u64 = 1 << 45;
+/// The packet carries IP options, or IPv6 options.
+pub const OPTIONS: u64 = 1 << 46;
+/// The packet carries an IPv6 routing header.
+pub const ROUTED: u64 = 1 << 47;
+/// The packet is a fragment other than the first.
+pub const LATER_FRAGMENT: u64 = 1 << 48;
+/// The packet reached a listening socket, which has no flow of its own.
+pub const LISTENS: u64 = 1 << 49;
 
 impl Facts {
-    /// Destination port.
+    /// Nothing known yet.
     #[inline(always)]
-    pub fn port(&self) -> u16 {
+    pub fn nothing() -> Self {
+        Self {
+            creator: Party::nobody(),
+            caller: Party::nobody(),
+            peer: Party::nobody(),
+            address: Address { high: zero(), low: zero() },
+            source: Address { high: zero(), low: zero() },
+            packed: zero(),
+        }
+    }
+
+    /// Sets ports, protocol and flags.
+    #[inline(always)]
+    pub fn set(&mut self, remote_port: u16, local_port: u16, protocol: u8, flags: u64) {
+        self.packed =
+            u64::from(remote_port) | (u64::from(local_port) << 16) | (u64::from(protocol) << 32) | flags;
+    }
+
+    /// Sets flags in addition.
+    #[inline(always)]
+    pub fn add(&mut self, flags: u64) {
+        self.packed |= flags;
+    }
+
+    /// The other end's port.
+    #[inline(always)]
+    pub fn remote_port(&self) -> u16 {
         self.packed as u16
     }
 
-    /// The port that the other end will see, 0 where none is chosen yet.
+    /// This end's port, 0 where none is chosen yet.
     #[inline(always)]
-    pub fn source_port(&self) -> u16 {
+    pub fn local_port(&self) -> u16 {
         (self.packed >> 16) as u16
+    }
+
+    /// Port of the server's end, which is what policies speak of.
+    #[inline(always)]
+    pub fn port(&self) -> u16 {
+        if self.has(SERVER) { self.local_port() } else { self.remote_port() }
+    }
+
+    /// Port of the client's end, 0 where none is chosen yet.
+    #[inline(always)]
+    pub fn client_port(&self) -> u16 {
+        if self.has(SERVER) { self.remote_port() } else { self.local_port() }
     }
 
     /// IP protocol number.
@@ -72,40 +124,18 @@ impl Facts {
     pub fn has(&self, flag: u64) -> bool {
         self.packed & flag != 0
     }
-
-    /// Makes these the facts of the flow that is being answered: the other end opened it, this end serves it. Policies
-    /// speak of who opens a flow; replies are implied by it, and end when it is no longer allowed.
-    #[inline(always)]
-    pub fn turn_round(&mut self) {
-        let server = self.creator;
-        self.creator = self.peer;
-        self.caller = self.peer;
-        self.peer = server;
-        (self.address, self.source) = (self.source, self.address);
-        let ports = (u64::from(self.port()) << 16) | u64::from(self.source_port());
-        self.packed = (self.packed >> 32 << 32) | ports | REPLY;
-    }
 }
 
-/// What the context tells; who is at both ends comes from [`crate::identity::identify`].
+/// What the context tells; who is at both ends comes from [`crate::identity`] and [`crate::peer`].
 #[inline(always)]
-pub fn gather(hook: Hook, ctx: &SockAddrContext, audit: bool) -> Facts {
+pub fn gather(hook: u64, ctx: &SockAddrContext, facts: &mut Facts) {
     let to = destination(hook, ctx);
-    let source = if to.source.is_unchosen() {
+    facts.address = to.address.zero_is_loopback();
+    facts.source = if to.source.is_unchosen() {
         // Not chosen by the caller: loopback destinations are reached from the loopback address of the family.
-        if to.address.is_v4() { Address::LOOPBACK_V4 } else { Address::LOOPBACK_V6 }
+        if facts.address.is_v4() { Address::LOOPBACK_V4 } else { Address::LOOPBACK_V6 }
     } else {
         to.source
     };
-    Facts {
-        creator: Party::nobody(),
-        caller: Party::nobody(),
-        peer: Party::nobody(),
-        address: to.address,
-        source,
-        packed: u64::from(to.port)
-            | (u64::from(to.source_port) << 16)
-            | (u64::from(to.protocol) << 32)
-            | if audit { AUDIT } else { zero() },
-    }
+    facts.set(to.port, to.source_port, to.protocol, zero());
 }

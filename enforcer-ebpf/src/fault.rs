@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_log_ebpf::warn;
 use enforcer_common::abi::config::Stat;
 
-use crate::account::increment;
+use crate::account::add;
 use crate::maps::STATS;
 
 /// Adds one to a counter of this CPU.
@@ -13,7 +13,7 @@ use crate::maps::STATS;
 pub fn count(stat: Stat) {
     if let Some(word) = STATS.get_ptr_mut(stat as u32) {
         // SAFETY: a live, aligned word of this CPU.
-        unsafe { increment(word) };
+        unsafe { add(word, 1) };
     }
 }
 

@@ -7,10 +7,11 @@
 
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{FlowKey, Outcome};
-use enforcer_common::id::IdentityId;
-use enforcer_common::verdict::{self, Direction, NO_TABLES, Query, Verdict, Word};
+use enforcer_common::id::{IdentityId, RuleId};
+use enforcer_common::reason::{Errno, Reason};
+use enforcer_common::verdict::{self, Direction, NO_TABLES, Query, Tier, Verdict, Word};
 
-use crate::facts::{AUDIT, Facts, Party, REPLY};
+use crate::facts::{AGAIN, AUDIT, Facts, Party, SERVER};
 use crate::policy::{self, zero};
 use crate::{account, fault};
 
@@ -23,18 +24,24 @@ pub struct Side {
     pub outcome: u64,
 }
 
-/// A judged flow: what became of it, and by whose policy. Whole words only, as [`Facts`].
+/// A judged flow: what became of it, and by whose policy. Whole words only, as [`Facts`], and as few: it stands in the
+/// stack of every hook.
 #[derive(Clone, Copy)]
 pub struct Judgement {
-    /// Whose egress was judged: the socket's creator, or the caller if the creator may and the caller may not.
-    pub subject: Party,
-    pub egress: Side,
-    pub ingress: Side,
-    /// The [`Direction`] code of the policy that decided.
-    pub direction: u64,
+    egress: Word,
+    ingress: Word,
     /// The tables that judged.
     pub generation: u64,
+    /// [`CALLER`], [`INGRESS`] and the outcomes of both directions.
+    marks: u64,
 }
+
+/// Egress of the caller was judged, not of the socket's creator, who may.
+const CALLER: u64 = 1;
+/// The server's policy decided, not the client's.
+const INGRESS: u64 = 2;
+/// Where the outcome of egress stands; that of ingress follows after two bits.
+const OUTCOMES: u32 = 8;
 
 impl Side {
     /// A direction that was not judged: [`Word::NONE`], [`Outcome::Forwarded`].
@@ -49,18 +56,73 @@ impl Judgement {
     #[inline(always)]
     pub fn unjudged() -> Self {
         Self {
-            subject: Party::nobody(),
-            egress: Side { word: NO_TABLES, outcome: Outcome::Dropped as u64 },
-            ingress: Side::silent(),
-            direction: zero(),
+            egress: NO_TABLES,
+            ingress: Word(zero()),
             generation: zero(),
+            marks: (Outcome::Dropped as u64) << OUTCOMES,
         }
+    }
+
+    /// A refusal that no policy has to be asked for, by the code of its [`Reason`]. Counted.
+    #[inline(always)]
+    pub fn refused(facts: &Facts, reason: u8) -> Self {
+        // The reason stands in the lowest byte.
+        let none = Word::deny(Tier::Default, Errno::Perm, Reason::None, RuleId::NONE);
+        let word = Word(none.0 | u64::from(reason));
+        let denied = side(Verdict { enforced: word, hypothetical: word }, facts);
+        let mut judgement = Self::unjudged();
+        let direction = if facts.has(SERVER) { Direction::Ingress } else { Direction::Egress };
+        if facts.has(SERVER) {
+            judgement.set(Side::silent(), denied, INGRESS);
+        } else {
+            judgement.set(denied, Side::silent(), 0);
+        }
+        count(facts.creator.identity as u32, facts.peer.identity as u32, facts, direction, denied);
+        judgement
+    }
+
+    #[inline(always)]
+    fn set(&mut self, egress: Side, ingress: Side, marks: u64) {
+        self.egress = egress.word;
+        self.ingress = ingress.word;
+        self.marks =
+            policy::opaque(marks | (egress.outcome << OUTCOMES) | (ingress.outcome << (OUTCOMES + 2)));
+    }
+
+    /// The client's egress.
+    #[inline(always)]
+    pub fn egress(&self) -> Side {
+        Side { word: self.egress, outcome: (self.marks >> OUTCOMES) & 3 }
+    }
+
+    /// The server's ingress.
+    #[inline(always)]
+    pub fn ingress(&self) -> Side {
+        Side { word: self.ingress, outcome: (self.marks >> (OUTCOMES + 2)) & 3 }
+    }
+
+    /// Whose socket it is, or who calls if that is why the flow is denied.
+    #[inline(always)]
+    pub fn subject(&self, facts: &Facts) -> Party {
+        if self.marks & CALLER == 0 { facts.creator } else { facts.caller }
+    }
+
+    /// The [`Direction`] code of the policy that decided.
+    #[inline(always)]
+    pub fn direction(&self) -> u64 {
+        if self.marks & INGRESS == 0 { Direction::Egress as u64 } else { Direction::Ingress as u64 }
+    }
+
+    /// Whether the flow goes on.
+    #[inline(always)]
+    pub fn lets_through(&self) -> bool {
+        self.decisive().outcome != Outcome::Dropped as u64
     }
 
     /// The direction that decided.
     #[inline(always)]
     pub fn decisive(&self) -> Side {
-        if self.direction == Direction::Egress as u64 { self.egress } else { self.ingress }
+        if self.marks & INGRESS == 0 { self.egress() } else { self.ingress() }
     }
 }
 
@@ -81,14 +143,20 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
         return 0;
     };
     judge_both(facts, judgement);
-    if facts.has(REPLY) && judgement.decisive().outcome == Outcome::Forwarded as u64 {
+    if facts.has(AGAIN) && judgement.lets_through() {
         // The flow was counted when it was opened.
         return 0;
     }
-    let (subject, peer) = (judgement.subject.identity as u32, facts.peer.identity as u32);
-    count(subject, peer, facts, Direction::Egress, judgement.egress);
-    if judgement.ingress.word != Word::NONE {
-        count(peer, subject, facts, Direction::Ingress, judgement.ingress);
+    let own = judgement.subject(facts).identity as u32;
+    let other = facts.peer.identity as u32;
+    let (client, server) = if facts.has(SERVER) { (other, own) } else { (own, other) };
+    let (egress, ingress) = (judgement.egress(), judgement.ingress());
+    // What is let through is counted by the end that it concerns: egress where it leaves, ingress where it arrives.
+    if !facts.has(SERVER) || egress.outcome == Outcome::Dropped as u64 {
+        count(client, server, facts, Direction::Egress, egress);
+    }
+    if ingress.word != Word::NONE && (facts.has(SERVER) || ingress.outcome == Outcome::Dropped as u64) {
+        count(server, client, facts, Direction::Ingress, ingress);
     }
     0
 }
@@ -99,25 +167,20 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
 fn judge_both(facts: &Facts, judgement: &mut Judgement) {
     // SAFETY: both live until the call returns.
     unsafe { judge_party(facts, judgement, facts.creator.identity) };
-    judgement.subject = facts.creator;
-    judgement.direction = decisive(judgement.egress, judgement.ingress);
-    if facts.caller.identity == facts.creator.identity
-        || judgement.decisive().outcome == Outcome::Dropped as u64
-    {
+    if facts.caller.identity == facts.creator.identity || !judgement.lets_through() {
         return;
     }
-    let (egress, ingress) = (judgement.egress, judgement.ingress);
+    let (egress, ingress, marks) = (judgement.egress, judgement.ingress, judgement.marks);
     // SAFETY: as above.
     unsafe { judge_party(facts, judgement, facts.caller.identity) };
-    if (judgement.egress.outcome | judgement.ingress.outcome) == Outcome::Forwarded as u64 {
-        (judgement.egress, judgement.ingress) = (egress, ingress);
+    if judgement.marks >> OUTCOMES == 0 {
+        (judgement.egress, judgement.ingress, judgement.marks) = (egress, ingress, marks);
     } else {
-        judgement.subject = facts.caller;
+        judgement.marks |= CALLER;
     }
-    judgement.direction = decisive(judgement.egress, judgement.ingress);
 }
 
-/// Egress of the subject and, where the peer was found by its socket, ingress of the peer; both by one table.
+/// Egress of the client and ingress of the server, as far as they are known here. Both by one table.
 ///
 /// Global, as [`judge_flow`].
 ///
@@ -130,43 +193,63 @@ unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u
     let (Some(facts), Some(judgement)) = (unsafe { facts.as_ref() }, unsafe { judgement.as_mut() }) else {
         return 0;
     };
-    judgement.ingress = Side::silent();
     let Some(table) = policy::current() else {
         fault::report(Stat::TableFault);
-        judgement.egress = side(Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES }, facts);
+        let denied = side(Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES }, facts);
+        judgement.set(denied, Side::silent(), 0);
         return 0;
     };
     judgement.generation = verdict::generation(table).0;
-    let (from, to) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
-    let (port, protocol) = (facts.port(), facts.protocol());
+    let (own, other) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
+    let answers = facts.has(SERVER);
+    let (client, server) = if answers { (other, own) } else { (own, other) };
+    let known = answers_for_itself(facts.peer);
     let mut query = Query {
-        subject: from,
-        peer: to,
-        address: facts.address,
-        port,
-        protocol,
+        subject: client,
+        peer: server,
+        address: if answers { facts.source } else { facts.address },
+        port: facts.port(),
+        protocol: facts.protocol(),
         direction: Direction::Egress,
     };
-    let verdict = policy::verdict(table, &query);
-    judgement.egress = side(verdict, facts);
-    if facts.peer.cgroup != 0 && !verdict.enforced.is_deny() {
+    judgement.set(Side::silent(), Side::silent(), if answers { INGRESS } else { 0 });
+    // Of a flow that is opened, a server judges its own end: the client's end was judged where it was opened.
+    if !answers || known && facts.has(AGAIN) {
+        let verdict = policy::verdict(table, &query);
+        judgement.set(side(verdict, facts), Side::silent(), 0);
+        if verdict.enforced.is_deny() {
+            return 0;
+        }
+    }
+    if answers || known {
         // The same query turned round in its place: a second one would take stack.
-        query.subject = to;
-        query.peer = from;
-        query.address = facts.source;
+        query.subject = server;
+        query.peer = client;
+        query.address = if answers { facts.address } else { facts.source };
         query.direction = Direction::Ingress;
-        judgement.ingress = side(policy::verdict(table, &query), facts);
+        let ingress = side(policy::verdict(table, &query), facts);
+        let egress = judgement.egress();
+        judgement.set(egress, ingress, decisive(egress, ingress, answers));
     }
     0
 }
 
-/// Which direction decides: a denial, then what audit mode held back, then egress.
+/// Whether the other end's own policy is asked here: it was found by its socket, or is a known workload.
 #[inline(always)]
-fn decisive(egress: Side, ingress: Side) -> u64 {
-    let stronger = egress.outcome == Outcome::Forwarded as u64
-        && ingress.outcome != Outcome::Forwarded as u64
-        || egress.outcome == Outcome::Audit as u64 && ingress.outcome == Outcome::Dropped as u64;
-    policy::opaque(if stronger { Direction::Ingress } else { Direction::Egress } as u64)
+fn answers_for_itself(peer: Party) -> bool {
+    peer.cgroup != 0 || peer.identity >= u64::from(IdentityId::FIRST_WORKLOAD.0)
+}
+
+/// Which direction decides: a denial, then what audit mode held back, then this end's own.
+#[inline(always)]
+fn decisive(egress: Side, ingress: Side, answers: bool) -> u64 {
+    let let_through = Outcome::Forwarded as u64;
+    let stronger = if egress.outcome == let_through {
+        answers || ingress.outcome != let_through
+    } else {
+        egress.outcome == Outcome::Audit as u64 && ingress.outcome == Outcome::Dropped as u64
+    };
+    if stronger { INGRESS } else { 0 }
 }
 
 /// What becomes of one direction in this mode. The one place where the mode is applied.

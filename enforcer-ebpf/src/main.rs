@@ -1,4 +1,4 @@
-//! Entry points: one function per hook. Each names its hook and calls the gate; nothing is decided here.
+//! Entry points: one function per hook. Each names its hook and calls the room that decides; nothing is decided here.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -6,17 +6,29 @@
 mod account;
 mod emit;
 mod facts;
+mod family;
 mod fault;
+mod flows;
 mod gate;
 mod identity;
 mod judge;
+mod listen;
 mod maps;
+mod options;
 mod parse;
+mod peer;
 mod policy;
 mod probe;
+mod sockets;
+mod traffic;
+mod wall;
 
-use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier};
-use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext};
+use aya_ebpf::macros::{
+    cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, lsm, sock_ops,
+};
+use aya_ebpf::programs::{
+    LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext, TcContext,
+};
 use enforcer_common::hook::Hook;
 
 #[cgroup_sock(sock_create)]
@@ -42,6 +54,41 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
     gate::outbound(Hook::Sendmsg6, &ctx)
+}
+
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    wall::packet(Hook::Egress, ctx.skb.skb)
+}
+
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    wall::packet(Hook::Ingress, ctx.skb.skb)
+}
+
+#[cgroup_sock_addr(bind4)]
+pub fn bind4(ctx: SockAddrContext) -> i32 {
+    listen::bound(Hook::Bind4, &ctx)
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn bind6(ctx: SockAddrContext) -> i32 {
+    listen::bound(Hook::Bind6, &ctx)
+}
+
+#[cgroup_sockopt(setsockopt)]
+pub fn setsockopt(ctx: SockoptContext) -> i32 {
+    options::set(ctx.sockopt)
+}
+
+#[sock_ops]
+pub fn sock_ops(ctx: SockOpsContext) -> u32 {
+    traffic::connection(ctx.ops)
+}
+
+#[lsm(hook = "socket_create")]
+pub fn socket_create(ctx: LsmContext) -> i32 {
+    family::created(&ctx)
 }
 
 /// Never attached: answers questions by `BPF_PROG_TEST_RUN`, so that tests compare kernel and host.

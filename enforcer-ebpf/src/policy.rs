@@ -2,8 +2,9 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
-use enforcer_common::abi::policy::Row;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
+use enforcer_common::limits::SUCCESSORS;
 use enforcer_common::verdict::{PolicyView, Query, Verdict, Word, decide};
 
 use crate::maps::{TABLES, Table};
@@ -26,10 +27,27 @@ impl PolicyView for KernelTable {
     }
 }
 
-/// The table that is enforced now.
+/// The table that is enforced now: the published one, or that of its successors whose time has come.
 #[inline(always)]
 pub fn current() -> Option<KernelTable> {
-    TABLES.get(0).map(KernelTable)
+    let mut table = TABLES.get(0).map(KernelTable)?;
+    let mut now = 0;
+    for _ in 0..SUCCESSORS {
+        let next = table.row(1)?;
+        let until = next.words[H_UNTIL];
+        if until == 0 {
+            break;
+        }
+        if now == 0 {
+            // SAFETY: no arguments.
+            now = unsafe { bpf_ktime_get_boot_ns() };
+        }
+        if now < until {
+            break;
+        }
+        table = TABLES.get(next.words[H_NEXT] as u32).map(KernelTable)?;
+    }
+    Some(table)
 }
 
 /// Judges one flow in one direction.

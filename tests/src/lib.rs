@@ -13,12 +13,15 @@
 )]
 
 pub mod agent;
+pub mod bypass;
 pub mod demo;
 pub mod direct;
 pub mod expect;
+pub mod foreign;
 pub mod generate;
 pub mod numbers;
 pub mod oracle;
+pub mod packets;
 pub mod patience;
 pub mod puppet;
 pub mod residue;

@@ -11,16 +11,19 @@
 )]
 
 mod bad_input;
+mod bypass;
 mod counters;
 mod differential;
 mod hooks;
 mod identity;
 mod lifecycle;
 mod live_changes;
+mod never_a_gap;
 mod policies;
 mod registry;
 mod replies;
 mod residue;
+mod revocation;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,7 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod bypass;
 mod clean;
 mod demo;
 mod ebpf;
@@ -41,6 +42,7 @@ enum Command {
     Lint(lint::Arguments),
     Tidy(tidy::Arguments),
     Vm(vm::Arguments),
+    Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
     Demo(demo::Arguments),
     Clean(clean::Arguments),
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
+        Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),

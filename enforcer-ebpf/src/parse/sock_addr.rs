@@ -8,12 +8,13 @@ use aya_ebpf::programs::SockAddrContext;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
 
+use super::{address, own_address, word};
+
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const UDPLITE: u8 = 136;
 /// `IPPROTO_MPTCP`: the kernel's number for a socket option, not an IP protocol; what goes over the wire is TCP.
 const MPTCP: u32 = 262;
-const AF_INET6: u32 = 10;
 const UNCHOSEN: Address = Address { high: 0, low: 0 };
 
 /// Where a call wants to go.
@@ -26,38 +27,6 @@ pub struct Destination {
     pub source_port: u16,
     pub port: u16,
     pub protocol: u8,
-}
-
-/// One word of a context or socket, at a constant offset. Written out because the compiler otherwise merges loads of
-/// neighbouring fields, or computes the address of one of two fields, and the verifier refuses both.
-macro_rules! word {
-    ($from:expr, $struct:ty, $field:ident $(, $index:literal)?) => {{
-        let value: u64;
-        // SAFETY: the caller of this macro has a context or socket pointer from the kernel in hand; the field lies
-        // within it and is readable in this hook.
-        unsafe {
-            asm!(
-                "{value} = *(u32 *)({from} + {offset})",
-                value = out(reg) value,
-                from = in(reg) $from,
-                offset = const (offset_of!($struct, $field) $(+ 4 * $index)?),
-                options(pure, readonly, nostack)
-            );
-        }
-        value as u32
-    }};
-}
-
-/// Four words in network byte order.
-macro_rules! address {
-    ($from:expr, $struct:ty, $field:ident) => {
-        Address {
-            high: (u64::from(u32::from_be(word!($from, $struct, $field, 0))) << 32)
-                | u64::from(u32::from_be(word!($from, $struct, $field, 1))),
-            low: (u64::from(u32::from_be(word!($from, $struct, $field, 2))) << 32)
-                | u64::from(u32::from_be(word!($from, $struct, $field, 3))),
-        }
-    };
 }
 
 /// The socket of the call, null in theory only. Written out for the same reason as [`word`].
@@ -77,18 +46,16 @@ pub fn socket(raw: *mut bpf_sock_addr) -> *mut bpf_sock {
     sk
 }
 
-/// Reads the destination. The attach point tells the form of the address, never the family field: the kernel accepts
+/// Reads the destination as the caller wrote it (`0.0.0.0` and `::` included). The attach point tells the form of the address, never the family field: the kernel accepts
 /// `AF_UNSPEC` in `sendto`, and an IPv6 socket sends to IPv4 addresses through the IPv4 hook.
 #[inline(always)]
-pub fn destination(hook: Hook, ctx: &SockAddrContext) -> Destination {
+pub fn destination(hook: u64, ctx: &SockAddrContext) -> Destination {
     let raw = ctx.sock_addr;
-    let address = match hook {
-        Hook::Connect6 | Hook::Sendmsg6 => address!(raw, bpf_sock_addr, user_ip6),
-        Hook::Connect4 | Hook::Sendmsg4 | Hook::SockCreate => {
-            Address::v4(u32::from_be(word!(raw, bpf_sock_addr, user_ip4)))
-        }
+    let address = if [Hook::Connect6, Hook::Sendmsg6, Hook::Bind6].iter().any(|v6| *v6 as u64 == hook) {
+        address!(raw, bpf_sock_addr, user_ip6)
+    } else {
+        Address::v4(u32::from_be(word!(raw, bpf_sock_addr, user_ip4)))
     };
-    let address = address.zero_is_loopback();
     let protocol = word!(raw, bpf_sock_addr, protocol);
     Destination {
         address,
@@ -101,11 +68,13 @@ pub fn destination(hook: Hook, ctx: &SockAddrContext) -> Destination {
 
 /// The caller's own address: what this message names, else what the socket is bound to, else zero.
 #[inline(always)]
-fn source(hook: Hook, raw: *mut bpf_sock_addr) -> Address {
-    let message = match hook {
-        Hook::Sendmsg4 => Address::v4(u32::from_be(word!(raw, bpf_sock_addr, msg_src_ip4))),
-        Hook::Sendmsg6 => address!(raw, bpf_sock_addr, msg_src_ip6),
-        Hook::Connect4 | Hook::Connect6 | Hook::SockCreate => UNCHOSEN,
+fn source(hook: u64, raw: *mut bpf_sock_addr) -> Address {
+    let message = if hook == Hook::Sendmsg4 as u64 {
+        Address::v4(u32::from_be(word!(raw, bpf_sock_addr, msg_src_ip4)))
+    } else if hook == Hook::Sendmsg6 as u64 {
+        address!(raw, bpf_sock_addr, msg_src_ip6)
+    } else {
+        UNCHOSEN
     };
     if !message.is_unchosen() {
         return message;
@@ -114,11 +83,7 @@ fn source(hook: Hook, raw: *mut bpf_sock_addr) -> Address {
     if sk.is_null() {
         return UNCHOSEN;
     }
-    if word!(sk, bpf_sock, family) == AF_INET6 {
-        address!(sk, bpf_sock, src_ip6)
-    } else {
-        Address::v4(u32::from_be(word!(sk, bpf_sock, src_ip4)))
-    }
+    own_address!(sk)
 }
 
 /// The port the socket is bound to, host byte order; 0 where none is chosen yet.

@@ -85,8 +85,8 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     let (store, saved) = Store::open(&config.state_dir)?;
     let facts = facts(config, &cgroup_root);
     let state = {
-        let Saved { registry, documents, quarantines, unconfirmed } = saved;
-        State::new(facts.clone(), engine::Remembered { registry, documents, quarantines, unconfirmed })?
+        let Saved { registry, documents, quarantines, confirmation } = saved;
+        State::new(facts.clone(), engine::Remembered { registry, documents, quarantines, confirmation })?
     };
     let access = Access::of_this_process(config.socket_group.as_deref())?;
     let socket = api::bind(&config.socket, &access)?;
@@ -96,13 +96,13 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     // Pins of an earlier agent are locked before they are touched; new ones as soon as they are there.
     let mut pins = PinsLock::take(&config.pins)?;
     let is_new = !config.pins.exists();
-    let (kernel, kernel::Adopted { generation, bindings, addresses, attached: _ }) =
+    let (kernel, kernel::Adopted { generation, bindings, addresses, own, attached: _ }) =
         Kernel::start(&settings)?;
     if is_new {
         pins = PinsLock::take(&config.pins)?;
     }
     let (counted, counted_rules) = counted(&kernel)?;
-    let adopted = engine::Adopted { generation, bindings, addresses, counted, counted_rules };
+    let adopted = engine::Adopted { generation, bindings, addresses, own, counted, counted_rules };
     let host = fact("/proc/sys/kernel/hostname");
     Ok(Started {
         facts,

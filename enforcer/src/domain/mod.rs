@@ -10,6 +10,7 @@ pub mod policy;
 pub mod publication;
 pub mod quarantine;
 pub mod registry;
+pub mod revoke;
 pub mod syntax;
 pub mod table;
 pub mod time;

@@ -95,7 +95,7 @@ impl FromStr for AllowFrom {
                 Err(format!("`{text}` has address bits behind its prefix: write `{}`", net.trunc()))
             }
             Some(net) => Ok(Self::Net(plain(net))),
-            None => workload_key(text).map(Self::Workload).map_err(|_| {
+            None => workload_key(text).map(Self::Workload).map_err(|_problem| {
                 format!(
                     "`{text}` is nobody who can be let in: write `namespace/name` of a workload, labels as \
                      `key=value,key=value`, an address or block as 192.0.2.0/24, or `{HOST}`"

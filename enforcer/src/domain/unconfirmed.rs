@@ -23,6 +23,16 @@ pub struct UnconfirmedPush {
     pub documents: BTreeMap<PolicyKey, String>,
 }
 
+/// Whether something waits to be confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Confirmation {
+    /// Nothing does.
+    #[default]
+    Settled,
+    /// A push does.
+    Awaited(UnconfirmedPush),
+}
+
 /// Documents as a list, because JSON has no structured keys.
 mod documents {
     use serde::{Deserializer, Serializer};

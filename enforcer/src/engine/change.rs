@@ -85,14 +85,14 @@ fn start(state: &mut State, plan: Plan, effects: &mut Vec<Effect>) {
 /// What has to be on disk before the kernel learns of this plan.
 fn unsaved(state: &State, plan: &Plan) -> Save {
     let registry = plan.registry.as_ref().unwrap_or(&state.registry);
-    let Stored { documents, quarantines, unconfirmed } = Stored::of(&plan.asked);
+    let Stored { documents, quarantines, confirmation } = Stored::of(&plan.asked);
     let stored = &state.stored;
     Save {
         registry: (size(registry) != state.saved).then(|| registry.clone()),
         remove: stored.documents.keys().filter(|key| !documents.contains_key(key)).cloned().collect(),
         write: documents.into_iter().filter(|(key, text)| stored.documents.get(key) != Some(text)).collect(),
         quarantines: quarantines.filter(|wanted| stored.quarantines.as_ref() != Some(wanted)),
-        unconfirmed: unconfirmed.filter(|wanted| stored.unconfirmed.as_ref() != Some(wanted)),
+        confirmation: confirmation.filter(|wanted| stored.confirmation.as_ref() != Some(wanted)),
     }
 }
 
@@ -193,9 +193,20 @@ fn finish(state: &mut State, failed: bool, effects: &mut Vec<Effect>) {
         state.retry = Some(Retry { at: state.now.up + pause, attempt });
     } else {
         state.retry = None;
+        revoke(state, effects);
     }
     if state.draining {
         effects.push(Effect::Stop);
+    }
+}
+
+/// Has open sockets judged by what is in force now. Not after half a change: what was cut off can't be mended.
+fn revoke(state: &mut State, effects: &mut Vec<Effect>) {
+    if let (Some(published), Some(tables), Some(_)) = (&state.published, &state.programmed, &state.hooks)
+        && std::mem::take(&mut state.unjudged)
+    {
+        effects
+            .push(Effect::Revoke { table: Arc::clone(&published.publication.table), tables: tables.clone() });
     }
 }
 
@@ -208,6 +219,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
         Done::Attached(_) => Step::Attach,
     };
     let Some(mut flight) = take(state, step, effects) else { return };
+    state.unjudged |= step != Step::Save;
     match done {
         Done::Saved => {
             if let Some(registry) = &flight.save.registry {
@@ -273,14 +285,14 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
     state.set_problem(area, object, Some(format!("{what} failed and is tried again: {message}")));
     if step == Step::Save {
         // Some of the documents may be there and some not: all of them count as different from what is wanted.
-        let Save { write, remove, quarantines, unconfirmed, .. } = std::mem::take(&mut flight.save);
+        let Save { write, remove, quarantines, confirmation, .. } = std::mem::take(&mut flight.save);
         let touched = write.into_iter().map(|(key, _)| key).chain(remove);
         state.stored.documents.extend(touched.map(|key| (key, String::new())));
         if quarantines.is_some() {
             state.stored.quarantines = None;
         }
-        if unconfirmed.is_some() {
-            state.stored.unconfirmed = None;
+        if confirmation.is_some() {
+            state.stored.confirmation = None;
         }
     }
     match (step, flight.plan.answer.take()) {

@@ -1,21 +1,23 @@
 //! What can happen to the agent, and what the engine can ask for. Both lists are closed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
-use crate::domain::delta::{Bound, Operation};
+use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
+use crate::domain::table::PolicyTable;
 use crate::domain::time::Clocks;
-use crate::domain::unconfirmed::UnconfirmedPush;
+use crate::domain::unconfirmed::Confirmation;
 use crate::domain::workload::WorkloadEvent;
 
 /// Connects a request with its answer.
@@ -54,14 +56,17 @@ pub struct Remembered {
     pub documents: Vec<PolicyFile>,
     /// Workloads in quarantine.
     pub quarantines: Quarantines,
-    /// A push that was not confirmed.
-    pub unconfirmed: Option<UnconfirmedPush>,
+    /// Whether a push was not confirmed.
+    pub confirmation: Confirmation,
 }
 
 /// Name of the source of policy files.
 pub const POLICIES: &str = "policies";
 /// Name of the source of managed directories.
 pub const MANAGED: &str = "managed";
+
+/// Name of the source of own addresses.
+pub const OWN: &str = "own addresses";
 
 /// What an earlier agent left in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +77,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, Bound>,
     /// Addresses.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Identities that counters are kept for.
     pub counted: BTreeSet<IdentityId>,
     /// Rules that counters are kept for.
@@ -87,11 +94,13 @@ pub enum Event {
     Workloads(WorkloadEvent),
     /// Every managed directory, with its id if it exists.
     Managed(BTreeMap<String, Option<CgroupId>>),
+    /// All own addresses of the host.
+    OwnAddresses(BTreeSet<IpAddr>),
     /// All policy files of the configured directories.
     PolicyFiles(Vec<PolicyFile>),
-    /// The source of policies or of managed directories can't be read; its last snapshot stays.
+    /// The source of policies, of managed directories or of own addresses can't be read; its last snapshot stays.
     SourceProblem {
-        /// [`POLICIES`] or [`MANAGED`].
+        /// [`POLICIES`], [`MANAGED`] or [`OWN`].
         source: &'static str,
         /// One sentence.
         message: String,
@@ -119,6 +128,13 @@ pub enum Event {
     },
     /// What is wrong with the kernel side now; empty when all is well.
     KernelProblems(Vec<String>),
+    /// What else was seen at the kernel.
+    KernelSeen {
+        /// What is no fault and worth knowing, one sentence each.
+        notices: Vec<String>,
+        /// Names of the hooks that are attached now.
+        hooks: Vec<String>,
+    },
     /// A part of the agent ended or works again.
     Part {
         /// Its name.
@@ -171,8 +187,9 @@ pub struct Save {
     pub remove: Vec<PolicyKey>,
     /// All quarantines, if they changed.
     pub quarantines: Option<Quarantines>,
-    /// The unconfirmed push, if that changed. Together with the documents: all of it or nothing is found after a crash.
-    pub unconfirmed: Option<Option<UnconfirmedPush>>,
+    /// What waits to be confirmed, if that changed. Together with the documents: all of it or nothing is found after a
+    /// crash.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// How urgent a line of the log is.
@@ -225,6 +242,13 @@ pub enum Effect {
     Apply(Vec<Operation>),
     /// Attach the programs, or replace those that an earlier agent attached.
     Attach,
+    /// A change took effect: destroy open sockets whose flows these tables no longer allow.
+    Revoke {
+        /// The table in force.
+        table: Arc<PolicyTable>,
+        /// Bindings and addresses in force.
+        tables: Tables,
+    },
     /// Answer a request.
     Reply {
         /// Whose.

@@ -204,7 +204,10 @@ pub(super) fn as_it_is(state: &mut State) -> Plan {
 /// What the kernel's bindings and addresses should be. Notes what is disputed between workloads.
 fn want(state: &mut State, quarantines: &Quarantines) -> Tables {
     let (endpoints, mut problems) = wanted::endpoints(&state.sources);
-    let (tables, disputes) = wanted::tables(&endpoints, &state.managed, quarantines, &mut state.registry);
+    let (mut tables, disputes) = wanted::tables(&endpoints, &state.managed, quarantines, &mut state.registry);
+    // Before the source speaks, what an earlier agent found stays.
+    let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
+    tables.own = own.cloned().unwrap_or_default();
     problems.extend(disputes);
     state.set_problems(Area::Workload, problems);
     tables

@@ -1,6 +1,7 @@
 //! What the engine knows. Changed by [`step`](super::step) only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
 use crate::domain::time::Clocks;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::unconfirmed::UnconfirmedPush;
+use crate::domain::unconfirmed::{Confirmation, UnconfirmedPush};
 
 /// Why the engine can't be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -149,25 +150,28 @@ pub(super) struct Stored {
     /// `None` if that is not known.
     pub(super) quarantines: Option<Quarantines>,
     /// `None` if that is not known.
-    pub(super) unconfirmed: Option<Option<UnconfirmedPush>>,
+    pub(super) confirmation: Option<Confirmation>,
 }
 
 impl Stored {
     /// What has to be on disk for what is asked for.
     pub(super) fn of(asked: &Asked) -> Self {
         let pushed = &asked.policies.pushed;
-        let unconfirmed = asked.unconfirmed.as_ref().map(|push| UnconfirmedPush {
-            since: push.since,
-            until: push.until.clone(),
-            by: push.by,
-            documents: texts(pushed),
-        });
+        let confirmation = match &asked.unconfirmed {
+            None => Confirmation::Settled,
+            Some(push) => Confirmation::Awaited(UnconfirmedPush {
+                since: push.since,
+                until: push.until.clone(),
+                by: push.by,
+                documents: texts(pushed),
+            }),
+        };
         // What was there before has to be found by whoever does not know of the push.
         let confirmed = asked.unconfirmed.as_ref().map_or(pushed, |push| &push.before);
         Self {
             documents: texts(confirmed),
             quarantines: Some(asked.quarantines.clone()),
-            unconfirmed: Some(unconfirmed),
+            confirmation: Some(confirmation),
         }
     }
 }
@@ -203,6 +207,8 @@ pub struct State {
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
+    /// The host's own addresses; `None` before they were told.
+    pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
     pub(super) asked: Asked,
@@ -218,6 +224,8 @@ pub struct State {
     pub(super) adopted: Option<Generation>,
     pub(super) published: Option<Published>,
     pub(super) hooks: Option<Vec<String>>,
+    /// What is worth knowing of the kernel.
+    pub(super) notices: Vec<String>,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
@@ -228,6 +236,8 @@ pub struct State {
     /// Something changed since the last plan was made.
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
+    /// Something took effect since open sockets were last judged.
+    pub(super) unjudged: bool,
     pub(super) problems: BTreeMap<(Area, String), String>,
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
@@ -249,12 +259,12 @@ impl State {
     /// # Errors
     /// If a saved policy is not valid any more.
     pub fn new(facts: Facts, remembered: Remembered) -> Result<Self, Error> {
-        let Remembered { registry, documents, quarantines, unconfirmed } = remembered;
+        let Remembered { registry, documents, quarantines, confirmation } = remembered;
         let before = documents_of(&documents)?;
         let stored = Stored {
             documents: texts(&before),
             quarantines: Some(quarantines.clone()),
-            unconfirmed: Some(unconfirmed.clone()),
+            confirmation: Some(confirmation.clone()),
         };
         let mut asked = Asked::default();
         // Of another run of the host only the wall clock is left; then they are written anew.
@@ -264,9 +274,11 @@ impl State {
             *until = until.adopted(&facts.boot_id, offset);
         }
         let mut rolled_back = None;
-        asked.policies.pushed = match unconfirmed {
-            None => before,
-            Some(push) if push.until.boot_id == facts.boot_id && push.until.boot > facts.now.boot => {
+        asked.policies.pushed = match confirmation {
+            Confirmation::Settled => before,
+            Confirmation::Awaited(push)
+                if push.until.boot_id == facts.boot_id && push.until.boot > facts.now.boot =>
+            {
                 let files = push.documents.into_iter().map(|(key, text)| PolicyFile {
                     name: format!("the unconfirmed push of {}: {key}", push.since.whole_seconds()),
                     text,
@@ -277,7 +289,7 @@ impl State {
                 pushed
             }
             // The kernel has gone back already, or with the last run of the host.
-            Some(push) => {
+            Confirmation::Awaited(push) => {
                 rolled_back = Some(taken_back(push.since, push.until.wall));
                 before
             }
@@ -289,6 +301,7 @@ impl State {
             draining: false,
             sources: Sources::new(),
             managed: BTreeMap::new(),
+            own: None,
             files: None,
             stored,
             asked,
@@ -302,11 +315,13 @@ impl State {
             adopted: None,
             published: None,
             hooks: None,
+            notices: Vec::new(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,
             dirty: true,
             retry: None,
+            unjudged: false,
             problems: BTreeMap::new(),
             touched: true,
             told: Told::default(),

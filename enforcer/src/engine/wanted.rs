@@ -89,7 +89,7 @@ pub(super) fn tables(
         managed.values().flatten().map(|cgroup| (*cgroup, Bound::always(IdentityId::UNMANAGED))).collect();
     bindings.extend(cgroups.into_iter().map(|(cgroup, claim)| (cgroup, claim.bound)));
     let addresses = addresses.into_iter().map(|(address, claim)| (address, claim.bound.identity)).collect();
-    (Tables { bindings, addresses }, problems)
+    (Tables { bindings, addresses, ..Tables::default() }, problems)
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
@@ -110,6 +110,7 @@ pub(super) fn known_only(tables: &Tables, last: IdentityId) -> Tables {
     Tables {
         bindings: tables.bindings.iter().map(|(cgroup, to)| (*cgroup, bound(*to))).collect(),
         addresses: tables.addresses.iter().map(|(address, id)| (*address, known(*id))).collect(),
+        own: tables.own.clone(),
     }
 }
 
@@ -154,5 +155,7 @@ pub(super) fn apply(tables: &mut Tables, operation: Operation) {
         Operation::RemoveAddress(net) => drop(tables.addresses.remove(&net)),
         Operation::Bind(cgroup, bound) => drop(tables.bindings.insert(cgroup, bound)),
         Operation::Unbind(cgroup) => drop(tables.bindings.remove(&cgroup)),
+        Operation::SetOwn(address) => drop(tables.own.insert(address)),
+        Operation::RemoveOwn(address) => drop(tables.own.remove(&address)),
     }
 }

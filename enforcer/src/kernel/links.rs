@@ -1,30 +1,60 @@
 //! Attachment: one pinned link per hook, on one directory, replaced in place.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use aya::Ebpf;
-use aya::programs::links::{FdLink, LinkError};
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError};
+use aya::programs::links::FdLink;
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf};
 use enforcer_common::hook::Hook;
 
 use super::error::Error;
 use super::{Settings, sys};
 
-/// Loads (verifies) the program of every hook.
-pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), Error> {
+/// Loads (verifies) the program of every hook. Gives those that this kernel does without, with the reason.
+pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<BTreeMap<Hook, String>, Error> {
+    let mut absent = BTreeMap::new();
     for hook in Hook::ALL {
-        let program = program(ebpf, *hook)?;
-        let loaded = match program {
-            Program::CgroupSock(program) => program.load(),
-            Program::CgroupSockAddr(program) => program.load(),
-            _ => return Err(Error::MissingProgram(hook.program())),
-        };
-        loaded.map_err(refused(*hook))?;
+        match load(program(ebpf, *hook)?) {
+            Ok(()) => {}
+            Err(error) if hook.is_optional() => {
+                absent.insert(*hook, reason(&error));
+            }
+            Err(error) => return Err(refused(*hook)(error)),
+        }
     }
-    Ok(())
+    Ok(absent)
+}
+
+/// Loads one program.
+pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::Lsm(program) => {
+            let btf = Btf::from_sys_fs().map_err(ProgramError::Btf)?;
+            program.load(SOCKET_CREATE, &btf)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// The LSM's name of what [`Hook::SocketCreate`] hooks.
+const SOCKET_CREATE: &str = "socket_create";
+
+/// In a few words, why a program was refused.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, .. } => format!("loading it is refused: {io_error}"),
+        other => other.to_string(),
+    }
 }
 
 /// Refuses a pinned link of another directory than the one to attach to.
@@ -33,7 +63,10 @@ pub(super) fn refuse_other_cgroup(hook: Hook, settings: &Settings) -> Result<(),
     if !pin.exists() {
         return Ok(());
     }
-    let info = sys::cgroup_link_info(sys::open_pin(&pin)?.as_fd(), &pin)?;
+    if !is_cgroup(hook) {
+        return Ok(());
+    }
+    let info = sys::link_info(sys::open_pin(&pin)?.as_fd(), &pin)?;
     // 0: its directory is gone.
     if info.cgroup == 0 || info.cgroup == directory_id(settings)? {
         return Ok(());
@@ -45,9 +78,12 @@ pub(super) fn refuse_other_cgroup(hook: Hook, settings: &Settings) -> Result<(),
 /// keeps the hook attached, even if the pin is removed.
 pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result<OwnedFd, Error> {
     let pin = pin(hook, settings);
+    if !is_cgroup(hook) {
+        return attach_beside(program(ebpf, hook)?, hook, &pin);
+    }
     if pin.exists() {
         let link = sys::open_pin(&pin)?;
-        let info = sys::cgroup_link_info(link.as_fd(), &pin)?;
+        let info = sys::link_info(link.as_fd(), &pin)?;
         if info.cgroup != 0 {
             if info.cgroup != directory_id(settings)? {
                 return Err(Error::OtherCgroup { link: pin, attach: settings.attach.clone() });
@@ -69,14 +105,53 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
         path: settings.attach.clone(),
         source,
     })?;
-    let link = new_link(program(ebpf, hook)?, &directory).map_err(refused(hook))?;
-    // Held until there is another handle on the same link.
-    let _pinned = link.pin(&pin).map_err(|error| Error::Io {
-        operation: "pin the link",
-        path: pin.clone(),
-        source: std::io::Error::other(error),
-    })?;
-    sys::open_pin(&pin)
+    let program = program(ebpf, hook)?.fd().map_err(refused(hook))?;
+    let link = sys::attach(program.as_fd(), directory.as_fd(), attach_type(hook), &settings.attach)?;
+    // The link is held while it is being pinned.
+    sys::pin(link.as_fd(), &pin)?;
+    Ok(link)
+}
+
+/// The kernel's number of an attach point (`enum bpf_attach_type`, linux/bpf.h).
+fn attach_type(hook: Hook) -> u32 {
+    match hook {
+        Hook::Ingress => 0,
+        Hook::Egress => 1,
+        Hook::SockCreate => 2,
+        Hook::SockOps => 3,
+        Hook::Bind4 => 8,
+        Hook::Bind6 => 9,
+        Hook::Connect4 => 10,
+        Hook::Connect6 => 11,
+        Hook::Sendmsg4 => 14,
+        Hook::Sendmsg6 => 15,
+        Hook::Setsockopt => 22,
+        Hook::SocketCreate => 27,
+    }
+}
+
+/// Attaches a program whose links can't be given another one: the new link is there before the old one goes.
+fn attach_beside(program: &mut Program, hook: Hook, pin: &Path) -> Result<OwnedFd, Error> {
+    let failed = |operation, path: &Path, source| Error::Io { operation, path: path.to_path_buf(), source };
+    let Program::Lsm(program) = program else { return Err(Error::MissingProgram(hook.program())) };
+    let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused(hook))?;
+    let beside = pin.with_extension("new");
+    // Left by a start that was killed here.
+    if let Err(error) = std::fs::remove_file(&beside)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(failed("remove", &beside, error));
+    }
+    let _pinned = FdLink::from(link)
+        .pin(&beside)
+        .map_err(|error| failed("pin the link", &beside, std::io::Error::other(error)))?;
+    std::fs::rename(&beside, pin).map_err(|error| failed("put the new link in place of", pin, error))?;
+    sys::open_pin(pin)
+}
+
+/// Whether a hook is attached to a directory of the cgroup tree; otherwise it is to the whole host.
+fn is_cgroup(hook: Hook) -> bool {
+    !matches!(hook, Hook::SocketCreate)
 }
 
 /// Pins a link again whose pin was removed.
@@ -102,11 +177,11 @@ pub(super) fn problem(ebpf: &Ebpf, hook: Hook, settings: &Settings) -> Option<St
             ));
         }
     };
-    let info = match sys::cgroup_link_info(link.as_fd(), &pin) {
+    let info = match sys::link_info(link.as_fd(), &pin) {
         Ok(info) => info,
         Err(error) => return Some(format!("hook {name} cannot be inspected: {error}")),
     };
-    if info.cgroup == 0 {
+    if is_cgroup(hook) && info.cgroup == 0 {
         return Some(format!(
             "hook {name} is detached: its directory is gone; restart enforcer to attach it again"
         ));
@@ -127,28 +202,6 @@ fn program(ebpf: &mut Ebpf, hook: Hook) -> Result<&mut Program, Error> {
 
 fn refused(hook: Hook) -> impl Fn(ProgramError) -> Error {
     move |source| Error::Program { program: hook.program(), source: Box::new(source) }
-}
-
-/// Attaches with a link. `Single` because links are shared by nature and the kernel refuses the other modes' flags.
-fn new_link(program: &mut Program, directory: &File) -> Result<FdLink, ProgramError> {
-    match program {
-        Program::CgroupSock(program) => {
-            let id = CgroupSock::attach(program, directory, CgroupAttachMode::Single)?;
-            FdLink::try_from(program.take_link(id)?).map_err(link_error)
-        }
-        Program::CgroupSockAddr(program) => {
-            let id = CgroupSockAddr::attach(program, directory, CgroupAttachMode::Single)?;
-            FdLink::try_from(program.take_link(id)?).map_err(link_error)
-        }
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
-fn link_error(error: LinkError) -> ProgramError {
-    match error {
-        LinkError::SyscallError(error) => ProgramError::SyscallError(error),
-        other => ProgramError::IOError(std::io::Error::other(other)),
-    }
 }
 
 fn directory_id(settings: &Settings) -> Result<u64, Error> {

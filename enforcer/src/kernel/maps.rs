@@ -15,18 +15,29 @@ use enforcer_common::limits;
 use ipnet::IpNet;
 
 use super::error::Error;
-use super::generation_of;
+use super::{generation_of, own};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::time::BootTime;
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
-pub(super) const NAMES: &[&str] =
-    &["TABLES", "CONFIG", "BINDINGS", "ADDRESSES", "SOCKETS", "COUNTERS", "STATS", "EVENTS"];
+pub(super) const NAMES: &[&str] = &[
+    "TABLES",
+    "CONFIG",
+    "BINDINGS",
+    "ADDRESSES",
+    "OWN_ADDRESSES",
+    "SOCKETS",
+    "FLOWS",
+    "COUNTERS",
+    "TRAFFIC",
+    "STATS",
+    "EVENTS",
+];
 
 /// `BPF_F_INNER_MAP`: tables of different lengths fit one slot.
 const INNER_MAP: u32 = 1 << 12;
 
-type Table = Array<MapData, Row>;
+pub(super) type Table = Array<MapData, Row>;
 type Bindings<'a> = HashMap<&'a mut MapData, u64, Binding>;
 type Addresses<'a> = LpmTrie<&'a mut MapData, [u8; 16], AddressEntry>;
 
@@ -54,15 +65,28 @@ pub(super) fn set(ebpf: &mut Ebpf, setting: Setting, value: u64) -> Result<(), E
     config(ebpf)?.set(setting as u32, value, 0).map_err(Error::map("write", "CONFIG"))
 }
 
+/// Words of the second row of the table in force: when it ends, and in favour of which slot.
+fn end_of_table(ebpf: &mut Ebpf) -> Result<(u64, u64), Error> {
+    match tables(ebpf)?.get(&0, 0) {
+        Ok(table) => {
+            let row = table.get(&1, 0).map_err(Error::map("read the header in", "TABLES"))?;
+            Ok((row.words[H_UNTIL], row.words[H_NEXT]))
+        }
+        Err(MapError::KeyNotFound) => Ok((0, 0)),
+        Err(source) => Err(Error::map("read", "TABLES")(source)),
+    }
+}
+
+/// When the table in force ends, in nanoseconds since boot.
+pub(super) fn table_ends(ebpf: &mut Ebpf) -> Result<Option<u64>, Error> {
+    Ok(Some(end_of_table(ebpf)?.0).filter(|until| *until != 0))
+}
+
 /// The first slot of the bank of successors that the table in force does not lead to.
 pub(super) fn free_bank(ebpf: &mut Ebpf) -> Result<u32, Error> {
-    const BANK: u32 = limits::SUCCESSORS as u32;
-    let next = match tables(ebpf)?.get(&0, 0) {
-        Ok(table) => table.get(&1, 0).map_err(Error::map("read the header in", "TABLES"))?.words[H_NEXT],
-        Err(MapError::KeyNotFound) => 0,
-        Err(source) => return Err(Error::map("read", "TABLES")(source)),
-    };
-    Ok(if (1..=u64::from(BANK)).contains(&next) { BANK + 1 } else { 1 })
+    let bank = u32::try_from(limits::SUCCESSORS).unwrap_or(u32::MAX);
+    let (until, next) = end_of_table(ebpf)?;
+    Ok(if until != 0 && (1..=u64::from(bank)).contains(&next) { bank + 1 } else { 1 })
 }
 
 /// Makes an inner map of exactly these rows, which ends at a time (nanoseconds since boot) in favour of another slot.
@@ -111,12 +135,14 @@ pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error>
             let (address, prefix) = canonical(net);
             gone(addresses(ebpf)?.remove(&Key::new(prefix, address.bytes())), "ADDRESSES")
         }
+        Operation::SetOwn(address) => own::set(ebpf, *address),
+        Operation::RemoveOwn(address) => own::remove(ebpf, *address),
     }
 }
 
 /// Bindings and addresses in force.
 pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
-    let mut found = Tables::default();
+    let mut found = Tables { own: own::all(ebpf)?, ..Tables::default() };
     for entry in &bindings(ebpf)? {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
         let until = (binding.until != u64::MAX).then_some(BootTime(binding.until));
@@ -157,7 +183,7 @@ pub(super) fn stats(ebpf: &Ebpf) -> Result<[u64; Stat::COUNT], Error> {
 }
 
 /// `E2BIG` is the kernel's word for a full map.
-fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
+pub(super) fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
     move |source| match &source {
         MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
             Error::Full { map, capacity }
@@ -167,7 +193,7 @@ fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
 }
 
 /// Removing what is not there is done already.
-fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+pub(super) fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

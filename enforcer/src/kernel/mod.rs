@@ -4,24 +4,34 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+mod cgroups;
+mod diag;
 mod error;
 mod events;
+mod foreign;
 mod judge;
 mod links;
 mod maps;
+mod namespaces;
+mod own;
 pub mod probe;
+mod query;
+mod repair;
+mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
+mod watch;
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi;
-use enforcer_common::abi::config::{Mode, Setting, Stat};
+use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
 use enforcer_common::abi::flow::FlowKey;
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
@@ -34,8 +44,10 @@ use crate::domain::table::PolicyTable;
 
 pub use error::Error;
 pub use events::Events;
+pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
+pub use watch::{Repair, Seen};
 
 /// The kernel programs, built from source and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_EBPF_OBJECT"));
@@ -60,6 +72,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, Bound>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Whether the programs are attached.
     pub attached: bool,
 }
@@ -87,6 +101,10 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
     links: BTreeMap<Hook, OwnedFd>,
+    /// Hooks that this kernel does without, and why.
+    absent: BTreeMap<Hook, String>,
+    watch: watch::Watch,
+    ends: Ends,
 }
 
 impl Kernel {
@@ -108,9 +126,18 @@ impl Kernel {
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
-        links::load_programs(&mut ebpf)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new() };
+        let absent = links::load_programs(&mut ebpf)?;
+        let watch = watch::Watch::new(settings)?;
+        let mut kernel = Self {
+            settings: settings.clone(),
+            ebpf,
+            links: BTreeMap::new(),
+            absent,
+            watch,
+            ends: Ends::default(),
+        };
         kernel.write_version()?;
+        kernel.write_secret()?;
         let adopted = kernel.adopted()?;
         Ok((kernel, adopted))
     }
@@ -120,9 +147,9 @@ impl Kernel {
     /// On a first attachment the sockets that are open already are recorded between the hook that records new ones and
     /// the hooks that judge, so that no peer is unknown only because it was there first.
     pub fn attach(&mut self) -> Result<Seeded, Error> {
-        let first = !Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings));
+        let first = !self.hooks().all(|hook| links::is_pinned(hook, &self.settings));
         let mut seeded = Seeded::default();
-        for hook in Hook::ALL {
+        for hook in &self.hooks().collect::<Vec<_>>() {
             if let Some(link) = self.links.get(hook) {
                 links::pin_again(link, *hook, &self.settings)?;
             }
@@ -139,26 +166,50 @@ impl Kernel {
     /// clock and are in place before that. Old ones are freed when their last reader is done.
     pub fn publish(&mut self, chain: &[Scheduled<'_>]) -> Result<(), Error> {
         let bank = maps::free_bank(&mut self.ebpf)?;
+        let slot = |at: usize| if at == 0 { 0 } else { bank + u32::try_from(at).unwrap_or(u32::MAX) - 1 };
         // The last first: what is named is there already.
         for (at, scheduled) in chain.iter().enumerate().rev() {
-            let slot = |at: usize| if at == 0 { 0 } else { bank + u32::try_from(at).unwrap_or(u32::MAX) - 1 };
             let next = scheduled.until.map(|until| (until, slot(at + 1)));
             let inner = maps::table(scheduled.table.rows(), next)?;
             maps::tables(&mut self.ebpf)?
                 .set(slot(at), &inner, 0)
                 .map_err(Error::map("switch to the new table in", "TABLES"))?;
+            if at == 0 {
+                let generation = scheduled.table.generation();
+                self.watch.published = Some(watch::Published { generation, table: inner });
+                self.ends.table = scheduled.until;
+            }
         }
-        Ok(())
+        self.new_epoch()
     }
 
     /// Performs one map operation.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
-        maps::apply(&mut self.ebpf, operation)
+        maps::apply(&mut self.ebpf, operation)?;
+        match operation {
+            Operation::Bind(cgroup, Bound { until: Some(until), .. }) => {
+                self.ends.bindings.insert(*cgroup, until.0);
+            }
+            Operation::Bind(cgroup, _) | Operation::Unbind(cgroup) => _ = self.ends.bindings.remove(cgroup),
+            _ => {}
+        }
+        self.new_epoch()
+    }
+
+    fn new_epoch(&mut self) -> Result<(), Error> {
+        new_epoch(&mut self.ebpf, self.ends.first())
+    }
+
+    /// Sets the kinds of sockets that workloads may create.
+    pub fn set_socket_kinds(&mut self, kinds: u64) -> Result<(), Error> {
+        maps::set(&mut self.ebpf, Setting::SocketKinds, kinds)
     }
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)
+        self.watch.expect(Setting::Mode, mode as u64);
+        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)?;
+        self.new_epoch()
     }
 
     /// Has the kernel judge one flow in one direction by the published table, as its hooks would.
@@ -184,26 +235,23 @@ impl Kernel {
         Events::new(&mut self.ebpf)
     }
 
-    /// Hooks whose pinned link is attached with our program.
+    /// Hooks that are attached with our program.
     pub fn attached_hooks(&self) -> Vec<Hook> {
-        let ours = |hook: &Hook| links::problem(&self.ebpf, *hook, &self.settings).is_none();
-        Hook::ALL.iter().copied().filter(ours).collect()
+        let ours = |hook: &Hook| match self.links.get(hook) {
+            Some(link) => self.runs_ours(*hook, link.as_fd()),
+            None => links::problem(&self.ebpf, *hook, &self.settings).is_none(),
+        };
+        self.hooks().filter(ours).collect()
     }
 
-    /// What is wrong with pins and links, one sentence each.
-    pub fn check(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
-            Hook::ALL.iter().filter_map(|hook| links::problem(&self.ebpf, *hook, &self.settings)).collect();
-        problems.extend(maps::NAMES.iter().filter_map(|name| {
-            let path = self.settings.pins.join(name);
-            (!path.exists()).then(|| {
-                format!(
-                    "the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer",
-                    path.display()
-                )
-            })
-        }));
-        problems
+    /// The hooks that this kernel has.
+    fn hooks(&self) -> impl Iterator<Item = Hook> {
+        Hook::ALL.iter().copied().filter(|hook| !self.absent.contains_key(hook))
+    }
+
+    /// Hooks that this kernel does without, and why.
+    pub fn absent_hooks(&self) -> &BTreeMap<Hook, String> {
+        &self.absent
     }
 
     fn write_version(&mut self) -> Result<(), Error> {
@@ -213,15 +261,56 @@ impl Kernel {
         maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())
     }
 
+    /// Chooses the secret of fingerprints once, when the maps are made.
+    fn write_secret(&mut self) -> Result<(), Error> {
+        if maps::setting(&mut self.ebpf, Setting::Secret)? != 0 {
+            return Ok(());
+        }
+        let secret = sys::random().map_err(|source| Error::Io {
+            operation: "read random bytes from",
+            path: "getrandom".into(),
+            source,
+        })?;
+        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)?;
+        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)
+    }
+
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
+        self.ends.table = maps::table_ends(&mut self.ebpf)?;
+        let ends = bindings.iter().filter_map(|(cgroup, bound)| Some((*cgroup, bound.until?.0)));
+        self.ends.bindings = ends.collect();
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
             addresses,
-            attached: Hook::ALL.iter().all(|hook| links::is_pinned(*hook, &self.settings)),
+            own,
+            attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }
+}
+
+/// What ends by the kernel's clock, in nanoseconds since boot.
+#[derive(Debug, Default)]
+struct Ends {
+    /// The table in force.
+    table: Option<u64>,
+    /// Bindings.
+    bindings: BTreeMap<CgroupId, u64>,
+}
+
+impl Ends {
+    /// The first of them; what is over already counts, until it is replaced.
+    fn first(&self) -> u64 {
+        self.bindings.values().copied().chain(self.table).min().unwrap_or(u64::MAX)
+    }
+}
+
+/// From now on nothing counts that sockets remember of verdicts, and what they will remember counts until that moment.
+fn new_epoch(ebpf: &mut Ebpf, until: u64) -> Result<(), Error> {
+    maps::set(ebpf, Setting::FreshUntil, until)?;
+    let epoch = maps::setting(ebpf, Setting::Epoch)?;
+    maps::set(ebpf, Setting::Epoch, epoch + 1)
 }
 
 /// Parses the embedded object and makes its maps: pinned ones when a directory is given.

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Instant;
 
+use aya::Ebpf;
 use aya::maps::MapType;
-use aya::programs::{Program, ProgramType};
+use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
-use aya::{Ebpf, programs::CgroupSockAddr};
 use serde::Serialize;
 
+use enforcer_common::hook::Hook;
+
 use super::error::Error;
-use super::{load_object, sys};
+use super::{links, load_object, sys};
 
 /// What this kernel offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,13 +67,19 @@ pub fn probe(cgroup_root: Result<&Path, String>, pins: &Path) -> ProbeReport {
     let programs = [
         (ProgramType::CgroupSock, true, "cgroup/sock_create", "records who creates a socket"),
         (ProgramType::CgroupSockAddr, true, "cgroup/connect, sendmsg", "refuses with an errno"),
-        (ProgramType::CgroupSkb, false, "cgroup_skb", "judges packets; not used by this version"),
-        (ProgramType::SockOps, false, "sock_ops", "follows connections; not used by this version"),
+        (ProgramType::CgroupSkb, true, "cgroup_skb", "judges packets"),
+        (
+            ProgramType::CgroupSockopt,
+            true,
+            "cgroup/setsockopt",
+            "refuses options that forge addresses or routes",
+        ),
+        (ProgramType::SockOps, true, "sock_ops", "follows connections"),
         (
             ProgramType::Lsm(aya::programs::LsmAttachType::Mac),
             false,
             "BPF LSM",
-            "guards AF_PACKET and others; not used by this version",
+            "refuses packet, vsock and other sockets that no other hook sees",
         ),
     ];
     features.extend(programs.map(|(kind, required, name, detail)| {
@@ -94,24 +102,29 @@ pub fn probe(cgroup_root: Result<&Path, String>, pins: &Path) -> ProbeReport {
 /// Loads every program of the object, unpinned and unattached, and tells what that cost.
 ///
 /// # Errors
-/// The first program that the kernel refuses.
+/// The first program that the kernel refuses and that enforcer can't do without.
 pub fn programs() -> Result<Vec<ProgramCost>, Error> {
     sys::ignore_memlock_limit();
     let mut ebpf = load_object(None)?;
     let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     names.sort();
-    names.into_iter().map(|name| cost(&mut ebpf, name)).collect()
+    let mut costs = Vec::new();
+    for name in names {
+        let optional = Hook::ALL.iter().any(|hook| hook.program() == name && hook.is_optional());
+        match cost(&mut ebpf, name) {
+            Ok(cost) => costs.push(cost),
+            // `features` tells what is missing then.
+            Err(_) if optional => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(costs)
 }
 
 fn cost(ebpf: &mut Ebpf, name: String) -> Result<ProgramCost, Error> {
     let program = ebpf.program_mut(&name).ok_or(Error::MissingProgram("of the object"))?;
     let start = Instant::now();
-    let loaded = match program {
-        Program::CgroupSock(program) => program.load(),
-        Program::CgroupSockAddr(program) => CgroupSockAddr::load(program),
-        Program::SchedClassifier(program) => program.load(),
-        _ => return Err(Error::MissingProgram("of a known type")),
-    };
+    let loaded = links::load(program);
     let load_microseconds = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     let info = loaded
         .and_then(|()| program.info())

@@ -15,6 +15,7 @@ use super::error::Error;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 /// `BPF_FS_MAGIC` (linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -38,9 +39,16 @@ pub(super) fn require_bpffs(directory: &Path) -> Result<(), Error> {
     }
 }
 
+/// `BPF_LINK_TYPE_CGROUP`
+pub(super) const CGROUP_LINK: u32 = 3;
+
 /// What the kernel says of a cgroup link.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CgroupLinkInfo {
+pub(super) struct LinkInfo {
+    /// Kind of link, a `BPF_LINK_TYPE_` number; only [`CGROUP_LINK`] has a directory and an attach type here.
+    pub(super) kind: u32,
+    /// Where in the kernel it is attached, a `bpf_attach_type` number.
+    pub(super) attach_type: u32,
     /// Id of the attached program.
     pub(super) program: u32,
     /// Id of the directory; 0 when the link is detached because the directory is gone.
@@ -76,6 +84,28 @@ pub(super) fn pin(object: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
     bpf(BPF_OBJ_PIN, &mut attr).map(drop).map_err(failed)
 }
 
+/// Attaches a program to a directory of the cgroup tree by a link (`BPF_LINK_CREATE`). Links leave room for other
+/// programs by nature.
+pub(super) fn attach(
+    program: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    attach_type: u32,
+    path: &Path,
+) -> Result<OwnedFd, Error> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: i32,
+        target_fd: i32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let failed = |source| Error::Io { operation: "attach to", path: path.to_path_buf(), source };
+    let mut attr =
+        Attr { prog_fd: program.as_raw_fd(), target_fd: directory.as_raw_fd(), attach_type, flags: 0 };
+    let fd = bpf(BPF_LINK_CREATE, &mut attr).map_err(failed)?;
+    owned(fd.into()).map_err(failed)
+}
+
 /// Puts another program into a link, atomically (`BPF_LINK_UPDATE`).
 pub(super) fn replace_program(
     link: BorrowedFd<'_>,
@@ -99,7 +129,7 @@ pub(super) fn replace_program(
 }
 
 /// Asks the kernel about a cgroup link (`BPF_OBJ_GET_INFO_BY_FD`).
-pub(super) fn cgroup_link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<CgroupLinkInfo, Error> {
+pub(super) fn link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<LinkInfo, Error> {
     /// The start of `struct bpf_link_info`, cgroup variant.
     #[repr(C)]
     #[derive(Default)]
@@ -129,7 +159,8 @@ pub(super) fn cgroup_link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<Cgrou
         path: pin.to_path_buf(),
         source,
     })?;
-    Ok(CgroupLinkInfo { program: info.prog_id, cgroup: info.cgroup_id })
+    let Info { kind, prog_id: program, cgroup_id: cgroup, attach_type, .. } = info;
+    Ok(LinkInfo { kind, attach_type, program, cgroup })
 }
 
 /// A handle on a process that can't come to mean another one (`pidfd_open(2)`).
@@ -146,6 +177,15 @@ pub(super) fn duplicate_from(process: BorrowedFd<'_>, number: i32) -> io::Result
     owned(fd)
 }
 
+/// Eight random bytes (`getrandom(2)`).
+pub(super) fn random() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: as many writable bytes as are asked for.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes are never delivered in part.
+    if count == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
+}
+
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -156,7 +196,7 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 /// The `bpf(2)` system call.
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live, exclusively borrowed struct whose size is passed along; pointers inside it outlive the
     // call because their owners do in every caller above.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };

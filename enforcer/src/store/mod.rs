@@ -43,7 +43,7 @@ use crate::domain::policy::check::check;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::quarantine::{Quarantine, Quarantines};
 use crate::domain::registry::Registry;
-use crate::domain::unconfirmed::UnconfirmedPush;
+use crate::domain::unconfirmed::{Confirmation, UnconfirmedPush};
 use crate::domain::workload::WorkloadKey;
 
 /// Version of the saved forms. Another one is refused.
@@ -75,8 +75,8 @@ pub struct Saved {
     pub documents: Vec<PolicyFile>,
     /// Workloads in quarantine.
     pub quarantines: Quarantines,
-    /// A push that was not confirmed when the agent ended.
-    pub unconfirmed: Option<UnconfirmedPush>,
+    /// Whether a push was not confirmed when the agent ended.
+    pub confirmation: Confirmation,
 }
 
 /// What is to be saved. Nothing else changes.
@@ -90,8 +90,8 @@ pub struct Changes {
     pub remove: Vec<PolicyKey>,
     /// All quarantines.
     pub quarantines: Option<Quarantines>,
-    /// The unconfirmed push; `Some(None)` when there is none any more.
-    pub unconfirmed: Option<Option<UnconfirmedPush>>,
+    /// What waits to be confirmed.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// The saved form of quarantines: a list, because JSON has no structured keys.
@@ -133,7 +133,7 @@ impl Store {
             registry: read_registry(&root.join(REGISTRY))?,
             documents: read_documents(&policies)?,
             quarantines: read_quarantines(&root.join(QUARANTINES))?,
-            unconfirmed: read_unconfirmed(&root.join(UNCONFIRMED))?,
+            confirmation: read_unconfirmed(&root.join(UNCONFIRMED))?,
         };
         Ok((Self { root: root.to_owned(), policies, _lock: lock }, saved))
     }
@@ -174,12 +174,12 @@ impl Store {
                 &QuarantineFile { version: VERSION, quarantines },
             )?;
         }
-        match &changes.unconfirmed {
-            Some(Some(push)) => {
+        match &changes.confirmation {
+            Some(Confirmation::Awaited(push)) => {
                 let file = UnconfirmedFile { version: VERSION, push: push.clone() };
                 write(&mut batch, &self.root.join(UNCONFIRMED), &file)?;
             }
-            Some(None) => batch.remove(self.root.join(UNCONFIRMED)),
+            Some(Confirmation::Settled) => batch.remove(self.root.join(UNCONFIRMED)),
             None => {}
         }
         Ok(batch)
@@ -251,8 +251,9 @@ fn read_quarantines(path: &Path) -> Result<Quarantines, Error> {
     Ok(quarantines)
 }
 
-fn read_unconfirmed(path: &Path) -> Result<Option<UnconfirmedPush>, Error> {
-    Ok(read(path, |file: &UnconfirmedFile| file.version)?.map(|file| file.push))
+fn read_unconfirmed(path: &Path) -> Result<Confirmation, Error> {
+    let file = read(path, |file: &UnconfirmedFile| file.version)?;
+    Ok(file.map_or(Confirmation::Settled, |file| Confirmation::Awaited(file.push)))
 }
 
 fn read_documents(directory: &Path) -> Result<Vec<PolicyFile>, Error> {

@@ -193,22 +193,25 @@ fn a_document_is_what_its_name_says() {
 fn quarantines_and_an_unconfirmed_push_are_found_again() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
-    let push = Some(Some(unconfirmed(&["web"])));
-    let changes = Changes { quarantines: Some(quarantines()), unconfirmed: push, ..write(&["db"]) };
+    let push = Some(Confirmation::Awaited(unconfirmed(&["web"])));
+    let changes = Changes { quarantines: Some(quarantines()), confirmation: push, ..write(&["db"]) };
     store.save(&changes).unwrap();
     drop(store);
     let (store, saved) = Store::open(root.path()).unwrap();
-    assert_eq!((saved.quarantines, saved.unconfirmed), (quarantines(), Some(unconfirmed(&["web"]))));
+    let awaited = Confirmation::Awaited(unconfirmed(&["web"]));
+    assert_eq!((saved.quarantines, saved.confirmation), (quarantines(), awaited));
     assert_eq!(saved.documents.len(), 1, "the documents before the push");
     let none = Some(Quarantines::new());
-    store.save(&Changes { quarantines: none, unconfirmed: Some(None), ..Changes::default() }).unwrap();
+    store
+        .save(&Changes { quarantines: none, confirmation: Some(Confirmation::Settled), ..Changes::default() })
+        .unwrap();
     drop(store);
-    let (_store, saved) = Store::open(root.path()).unwrap();
-    assert_eq!((saved.quarantines, saved.unconfirmed), (Quarantines::new(), None));
+    let (store, saved) = Store::open(root.path()).unwrap();
+    assert_eq!((saved.quarantines, saved.confirmation), (Quarantines::new(), Confirmation::Settled));
     let twice =
         r#"{"version":1,"quarantines":[[{"namespace":"a","name":"b"},Q],[{"namespace":"a","name":"b"},Q]]}"#;
     let one = r#"{"since":"1970-01-01T00:00:00Z","until":null,"allow_from":[],"by":null}"#;
-    drop(_store);
+    drop(store);
     for (text, problem) in [(twice.replace('Q', one), "listed twice"), ("{}".to_owned(), "missing field")] {
         fs::write(root.path().join(QUARANTINES), text).unwrap();
         let error = refusal(root.path());
@@ -221,15 +224,16 @@ fn quarantines_and_an_unconfirmed_push_are_found_again() {
 fn a_crash_at_any_point_leaves_the_old_or_the_new() {
     // The confirmation of a push that replaces one document, adds one and removes one.
     let before = write(&["db", "old"]);
-    let pending = Changes { unconfirmed: Some(Some(unconfirmed(&["db", "new"]))), ..before };
+    let pending =
+        Changes { confirmation: Some(Confirmation::Awaited(unconfirmed(&["db", "new"]))), ..before };
     let mut change = write(&["db", "new"]);
     change.write[0].1.push_str("# another text\n");
     change.remove = vec![key("old")];
-    change.unconfirmed = Some(None);
+    change.confirmation = Some(Confirmation::Settled);
     let found = |root: &Path| {
         let (_store, saved) = Store::open(root).unwrap();
         let texts: Vec<String> = saved.documents.into_iter().map(|file| file.text).collect();
-        (texts, saved.unconfirmed.is_some())
+        (texts, saved.confirmation != Confirmation::Settled)
     };
     let mut outcomes = Vec::new();
     for crash in 0.. {

@@ -195,6 +195,7 @@ pub(crate) fn status() -> Status {
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
         hooks: texts(&["sock_create", "connect4", "connect6", "sendmsg4", "sendmsg6"]),
+        notices: Vec::new(),
         unguarded: texts(&["raw and packet sockets are not judged"]),
         uptime_seconds: 192,
     }

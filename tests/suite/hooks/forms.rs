@@ -15,22 +15,16 @@ pub(super) struct Form {
     pub(super) protocol: &'static str,
     /// The hook that refuses.
     pub(super) hook: &'static str,
-    /// How many verdicts the way asks for when it is free.
-    pub(super) verdicts: u64,
     /// Goes it, to this port of this host; what the application sees first is refused.
     pub(super) go: fn(&Workload, u16) -> Seen,
 }
 
 const fn tcp(name: &'static str, hook: &'static str, go: fn(&Workload, u16) -> Seen) -> Form {
-    Form { name, protocol: "TCP", hook, verdicts: 1, go }
+    Form { name, protocol: "TCP", hook, go }
 }
 
 const fn udp(name: &'static str, hook: &'static str, go: fn(&Workload, u16) -> Seen) -> Form {
-    Form { name, protocol: "UDP", hook, verdicts: 1, go }
-}
-
-const fn twice(form: Form) -> Form {
-    Form { verdicts: 2, ..form }
+    Form { name, protocol: "UDP", hook, go }
 }
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -79,13 +73,13 @@ pub(super) const FORMS: &[Form] = &[
     udp("connected ::1", "connect6", |who, port| {
         connected(who, libc::AF_INET6, inet6(Ipv6Addr::LOCALHOST, port))
     }),
-    // The kernel asks again with each datagram, because to it the socket is not connected.
-    twice(udp("connected ::ffff:127.0.0.1", "connect6", |who, port| {
+    // The kernel asks again with each datagram, because to it the socket is not connected: one flow all the same.
+    udp("connected ::ffff:127.0.0.1", "connect6", |who, port| {
         connected(who, libc::AF_INET6, mapped(LOCAL, port))
-    })),
-    twice(udp("connected, IPv4 address on an IPv6 socket", "connect4", |who, port| {
+    }),
+    udp("connected, IPv4 address on an IPv6 socket", "connect4", |who, port| {
         connected(who, libc::AF_INET6, four(LOCAL, port))
-    })),
+    }),
 ];
 
 pub(super) fn four(ip: Ipv4Addr, port: u16) -> Vec<u8> {

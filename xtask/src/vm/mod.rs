@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 pub(crate) use qemu::{End, Report};
 
+use crate::bypass;
 use crate::setup::{self, Scope};
 use crate::shell;
 use crate::suite::{self, Binaries, Tally};
@@ -53,6 +54,8 @@ pub(crate) struct Options {
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) tally: Tally,
+    /// Lines that are cells of the bypass matrix.
+    pub(crate) cells: Vec<String>,
 }
 
 impl Outcome {
@@ -154,11 +157,15 @@ fn run_one(root: &Path, name: &str, binaries: &Binaries, options: &Options) -> R
         timeout: options.timeout,
     };
     println!("[{name}] starting {}", kernel.release);
-    let mut tally = Tally::default();
+    let (mut tally, mut cells) = (Tally::default(), Vec::new());
     let report = machine.run(|line| {
         tally.read(line);
-        println!("[{name}] {line}");
+        if bypass::is_cell(line) {
+            cells.push(line.to_owned());
+        } else {
+            println!("[{name}] {line}");
+        }
     });
     fs::remove_file(&first_files).with_context(|| format!("cannot remove {}", first_files.display()))?;
-    Ok(Outcome { report: report?, tally })
+    Ok(Outcome { report: report?, tally, cells })
 }

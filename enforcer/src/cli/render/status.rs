@@ -53,6 +53,7 @@ pub fn status(status: &Status, color: bool) -> String {
         lines.push(("Quarantined", Paint::Yellow.on(&names, color)));
     }
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
+    lines.extend(status.notices.iter().map(|notice| ("Notice", Paint::Yellow.on(&clean(notice), color))));
     lines.extend(status.unguarded.iter().map(|unguarded| ("Unguarded", clean(unguarded).into_owned())));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
 }

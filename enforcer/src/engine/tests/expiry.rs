@@ -266,7 +266,7 @@ fn a_push_that_fails_leaves_nothing_to_confirm() {
         world.refusal(confirm_within(&["db<api"], 60));
         world.broken.clear();
         world.batch([seconds(50)]);
-        assert_eq!((&world.unconfirmed, world.documents.len()), (&None, 1), "{broken:?}");
+        assert_eq!((&world.confirmation, world.documents.len()), (&Confirmation::Settled, 1), "{broken:?}");
         assert!(!allowed(&world, 0) && world.status().unconfirmed.is_none(), "{broken:?}");
         assert!(world.refusal(CONFIRM).message.ends_with("nothing was changed"));
     }

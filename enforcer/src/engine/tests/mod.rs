@@ -25,7 +25,7 @@ use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::table::PolicyTable;
 use crate::domain::time::{BootTime, Clocks};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::unconfirmed::UnconfirmedPush;
+use crate::domain::unconfirmed::Confirmation;
 use crate::domain::workload::{Workload, WorkloadKey};
 
 /// An engine with everything around it.
@@ -40,7 +40,7 @@ pub(super) struct World {
     pub(super) registry: Registry,
     pub(super) documents: BTreeMap<PolicyKey, String>,
     pub(super) quarantines: Quarantines,
-    pub(super) unconfirmed: Option<UnconfirmedPush>,
+    pub(super) confirmation: Confirmation,
     /// Steps that fail from now on.
     pub(super) broken: Vec<Step>,
     /// Bindings that the kernel refuses.
@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) replies: BTreeMap<u64, Reply>,
     pub(super) readiness: (bool, String),
     pub(super) log: Vec<String>,
+    /// How often open sockets were judged.
+    pub(super) judged: u32,
     /// Effects since the last look, without logs and numbers.
     trace: Vec<String>,
     next: u64,
@@ -83,7 +85,7 @@ impl World {
             registry: Registry::default(),
             documents: BTreeMap::new(),
             quarantines: Quarantines::new(),
-            unconfirmed: None,
+            confirmation: Confirmation::Settled,
             broken: Vec::new(),
             refused: Vec::new(),
             paused: false,
@@ -91,6 +93,7 @@ impl World {
             replies: BTreeMap::new(),
             readiness: (false, String::new()),
             log: Vec::new(),
+            judged: 0,
             trace: Vec::new(),
             next: 0,
         }
@@ -119,8 +122,9 @@ impl World {
             .map(|(key, text)| PolicyFile { name: key.to_string(), text: text.clone() })
             .collect();
         let (registry, quarantines) = (self.registry.clone(), self.quarantines.clone());
-        let unconfirmed = self.unconfirmed.clone();
-        self.state = State::new(facts, Remembered { registry, documents, quarantines, unconfirmed }).unwrap();
+        let confirmation = self.confirmation.clone();
+        self.state =
+            State::new(facts, Remembered { registry, documents, quarantines, confirmation }).unwrap();
         self.broken.clear();
         self.acks.clear();
     }
@@ -131,6 +135,7 @@ impl World {
             generation: self.table.as_ref().map(|table| table.generation()),
             bindings: self.kernel.bindings.clone(),
             addresses: self.kernel.addresses.clone(),
+            own: self.kernel.own.clone(),
             ..Adopted::default()
         })
     }
@@ -220,9 +225,9 @@ impl World {
                 let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
                 let registry = if save.registry.is_some() { "registry" } else { "" };
                 let quarantines = if save.quarantines.is_some() { "quarantines" } else { "" };
-                let unconfirmed = match &save.unconfirmed {
-                    Some(Some(_)) => "unconfirmed",
-                    Some(None) => "settled",
+                let unconfirmed = match &save.confirmation {
+                    Some(Confirmation::Awaited(_)) => "unconfirmed",
+                    Some(Confirmation::Settled) => "settled",
                     None => "",
                 };
                 self.trace.push(format!("save({registry}{written}{removed}{quarantines}{unconfirmed})"));
@@ -231,7 +236,7 @@ impl World {
                     self.documents.extend(save.write);
                     self.documents.retain(|key, _| !save.remove.contains(key));
                     self.quarantines = save.quarantines.unwrap_or_else(|| self.quarantines.clone());
-                    self.unconfirmed = save.unconfirmed.unwrap_or_else(|| self.unconfirmed.clone());
+                    self.confirmation = save.confirmation.unwrap_or_else(|| self.confirmation.clone());
                 }
             }
             Effect::Publish(publication) => {
@@ -264,6 +269,11 @@ impl World {
             Effect::Log { message, .. } => self.log.push(message),
             Effect::Refuse(message) => self.trace.push(format!("refuse: {message}")),
             Effect::Stop => self.trace.push("stop".into()),
+            Effect::Revoke { table, tables } => {
+                self.judged += 1;
+                assert_eq!(self.table.as_ref().map(|it| it.generation()), Some(table.generation()));
+                assert_eq!(self.kernel, tables, "sockets are judged by what is in force");
+            }
             Effect::PublishNames(_) | Effect::Report(_) => {}
         }
     }

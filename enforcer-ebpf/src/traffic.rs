@@ -1,0 +1,158 @@
+//! What flows carry: connections opened and closed, packets and bytes.
+
+use core::mem::offset_of;
+use core::ptr::addr_of_mut;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_ops,
+};
+use aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set;
+use enforcer_common::abi::config::Stat;
+use enforcer_common::abi::flow::{Traffic, TrafficKey};
+use enforcer_common::abi::identity::Role;
+
+use crate::account::add;
+use crate::fault;
+use crate::maps::TRAFFIC;
+use crate::parse::sock_addr::{TCP, UDP};
+use crate::parse::{pointer, skb, word};
+use crate::sockets;
+
+/// `BPF_TCP_CLOSE`
+const CLOSE: u32 = 7;
+
+/// Adds one datagram.
+#[inline(always)]
+pub fn datagram(raw: *mut __sk_buff, outbound: bool, parties: u64, port: u16, role: u64) {
+    // SAFETY: the hook's own context.
+    unsafe { add_datagram(raw, parties, u64::from(port) | (role << 16) | (u64::from(outbound) << 32)) };
+}
+
+/// Global (see `judge.rs`): its stack is not its callers'. `flow`: port, role, and whether the datagram is sent.
+///
+/// # Safety
+/// `raw` is the context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn add_datagram(raw: *mut __sk_buff, parties: u64, flow: u64) -> u64 {
+    let (port, role, outbound) = (flow as u16, (flow >> 16) & 3, flow >> 32 != 0);
+    let row = row(parties, port, UDP, role);
+    if row.is_null() {
+        return 0;
+    }
+    let (packets, bytes) = (u64::from(skb::packets(raw)), u64::from(skb::length(raw)));
+    // SAFETY: a live value of this CPU's row, made of aligned words.
+    unsafe {
+        if outbound {
+            add(addr_of_mut!((*row).packets_sent), packets);
+            add(addr_of_mut!((*row).bytes_sent), bytes);
+        } else {
+            add(addr_of_mut!((*row).packets_received), packets);
+            add(addr_of_mut!((*row).bytes_received), bytes);
+        }
+    }
+    0
+}
+
+/// A TCP connection was established, or ended. The kernel keeps its own exact counts: they are taken over at the end.
+#[inline(always)]
+pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
+    let op = word!(ops, bpf_sock_ops, op);
+    let opened = op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+    if opened {
+        // SAFETY: the hook's own context. Fails only for partial sockets, which these two operations never see.
+        unsafe { bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG.cast_signed()) };
+    } else if op != BPF_SOCK_OPS_STATE_CB || state(ops) != CLOSE {
+        return 1;
+    }
+    let sk =
+        pointer!(ops, "u64", offset_of!(bpf_sock_ops, __bindgen_anon_2)) as *mut aya_ebpf::bindings::bpf_sock;
+    let own = sockets::of_packet(sk);
+    if own.is_null() {
+        return 1;
+    }
+    // SAFETY: not null, and alive as long as the socket.
+    let (role, parties) = unsafe { ((*own).role, (*own).flows[0].parties) };
+    let port = if role == Role::Server as u64 {
+        word!(ops, bpf_sock_ops, local_port) as u16
+    } else {
+        u16::from_be((word!(ops, bpf_sock_ops, remote_port) >> 16) as u16)
+    };
+    let row = row(parties, port, TCP, role);
+    if row.is_null() {
+        return 1;
+    }
+    // SAFETY: a live value of this CPU's row, made of aligned words.
+    unsafe {
+        if opened {
+            add(addr_of_mut!((*row).opened), 1);
+        } else {
+            close(ops, row);
+        }
+    }
+    1
+}
+
+/// Takes over the kernel's counts at the end of a connection.
+///
+/// # Safety
+/// `row` points at a live value of this CPU's row.
+#[inline(always)]
+unsafe fn close(ops: *mut bpf_sock_ops, row: *mut Traffic) {
+    let (sent, received) = (word!(ops, bpf_sock_ops, segs_out), word!(ops, bpf_sock_ops, segs_in));
+    let acknowledged = pointer!(ops, "u64", offset_of!(bpf_sock_ops, bytes_acked));
+    let taken = pointer!(ops, "u64", offset_of!(bpf_sock_ops, bytes_received));
+    let again = word!(ops, bpf_sock_ops, total_retrans);
+    // The kernel keeps eight times the smoothed round-trip time.
+    let round_trip = word!(ops, bpf_sock_ops, srtt_us) >> 3;
+    // SAFETY: the caller's promise; made of aligned words.
+    unsafe {
+        add(addr_of_mut!((*row).closed), 1);
+        add(addr_of_mut!((*row).packets_sent), sent.into());
+        add(addr_of_mut!((*row).packets_received), received.into());
+        add(addr_of_mut!((*row).bytes_sent), acknowledged);
+        add(addr_of_mut!((*row).bytes_received), taken);
+        add(addr_of_mut!((*row).retransmits), again.into());
+        add(addr_of_mut!((*row).rtt_microseconds), round_trip.into());
+    }
+}
+
+/// The state that a connection comes to, where one changes.
+#[inline(always)]
+fn state(ops: *mut bpf_sock_ops) -> u32 {
+    // The second of the operation's arguments.
+    pointer!(ops, "u32", offset_of!(bpf_sock_ops, __bindgen_anon_1) + 4) as u32
+}
+
+/// This CPU's row, made if there is none; null if there is no room, which is counted.
+#[inline(always)]
+fn row(parties: u64, port: u16, protocol: u8, role: u64) -> *mut Traffic {
+    let key = TrafficKey {
+        subject: (parties >> 32) as u32,
+        peer: parties as u32,
+        port,
+        protocol,
+        role: role as u8,
+        reserved: 0,
+    };
+    if let Some(row) = TRAFFIC.get_ptr_mut(key) {
+        return row;
+    }
+    let empty = Traffic {
+        opened: 0,
+        closed: 0,
+        packets_sent: 0,
+        packets_received: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        retransmits: 0,
+        rtt_microseconds: 0,
+    };
+    let _ = TRAFFIC.insert(key, empty, BPF_NOEXIST.into());
+    let Some(row) = TRAFFIC.get_ptr_mut(key) else {
+        fault::count(Stat::TrafficFull);
+        return core::ptr::null_mut();
+    };
+    row
+}
