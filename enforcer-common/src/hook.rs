@@ -44,6 +44,8 @@ hooks! {
     7 Ingress "ingress" "the wall: judges every packet that reaches a socket";
     8 Bind4 "bind4" "refuses an IPv4 port that belongs to another workload";
     9 Bind6 "bind6" "refuses an IPv6 port that belongs to another workload";
+    10 PostBind4 "post_bind4" "judges who may listen on an IPv4 port";
+    11 PostBind6 "post_bind6" "judges who may listen on an IPv6 port";
     12 Setsockopt "setsockopt" "refuses options that forge source addresses or routes";
     13 SockOps "sock_ops" "follows connections: opened, closed, bytes, round-trip time";
     14 SocketCreate "socket_create" "refuses socket families that no other hook sees (BPF LSM, where the kernel allows it)";

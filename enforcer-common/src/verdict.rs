@@ -96,6 +96,12 @@ impl Word {
         Self::pack(tier, true, errno, reason, rule)
     }
 
+    /// The same word, stronger than those of its tier with a lower priority. An allowing word of priority 1 beats a
+    /// denying one of priority 0.
+    pub const fn with_priority(self, priority: u16) -> Self {
+        Self(self.0 & !(0xffff << 44) | ((priority as u64) << 44))
+    }
+
     const fn pack(tier: Tier, deny: bool, errno: Errno, reason: Reason, rule: RuleId) -> Self {
         Self(
             ((tier as u64) << 60)
@@ -249,6 +255,38 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         enforced
     } else {
         probe.best(view, Plane::Hypothetical).max(default)
+    };
+    Verdict { enforced, hypothetical }
+}
+
+/// Judges whether `subject` may listen on a port: at most two look-ups in each plane. Always answers, as [`decide`].
+///
+/// A subject of whom no policy says on which ports it may listen has the default of the table.
+#[inline(always)]
+pub fn decide_listen<V: PolicyView>(view: V, subject: IdentityId, protocol: u8, port: u16) -> Verdict {
+    let Some(header) = view.row(0) else { return Verdict::both(NO_TABLES) };
+    let default = Word(header.words[policy::H_DEFAULT]);
+    if header.words[policy::H_MAGIC] != policy::MAGIC || default == Word::NONE {
+        return Verdict::both(CORRUPT_TABLES);
+    }
+    let subject = opaque(view, class_of_identity(view, header.words[policy::H_IDENTITIES], subject.0));
+    if subject == 0 {
+        return Verdict::both(INVALID_IDENTITY);
+    }
+    let probe = Probe {
+        buckets: header.words[policy::H_BUCKETS],
+        seed: header.words[policy::H_SEED],
+        subject,
+        ingress: true,
+        peer: 0,
+        address: 0,
+        port: opaque(view, class_of_port(view, protocol, port)),
+    };
+    let enforced = probe.ports(view, Plane::Enforced, policy::LISTEN).max(default);
+    let hypothetical = if header.words[policy::H_FLAGS] & policy::F_HYPOTHETICAL == 0 {
+        enforced
+    } else {
+        probe.ports(view, Plane::Hypothetical, policy::LISTEN).max(default)
     };
     Verdict { enforced, hypothetical }
 }

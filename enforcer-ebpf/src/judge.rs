@@ -81,6 +81,24 @@ impl Judgement {
         judgement
     }
 
+    /// The verdict about listening on a port, the server's part of every flow. Counted where it holds back.
+    #[inline(always)]
+    pub fn of_listening(facts: &Facts, verdict: Verdict) -> Self {
+        let ingress = side(verdict, facts);
+        let mut judgement = Self::unjudged();
+        judgement.set(Side::silent(), ingress, INGRESS);
+        if ingress.outcome != Outcome::Forwarded as u64 {
+            count(
+                facts.creator.identity as u32,
+                facts.peer.identity as u32,
+                facts,
+                Direction::Ingress,
+                ingress,
+            );
+        }
+        judgement
+    }
+
     #[inline(always)]
     fn set(&mut self, egress: Side, ingress: Side, marks: u64) {
         self.egress = egress.word;

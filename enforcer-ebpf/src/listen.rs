@@ -1,21 +1,25 @@
-//! Who may have a port: a workload can't take one that belongs to another.
+//! Who may have a port: policies say on which ones a workload may listen, and none can take one that belongs to another.
 //!
 //! `SO_REUSEPORT`, and UDP sockets with `SO_REUSEADDR`, share ports or take them over, address by address; the kernel
 //! compares user ids at most. Containers on one network namespace, often all of them root, are told apart here.
 
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_set_retval, bpf_sk_release};
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_common::abi::config::Mode;
+use enforcer_common::abi::flow::Outcome;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
 use enforcer_common::id::IdentityId;
 use enforcer_common::reason::Reason;
 
-use crate::facts::{Facts, Party};
+use crate::facts::{Facts, Party, SERVER};
 use crate::gate::{self, ALLOW, REFUSE};
-use crate::parse::sock_addr::{Destination, destination};
-use crate::policy::zero;
-use crate::{identity, peer, sockets};
+use crate::judge::Judgement;
+use crate::parse::sock_addr::{Destination, destination, transport};
+use crate::parse::word;
+use crate::policy::{self, zero};
+use crate::{emit, identity, peer, sockets};
 
 /// `EADDRINUSE`, as the kernel itself would say.
 const IN_USE: i32 = -98;
@@ -51,6 +55,38 @@ pub fn bound(hook: Hook, ctx: &SockAddrContext) -> i32 {
         unsafe { bpf_set_retval(IN_USE) };
     }
     result
+}
+
+/// `post_bind`, when the port is chosen: may this workload listen on it?
+#[inline(always)]
+pub fn may(hook: Hook, ctx: &SockContext) -> i32 {
+    let mode = gate::mode();
+    if matches!(mode, Mode::Off) {
+        return ALLOW;
+    }
+    // SAFETY: `sock` is the context of this hook, which the helper takes as its socket.
+    let own = unsafe { sockets::storage(ctx.sock.cast(), 0) };
+    let mut facts = Facts::nothing();
+    facts.creator = if own.is_null() { identity::caller() } else { identity::creator(own) };
+    facts.caller = facts.creator;
+    if !identity::is_managed(facts.creator) {
+        return ALLOW;
+    }
+    let (protocol, port) = (word!(ctx.sock, bpf_sock, protocol), word!(ctx.sock, bpf_sock, src_port));
+    facts.set(0, port as u16, transport(protocol), gate::audit(mode) | SERVER);
+    let verdict =
+        policy::listen(IdentityId(facts.creator.identity as u32), facts.protocol(), facts.local_port());
+    let judgement = Judgement::of_listening(&facts, verdict);
+    if judgement.decisive().outcome == Outcome::Forwarded as u64 {
+        return ALLOW;
+    }
+    emit::socket(ctx, hook, &facts, &judgement);
+    if judgement.lets_through() {
+        return ALLOW;
+    }
+    // SAFETY: a negative errno, as the helper wants it.
+    unsafe { bpf_set_retval(-judgement.decisive().word.errno().number()) };
+    REFUSE
 }
 
 /// Who has the port at this address; nobody if it is free.

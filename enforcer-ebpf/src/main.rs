@@ -77,6 +77,16 @@ pub fn bind6(ctx: SockAddrContext) -> i32 {
     listen::bound(Hook::Bind6, &ctx)
 }
 
+#[cgroup_sock(post_bind4)]
+pub fn post_bind4(ctx: SockContext) -> i32 {
+    listen::may(Hook::PostBind4, &ctx)
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn post_bind6(ctx: SockContext) -> i32 {
+    listen::may(Hook::PostBind6, &ctx)
+}
+
 #[cgroup_sockopt(setsockopt)]
 pub fn setsockopt(ctx: SockoptContext) -> i32 {
     options::set(ctx.sockopt)

@@ -4,8 +4,9 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
+use enforcer_common::id::IdentityId;
 use enforcer_common::limits::SUCCESSORS;
-use enforcer_common::verdict::{PolicyView, Query, Verdict, Word, decide};
+use enforcer_common::verdict::{NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen};
 
 use crate::maps::{TABLES, Table};
 
@@ -56,6 +57,28 @@ pub fn verdict(table: KernelTable, query: &Query) -> Verdict {
     let mut verdict = Verdict { enforced: Word::NONE, hypothetical: Word::NONE };
     decide_into(table, query, &mut verdict);
     Verdict { enforced: Word(opaque(verdict.enforced.0)), hypothetical: Word(opaque(verdict.hypothetical.0)) }
+}
+
+/// Judges whether somebody may listen on a port.
+#[inline(always)]
+pub fn listen(subject: IdentityId, protocol: u8, port: u16) -> Verdict {
+    let mut verdict = Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES };
+    // SAFETY: a live value.
+    unsafe { judge_listen(subject.0.into(), protocol.into(), port.into(), &raw mut verdict) };
+    Verdict { enforced: Word(opaque(verdict.enforced.0)), hypothetical: Word(opaque(verdict.hypothetical.0)) }
+}
+
+/// Global (see `judge.rs`). Without a table `out` stays as it is.
+///
+/// # Safety
+/// `out` is null or points at a live value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn judge_listen(subject: u64, protocol: u64, port: u64, out: *mut Verdict) -> u64 {
+    // SAFETY: the caller's promise; null is ruled out.
+    let (Some(table), Some(out)) = (current(), unsafe { out.as_mut() }) else { return 0 };
+    *out = decide_listen(table, IdentityId(subject as u32), protocol as u8, port as u16);
+    1
 }
 
 /// [`decide`] as one BPF subprogram, present once in the object.

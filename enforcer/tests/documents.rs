@@ -221,12 +221,19 @@ spec:
       errno: ECONNREFUSED
       from: []
       ports: [{port: 22}]
+      expiresAt: 2026-11-22T13:53:39.5+01:00
   egress: []
+  listen:
+    - name: db
+      ports: [{port: 5432}]
+    - {action: Deny, errno: EACCES, expiresAt: "2026-11-22T12:53:39Z"}
+  expiresAt: 2100-01-01T00:00:00Z
 "#;
 
 #[test]
 fn the_full_document_means_what_it_says() {
     use domain::policy::model::{Action, Entity, Namespaces, Peer, Peers, PolicyMode, PortRange, Ports};
+    use domain::timestamp::Timestamp;
     use enforcer_common::reason::Errno;
 
     let text = FULL.replace(", \"long\": |\n      text\n  }", "}");
@@ -241,6 +248,14 @@ fn the_full_document_means_what_it_says() {
     assert_eq!((allow.name.as_deref(), allow.action, allow.errno), (Some("from-api"), Action::Allow, None));
     assert_eq!((deny.action, deny.errno), (Action::Deny, Some(Errno::ConnRefused)));
     assert_eq!(deny.peers, Peers::Everyone);
+    let moment = |text| Timestamp::parse(text);
+    assert_eq!(deny.expires, moment("2026-11-22T12:53:39.5Z"));
+    let [listen, never] = policy.listen.as_deref().unwrap() else { panic!("{policy:?}") };
+    assert_eq!((listen.name.as_deref(), &listen.peers, listen.expires), (Some("db"), &Peers::Everyone, None));
+    let whole = moment("2026-11-22T12:53:39Z");
+    assert_eq!((never.action, never.errno, never.expires), (Action::Deny, Some(Errno::Access), whole));
+    assert_eq!(policy.expires, moment("2100-01-01T00:00:00Z"));
+    assert_eq!(policy.expiries().count(), 3);
     let Peers::AnyOf(peers) = &allow.peers else { panic!("{allow:?}") };
     let namespaces: Vec<_> = peers[..3]
         .iter()

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use enforcer::domain::table::{PolicyTable, ProtocolPorts, Sections};
+use enforcer::kernel::Scheduled;
 use enforcer_common::abi::identity::{AddressEntry, Binding};
 use enforcer_common::abi::policy::{Plane, key};
 use enforcer_common::address::Address;
@@ -183,7 +184,10 @@ impl Drop for EndsAll<'_> {
 }
 
 fn publish(direct: &mut Direct, generation: u64) {
-    direct.kernel().publish(&table(generation)).unwrap_or_else(|error| panic!("{error}"));
+    direct
+        .kernel()
+        .publish(&[Scheduled::always(&table(generation))])
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The table of a generation, by the rule that the kernel checks.

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use enforcer::domain::command::PolicyFile;
-use enforcer::domain::delta::Operation;
+use enforcer::domain::delta::{Bound, Operation};
 use enforcer::domain::policy::check::check;
 use enforcer::domain::policy::compile::compile;
 use enforcer::domain::policy::model::Policy;
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
-use enforcer::kernel::{self, Events, Kernel, Settings};
+use enforcer::kernel::{self, Events, Kernel, Scheduled, Settings};
 use enforcer_common::abi::config::{Mode, Stat};
 use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome};
 use enforcer_common::hook::Hook;
@@ -190,13 +190,13 @@ impl Direct {
         self.publish();
         for workload in workloads {
             let identity = self.registry().identity(&workload.identity());
-            self.apply(&Operation::Bind(workload.cgroup_id(), identity));
+            self.apply(&Operation::Bind(workload.cgroup_id(), Bound::always(identity)));
         }
     }
 
     /// Binds a directory to a reserved identity.
     pub fn bind_directory(&mut self, directory: &Path, identity: IdentityId) {
-        self.apply(&Operation::Bind(crate::workload::cgroup_id(directory), identity));
+        self.apply(&Operation::Bind(crate::workload::cgroup_id(directory), Bound::always(identity)));
     }
 
     /// Makes an address known as the host's own, in the namespace of this world.
@@ -245,7 +245,8 @@ impl Direct {
     fn publish(&mut self) {
         let table = self.compile();
         self.engine().generation += 1;
-        self.kernel().publish(&table).unwrap_or_else(|error| panic!("{error}"));
+        let chain = [Scheduled::always(&table)];
+        self.kernel().publish(&chain).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// The counters that are not zero, in words.

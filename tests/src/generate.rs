@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use enforcer::domain::policy::model::{
-    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyMode, PortRange, Ports, Rule, RuleKey,
+    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyMode, PortRange, Ports, Rule,
+    RuleDirection, RuleKey,
 };
+use enforcer::domain::timestamp::Timestamp;
 use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -28,17 +30,21 @@ pub struct World {
     pub history: Vec<RuleKey>,
     /// Flows to judge.
     pub questions: Vec<Question>,
+    /// When they are judged.
+    pub at: Timestamp,
 }
 
 /// A world with this number of flows.
 pub fn world(flows: usize) -> impl Strategy<Value = World> {
-    (vec(policy(), 0..9), vec((namespace(), labels()), 0..5), vec(rule_key(), 0..6), vec(question(), flows))
-        .prop_map(|(mut policies, bystanders, history, questions)| {
+    let bystanders = vec((namespace(), labels()), 0..5);
+    (vec(policy(), 0..9), bystanders, vec(rule_key(), 0..6), vec(question(), flows), moment()).prop_map(
+        |(mut policies, bystanders, history, questions, at)| {
             // Names are drawn from few, because the order of names matters and need not be the order given.
             let mut seen = BTreeSet::new();
             policies.retain(|policy| seen.insert(policy.key.clone()));
-            World { policies, bystanders, history, questions }
-        })
+            World { policies, bystanders, history, questions, at }
+        },
+    )
 }
 
 fn namespace() -> impl Strategy<Value = String> + Clone {
@@ -140,16 +146,27 @@ fn ports() -> impl Strategy<Value = Ports> {
     ]
 }
 
+/// One of few moments, so that things expire before, after and just when flows are judged.
+fn moment() -> impl Strategy<Value = Timestamp> {
+    (0..5_i64, select(&[0_u32, 1])).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
     let peers = prop_oneof![1 => Just(Peers::Everyone), 4 => vec(peer(), 0..4).prop_map(Peers::AnyOf)];
+    rule_for(peers)
+}
+
+/// A rule about listening: it has no peers.
+fn listen_rule() -> impl Strategy<Value = Rule> {
+    rule_for(Just(Peers::Everyone))
+}
+
+fn rule_for(peers: impl Strategy<Value = Peers>) -> impl Strategy<Value = Rule> {
     let action = prop_oneof![2 => Just(Action::Allow), 1 => Just(Action::Deny)];
-    (action, peers, ports(), option::of(select(Errno::ALL))).prop_map(|(action, peers, ports, errno)| Rule {
-        name: None,
-        action,
-        peers,
-        ports,
-        errno,
-    })
+    let errno = option::of(select(Errno::ALL));
+    (action, peers, ports(), errno, option::weighted(0.2, moment())).prop_map(
+        |(action, peers, ports, errno, expires)| Rule { name: None, action, peers, ports, errno, expires },
+    )
 }
 
 fn policy_key() -> impl Strategy<Value = PolicyKey> {
@@ -161,8 +178,19 @@ fn policy_key() -> impl Strategy<Value = PolicyKey> {
 pub fn policy() -> impl Strategy<Value = Policy> {
     let mode = prop_oneof![3 => Just(PolicyMode::Enforce), 1 => Just(PolicyMode::Audit)];
     let rules = || option::weighted(0.75, vec(rule(), 0..4));
-    (policy_key(), mode, select(Errno::ALL), selector(), rules(), rules()).prop_map(
-        |(key, mode, errno, subject, ingress, egress)| Policy { key, mode, errno, subject, ingress, egress },
+    let listen = option::weighted(0.3, vec(listen_rule(), 0..4));
+    let sections = (rules(), rules(), listen, option::weighted(0.1, moment()));
+    (policy_key(), mode, select(Errno::ALL), selector(), sections).prop_map(
+        |(key, mode, errno, subject, (ingress, egress, listen, expires))| Policy {
+            key,
+            mode,
+            errno,
+            subject,
+            ingress,
+            egress,
+            listen,
+            expires,
+        },
     )
 }
 
@@ -171,11 +199,8 @@ fn direction() -> impl Strategy<Value = Direction> {
 }
 
 fn rule_key() -> impl Strategy<Value = RuleKey> {
-    (policy_key(), direction(), option::of(0..4_u32)).prop_map(|(policy, direction, index)| RuleKey {
-        policy,
-        direction: direction.into(),
-        index,
-    })
+    (policy_key(), select(&RuleDirection::ALL), option::of(0..4_u32))
+        .prop_map(|(policy, direction, index)| RuleKey { policy, direction, index })
 }
 
 fn side(workload: u32) -> impl Strategy<Value = Side> {

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use enforcer::domain::labels::{Condition, LabelSet, Selector};
 use enforcer::domain::policy::model::{
-    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyMode, Ports, Rule, RuleKey,
+    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyMode, Ports, Rule, RuleDirection, RuleKey,
 };
+use enforcer::domain::timestamp::Timestamp;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::Direction;
 use ipnet::{IpNet, Ipv4Net};
@@ -79,25 +80,78 @@ impl Judgement {
     }
 }
 
-/// Judges a flow. `age` gives the number of a rule: of two rules that decide alike, the older is named.
+/// Judges a flow before anything has expired. `age` gives the number of a rule: of two rules that decide alike, the older
+/// is named.
 pub fn judge(policies: &[Policy], age: &dyn Fn(&RuleKey) -> u32, question: &Question) -> Judgement {
-    let all: Vec<&Policy> = policies.iter().collect();
-    let enforced: Vec<&Policy> =
-        policies.iter().filter(|policy| policy.mode == PolicyMode::Enforce).collect();
-    Judgement { enforced: outcome(&enforced, age, question), hypothetical: outcome(&all, age, question) }
+    judge_at(policies, age, question, Timestamp::EARLIEST)
 }
 
-fn outcome(policies: &[&Policy], age: &dyn Fn(&RuleKey) -> u32, question: &Question) -> Outcome {
+/// Judges a flow at a moment.
+pub fn judge_at(
+    policies: &[Policy],
+    age: &dyn Fn(&RuleKey) -> u32,
+    question: &Question,
+    at: Timestamp,
+) -> Judgement {
+    judgement(policies, at, |policies| {
+        let section = question.direction.into();
+        let matches = |policy: &Policy, rule: &Rule| {
+            matches_peer(policy, rule, question) && matches_port(rule, question.protocol, question.port)
+        };
+        outcome(policies, age, &question.subject, section, at, &matches)
+    })
+}
+
+/// Judges at a moment whether somebody may listen on a port.
+pub fn judge_listen(
+    policies: &[Policy],
+    age: &dyn Fn(&RuleKey) -> u32,
+    (subject, protocol, port): (&Side, u8, u16),
+    at: Timestamp,
+) -> Judgement {
+    let outcome = judgement(policies, at, |policies| {
+        let matches = |_: &Policy, rule: &Rule| matches_port(rule, protocol, port);
+        outcome(policies, age, subject, RuleDirection::Listen, at, &matches)
+    });
+    // Who belongs to no workload is told so when it talks; listening alone is nobody's harm.
+    let free = Outcome { deny: false, reason: Reason::AllowedByDefault, rule: None, errno: None };
+    match subject {
+        Side::Unmanaged => Judgement { enforced: free.clone(), hypothetical: free },
+        _ => outcome,
+    }
+}
+
+fn judgement(policies: &[Policy], at: Timestamp, outcome: impl Fn(&[&Policy]) -> Outcome) -> Judgement {
+    let is_there = |policy: &&Policy| policy.expires.is_none_or(|end| at < end);
+    let all: Vec<&Policy> = policies.iter().filter(is_there).collect();
+    let enforced: Vec<&Policy> =
+        all.iter().filter(|policy| policy.mode == PolicyMode::Enforce).copied().collect();
+    Judgement { enforced: outcome(&enforced), hypothetical: outcome(&all) }
+}
+
+fn outcome(
+    policies: &[&Policy],
+    age: &dyn Fn(&RuleKey) -> u32,
+    subject: &Side,
+    section: RuleDirection,
+    at: Timestamp,
+    matches: &dyn Fn(&Policy, &Rule) -> bool,
+) -> Outcome {
     let (mut denying, mut allowing, mut isolating) = (Vec::new(), Vec::new(), Vec::new());
     for policy in policies {
-        if !selects(policy, &question.subject) {
+        if !selects(policy, subject) {
             continue;
         }
-        let Some(rules) = policy.rules(question.direction) else { continue };
-        let key = |index| RuleKey { policy: policy.key.clone(), direction: question.direction.into(), index };
+        let rules = match section {
+            RuleDirection::Egress => &policy.egress,
+            RuleDirection::Ingress => &policy.ingress,
+            RuleDirection::Listen => &policy.listen,
+        };
+        let Some(rules) = rules else { continue };
+        let key = |index| RuleKey { policy: policy.key.clone(), direction: section, index };
         isolating.push((key(None), policy.errno));
         for (index, rule) in (0..).zip(rules) {
-            if matches_peer(policy, rule, question) && matches_port(rule, question) {
+            if rule.expires.is_none_or(|end| at < end) && matches(policy, rule) {
                 let errno = rule.errno.unwrap_or(policy.errno);
                 match rule.action {
                     Action::Deny => denying.push((key(Some(index)), errno)),
@@ -120,7 +174,7 @@ fn outcome(policies: &[&Policy], age: &dyn Fn(&RuleKey) -> u32, question: &Quest
         return deny(Reason::Isolated, Some(rule), errno);
     }
     // Precedence 7: the default of the subject.
-    match question.subject {
+    match subject {
         Side::Workload { .. } | Side::Host | Side::World => {
             Outcome { deny: false, reason: Reason::AllowedByDefault, rule: None, errno: None }
         }
@@ -171,12 +225,12 @@ fn is_meant(policy: &Policy, peer: &Peer, question: &Question) -> bool {
     }
 }
 
-fn matches_port(rule: &Rule, question: &Question) -> bool {
+fn matches_port(rule: &Rule, protocol: u8, port: u16) -> bool {
     match &rule.ports {
         Ports::All => true,
-        Ports::AnyOf(ranges) => ranges.iter().any(|range| {
-            range.protocol == question.protocol && (range.first..=range.last).contains(&question.port)
-        }),
+        Ports::AnyOf(ranges) => ranges
+            .iter()
+            .any(|range| range.protocol == protocol && (range.first..=range.last).contains(&port)),
     }
 }
 

@@ -3,8 +3,10 @@
 use std::cell::Cell;
 
 use enforcer::domain::labels::{LabelSet, Selector};
-use enforcer::domain::policy::compile::compile;
-use enforcer::domain::policy::model::{Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule};
+use enforcer::domain::policy::compile::{Scene, compile, compile_scene};
+use enforcer::domain::policy::model::{
+    Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey,
+};
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
 use enforcer_common::id::Generation;
@@ -16,7 +18,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::generate::{address, block, question, world};
 use crate::numbers::{age, identity, judgement, query, registry};
-use crate::oracle::{Judgement, Question, Side, judge};
+use crate::oracle::{Judgement, Question, Side, judge_at, judge_listen};
 
 /// Flows per world.
 const FLOWS: usize = 50;
@@ -50,9 +52,10 @@ fn the_table_says_what_the_oracle_reads() {
     TestRunner::new(config(requested.div_ceil(FLOWS)))
         .run(&world(FLOWS), |world| {
             let mut registry = registry(&world);
-            let table = compile(&world.policies, &mut registry, Generation(1)).unwrap();
+            let scene = Scene { at: world.at, ..Scene::default() };
+            let table = compile_scene(&world.policies, &scene, &mut registry, Generation(1)).unwrap();
             for question in &world.questions {
-                let expected = judge(&world.policies, &|rule| age(&registry, rule), question);
+                let expected = judge_at(&world.policies, &|rule| age(&registry, rule), question, world.at);
                 let mut counts = reasons.get();
                 counts[expected.enforced.reason as usize] += 1;
                 reasons.set(counts);
@@ -81,10 +84,44 @@ fn the_table_says_what_the_oracle_reads() {
     }
 }
 
+#[test]
+fn the_table_says_who_may_listen_as_the_oracle_reads_it() {
+    let reasons = Cell::new([0_usize; 16]);
+    TestRunner::new(config(requested().div_ceil(FLOWS)))
+        .run(&world(FLOWS), |world| {
+            let mut registry = registry(&world);
+            let scene = Scene { at: world.at, ..Scene::default() };
+            let table = compile_scene(&world.policies, &scene, &mut registry, Generation(1)).unwrap();
+            for Question { subject, protocol, port, .. } in &world.questions {
+                let age = |rule: &RuleKey| age(&registry, rule);
+                let expected = judge_listen(&world.policies, &age, (subject, *protocol, *port), world.at);
+                let mut counts = reasons.get();
+                counts[expected.enforced.reason as usize] += 1;
+                reasons.set(counts);
+                let id = identity(&mut registry, subject);
+                let found = judgement(&registry, table.decide_listen(id, *protocol, *port));
+                prop_assert_eq!(found, expected, "{:?} {} {}", subject, protocol, port);
+            }
+            Ok(())
+        })
+        .unwrap();
+    use Reason::{AllowedByDefault, AllowedByRule, DeniedByRule, InvalidIdentity, Isolated};
+    for reason in [AllowedByDefault, AllowedByRule, DeniedByRule, InvalidIdentity, Isolated] {
+        assert!(reasons.get()[reason as usize] > 0, "{reason:?} is never met");
+    }
+}
+
 /// A policy for everyone in namespace `blue` with one rule about addresses.
 fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy {
     let peers = nets.iter().map(|net| Peer::Cidr { net: *net, except: vec![] }).collect();
-    let rule = Rule { name: None, action, peers: Peers::AnyOf(peers), ports: Ports::All, errno: None };
+    let rule = Rule {
+        name: None,
+        action,
+        peers: Peers::AnyOf(peers),
+        ports: Ports::All,
+        errno: None,
+        expires: None,
+    };
     Policy {
         key: PolicyKey { namespace: "blue".into(), name: name.into() },
         mode: PolicyMode::Enforce,
@@ -92,6 +129,8 @@ fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy 
         subject: Selector::default(),
         ingress: None,
         egress: Some(vec![rule]),
+        listen: None,
+        expires: None,
     }
 }
 

@@ -7,6 +7,7 @@ use enforcer::domain::labels::LabelSet;
 use enforcer::domain::policy::compile::compile;
 use enforcer::domain::policy::model::Policy;
 use enforcer::domain::registry::Registry;
+use enforcer::kernel::Scheduled;
 use enforcer_common::id::Generation;
 use enforcer_common::verdict::Direction;
 use enforcer_tests::direct::Direct;
@@ -43,7 +44,7 @@ fn kernel_host_and_oracle_agree() {
             let mut registry = numbers::registry(&sample);
             let table = compile(&sample.policies, &mut registry, Generation(1)).unwrap();
             let mut direct = direct.borrow_mut();
-            direct.kernel().publish(&table).unwrap();
+            direct.kernel().publish(&[Scheduled::always(&table)]).unwrap();
             for question in &sample.questions {
                 let query = numbers::query(&mut registry, question);
                 let host = table.decide(&query);

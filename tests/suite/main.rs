@@ -18,6 +18,7 @@ mod differential;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod live_changes;
 mod never_a_gap;
 mod policies;
 mod registry;

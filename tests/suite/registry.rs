@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),
+        ("live_changes", crate::live_changes::TESTS),
         ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),

@@ -62,8 +62,14 @@ pub fn destination(hook: u64, ctx: &SockAddrContext) -> Destination {
         source: source(hook, raw),
         source_port: source_port(raw),
         port: u16::from_be((word!(raw, bpf_sock_addr, user_port) & 0xffff) as u16),
-        protocol: if protocol == MPTCP { TCP } else { (protocol & 0xff) as u8 },
+        protocol: transport(protocol),
     }
+}
+
+/// What goes over the wire for a socket's protocol number.
+#[inline(always)]
+pub fn transport(protocol: u32) -> u8 {
+    if protocol == MPTCP { TCP } else { (protocol & 0xff) as u8 }
 }
 
 /// The caller's own address: what this message names, else what the socket is bound to, else zero.

@@ -20,9 +20,10 @@ use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
 use crate::domain::revoke::InForce;
+use crate::domain::time::Clocks;
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
-use crate::kernel::{Seeded, Seen};
-use crate::store::Store;
+use crate::kernel::{Scheduled, Seeded, Seen};
+use crate::store::{self, Store};
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::Gauges;
 
@@ -166,7 +167,7 @@ impl Owner {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
                 self.replies.insert(ticket, reply);
-                self.feed(Event::Request { ticket, request, now: self.started.elapsed() });
+                self.feed(Event::Request { ticket, request, now: self.now() });
             }
             Wake::Tick => self.tick(),
             Wake::Reload => {
@@ -183,6 +184,10 @@ impl Owner {
         }
     }
 
+    fn now(&self) -> Clocks {
+        clock::clocks(self.started.elapsed())
+    }
+
     fn tick(&mut self) {
         self.outputs.pipeline.set_clock_offset(clock::boot_to_wall());
         // Before the hooks are attached they are missing, which is no problem then.
@@ -190,7 +195,7 @@ impl Owner {
             self.watch();
         }
         self.look_for_openings();
-        self.feed(Event::Tick(self.started.elapsed()));
+        self.feed(Event::Tick(self.now()));
     }
 
     /// Looks at what is open, and tells what changed.
@@ -257,18 +262,25 @@ impl Owner {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Save(save) => {
-                let Save { registry, write, remove } = *save;
-                let saved = self.store.save(registry.as_ref(), &write, &remove);
+                let Save { registry, write, remove, quarantines, confirmation } = *save;
+                let saved =
+                    self.store.save(&store::Changes { registry, write, remove, quarantines, confirmation });
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
-            Effect::Publish(table) => {
+            Effect::Publish(publication) => {
                 let begin = Instant::now();
-                let published = lock(&self.kernel).publish(&table);
+                let chain: Vec<Scheduled<'_>> = publication
+                    .chain()
+                    .map(|(table, until)| Scheduled { table, until: until.map(|until| until.0) })
+                    .collect();
+                let published = lock(&self.kernel).publish(&chain);
+                let table = &publication.table;
                 tracing::info!(
-                    "generation {}: {} entries, {} rows, published in {} us",
+                    "generation {}: {} entries, {} rows, {} successors, published in {} us",
                     table.generation(),
                     table.entries(),
                     table.rows().len(),
+                    publication.next.len(),
                     begin.elapsed().as_micros(),
                 );
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));
@@ -336,6 +348,7 @@ impl Owner {
             gauges.policy_entries = report.entries;
             gauges.policy_rows = report.rows;
             gauges.identities = report.identities;
+            gauges.quarantined = report.quarantined;
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;
             gauges.endpoints =

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener as StdTcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use enforcer_common::id::{IdentityId, RuleId};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Error;
 use super::pins::PinsLock;
+use super::{Error, clock};
 use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
 use crate::sources::STATIC;
-use crate::store::Store;
+use crate::store::{Saved, Store};
 use crate::telemetry::log::Format;
 
 /// Version of the agent.
@@ -72,7 +73,10 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     let attach = attach(config, &cgroup_root)?;
     let (store, saved) = Store::open(&config.state_dir)?;
     let facts = facts(config, &cgroup_root);
-    let state = State::new(facts.clone(), saved.registry, &saved.documents)?;
+    let state = {
+        let Saved { registry, documents, quarantines, confirmation } = saved;
+        State::new(facts.clone(), engine::Remembered { registry, documents, quarantines, confirmation })?
+    };
     let access = Access::of_this_process(config.socket_group.as_deref())?;
     let socket = api::bind(&config.socket, &access)?;
     let socket_file = SocketFile(config.socket.clone());
@@ -161,6 +165,8 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         cgroup_root: cgroup_root.display().to_string(),
         pins: config.pins.display().to_string(),
         mode: config.mode,
+        boot_id: fact("/proc/sys/kernel/random/boot_id"),
+        now: clock::clocks(Duration::ZERO),
         required,
     }
 }

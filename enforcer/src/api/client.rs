@@ -13,10 +13,13 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ApplyBody, Error, LostEvents};
-use crate::domain::command::{Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, Refused, Status};
+use super::{ApplyBody, Error, LostEvents, QuarantineBody};
+use crate::domain::command::{
+    Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, QuarantineInfo, Refused, Status,
+};
 use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
+use crate::domain::quarantine::AllowFrom;
 
 /// Longer than the server waits for the engine, so that its own sentence arrives.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -40,12 +43,26 @@ impl Client {
         &self.socket
     }
 
-    /// Adds or replaces policies, all or none; with `dry_run` only says what would change.
-    pub async fn apply(&self, files: Vec<PolicyFile>, dry_run: bool) -> Result<Changed, Error> {
+    /// Adds or replaces policies, all or none; with `dry_run` only says what would change, with `confirm_within` takes
+    /// them back unless [`Self::confirm`] follows.
+    pub async fn apply(
+        &self,
+        files: Vec<PolicyFile>,
+        dry_run: bool,
+        confirm_within: Option<Duration>,
+    ) -> Result<Changed, Error> {
         let body = serde_json::to_vec(&ApplyBody { files })
             .map_err(|error| self.broken("write the request", error))?;
-        let path = if dry_run { "/v1/policies?dry_run=true" } else { "/v1/policies" };
-        self.call(Method::POST, path, body).await
+        let seconds = confirm_within.map(|within| within.as_secs().to_string());
+        let dry_run = dry_run.then_some(("dry_run", "true"));
+        let confirm = seconds.as_deref().map(|seconds| ("confirm_within", seconds));
+        let path = with_query("/v1/policies", dry_run.into_iter().chain(confirm));
+        self.call(Method::POST, &path, body).await
+    }
+
+    /// Keeps what was pushed to be confirmed.
+    pub async fn confirm(&self) -> Result<Changed, Error> {
+        self.call(Method::POST, "/v1/policies/confirm", Vec::new()).await
     }
 
     /// Removes policies by `namespace/name`, all or none.
@@ -57,6 +74,29 @@ impl Client {
     /// All loaded policies.
     pub async fn policies(&self) -> Result<Vec<PolicyInfo>, Error> {
         self.call(Method::GET, "/v1/policies", Vec::new()).await
+    }
+
+    /// Puts a workload into quarantine, or changes the terms of it.
+    pub async fn quarantine(
+        &self,
+        workload: String,
+        lasts: Option<Duration>,
+        allow_from: Vec<AllowFrom>,
+    ) -> Result<QuarantineInfo, Error> {
+        let wish = QuarantineBody { workload, seconds: lasts.map(|lasts| lasts.as_secs()), allow_from };
+        let body = serde_json::to_vec(&wish).map_err(|error| self.broken("write the request", error))?;
+        self.call(Method::POST, "/v1/quarantines", body).await
+    }
+
+    /// Takes a workload, `namespace/name`, out of quarantine.
+    pub async fn release(&self, workload: &str) -> Result<QuarantineInfo, Error> {
+        let path = with_query("/v1/quarantines", [("workload", workload)].into_iter());
+        self.call(Method::DELETE, &path, Vec::new()).await
+    }
+
+    /// All quarantines.
+    pub async fn quarantines(&self) -> Result<Vec<QuarantineInfo>, Error> {
+        self.call(Method::GET, "/v1/quarantines", Vec::new()).await
     }
 
     /// All identities.

@@ -33,6 +33,7 @@ pub use socket::bind;
 
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::flow::Flow;
+use crate::domain::quarantine::AllowFrom;
 
 /// A request on its way to the task that owns the state.
 #[derive(Debug)]
@@ -79,6 +80,20 @@ pub struct Readiness {
 pub struct ApplyBody {
     /// The files.
     pub files: Vec<PolicyFile>,
+}
+
+/// Body of `POST /v1/quarantines`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineBody {
+    /// `namespace/name` of the workload.
+    pub workload: String,
+    /// How long, in seconds; missing for without an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// Who may open flows to it all the same.
+    #[serde(default)]
+    pub allow_from: Vec<AllowFrom>,
 }
 
 /// The only record in a stream of flows that is no flow.

@@ -4,8 +4,12 @@
 //! | --- | --- |
 //! | `GET /v1/status` | [`Status`](crate::domain::command::Status) |
 //! | `GET /v1/policies`, `/v1/identities`, `/v1/endpoints` | a list |
-//! | `POST /v1/policies[?dry_run=true]` with [`ApplyBody`] | [`Changed`](crate::domain::command::Changed) |
+//! | `POST /v1/policies[?dry_run=true&confirm_within=SECONDS]` with [`ApplyBody`] | [`Changed`](crate::domain::command::Changed) |
+//! | `POST /v1/policies/confirm` | [`Changed`](crate::domain::command::Changed) |
 //! | `DELETE /v1/policies?name=NAMESPACE/NAME&name=...` | [`Changed`](crate::domain::command::Changed) |
+//! | `GET /v1/quarantines` | a list |
+//! | `POST /v1/quarantines` with [`QuarantineBody`] | [`QuarantineInfo`](crate::domain::command::QuarantineInfo) |
+//! | `DELETE /v1/quarantines?workload=NAMESPACE/NAME` | the same, as it was |
 //! | `GET /v1/flows?last=N&follow=true&...` | a stream of [`Flow`](crate::domain::flow::Flow), one a line |
 //!
 //! What is not done is answered with [`Refused`]: 400 the request makes no sense, 403 not allowed, 404 not there,
@@ -19,7 +23,7 @@ use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
@@ -28,8 +32,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::access::{Access, Peer, Right};
 use super::stream::{self, Source, Wish};
-use super::{ApplyBody, BODY_LIMIT, Backend, Call, connection};
-use crate::domain::command::{Refused, Reply, Request};
+use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody, connection};
+use crate::domain::command::{QuarantineWish, Refused, Reply, Request};
 use crate::domain::flow_filter::FlowFilter;
 
 /// A client has so long to send its request's body.
@@ -48,6 +52,11 @@ struct Shared {
 }
 
 type Parameters = Query<Vec<(String, String)>>;
+type From = Extension<Option<Peer>>;
+
+fn user(peer: Option<Peer>) -> Option<u32> {
+    peer.map(|peer| peer.uid)
+}
 
 /// Serves the API until `shutdown` ends; streams end then, running requests get a moment to finish.
 pub async fn serve(
@@ -88,6 +97,11 @@ fn routes(shared: Shared) -> Router {
             "/v1/policies",
             get(async |state| ask(state, Request::PolicyList).await).post(apply).delete(delete),
         )
+        .route("/v1/policies/confirm", post(confirm))
+        .route(
+            "/v1/quarantines",
+            get(async |state| ask(state, Request::QuarantineList).await).post(quarantine).delete(release),
+        )
         .route("/v1/flows", get(flows))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the API has no such path; see `enforcer --help`"))
         .method_not_allowed_fallback(async || {
@@ -121,24 +135,38 @@ async fn authorize(
     }
 }
 
-async fn apply(State(shared): State<Shared>, Query(parameters): Parameters, body: Body) -> Response {
+async fn apply(
+    State(shared): State<Shared>,
+    Extension(peer): From,
+    Query(parameters): Parameters,
+    body: Body,
+) -> Response {
     let mut dry_run = false;
+    let mut confirm_within = None;
     for (key, value) in parameters {
-        match (key.as_str(), boolean(&value)) {
-            ("dry_run", Some(value)) => dry_run = value,
+        match (key.as_str(), boolean(&value), value.parse()) {
+            ("dry_run", Some(value), _) => dry_run = value,
+            ("confirm_within", _, Ok(seconds)) => confirm_within = Some(seconds),
             _ => return bad_parameter(&key, &value),
         }
     }
+    let by = user(peer);
     let body = match read(body).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
     match serde_json::from_slice(&body) {
-        Ok(ApplyBody { files }) => ask(State(shared), Request::PolicyApply { files, dry_run }).await,
+        Ok(ApplyBody { files }) => {
+            ask(State(shared), Request::PolicyApply { files, dry_run, confirm_within, by }).await
+        }
         Err(error) => {
             refuse(StatusCode::BAD_REQUEST, &format!("the body is no {{\"files\":[{{name,text}}]}}: {error}"))
         }
     }
+}
+
+async fn confirm(state: State<Shared>, Extension(peer): From) -> Response {
+    ask(state, Request::PolicyConfirm { by: user(peer) }).await
 }
 
 async fn delete(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
@@ -153,6 +181,37 @@ async fn delete(State(shared): State<Shared>, Query(parameters): Parameters) -> 
         return refuse(StatusCode::BAD_REQUEST, "no policy is named: add ?name=NAMESPACE/NAME");
     }
     ask(State(shared), Request::PolicyDelete { names }).await
+}
+
+async fn quarantine(State(shared): State<Shared>, Extension(peer): From, body: Body) -> Response {
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    match serde_json::from_slice(&body) {
+        Ok(QuarantineBody { workload, seconds, allow_from }) => {
+            let wish = QuarantineWish { workload, seconds, allow_from, by: user(peer) };
+            ask(State(shared), Request::QuarantineAdd(wish)).await
+        }
+        Err(error) => {
+            let message = format!("the body is no {{\"workload\",\"seconds\",\"allow_from\":[]}}: {error}");
+            refuse(StatusCode::BAD_REQUEST, &message)
+        }
+    }
+}
+
+async fn release(
+    State(shared): State<Shared>,
+    Extension(peer): From,
+    Query(parameters): Parameters,
+) -> Response {
+    match parameters.as_slice() {
+        [(key, workload)] if key == "workload" => {
+            let (workload, by) = (workload.clone(), user(peer));
+            ask(State(shared), Request::QuarantineRelease { workload, by }).await
+        }
+        _ => refuse(StatusCode::BAD_REQUEST, "one workload is to be named: add ?workload=NAMESPACE/NAME"),
+    }
 }
 
 async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
@@ -245,6 +304,8 @@ fn answer_with(reply: Reply) -> Response {
         Reply::Changed(changed) => Json(changed).into_response(),
         Reply::Policies(policies) => Json(policies).into_response(),
         Reply::Identities(identities) => Json(identities).into_response(),
+        Reply::Quarantine(quarantine) => Json(*quarantine).into_response(),
+        Reply::Quarantines(quarantines) => Json(quarantines).into_response(),
         Reply::Endpoints(endpoints) => Json(endpoints).into_response(),
         Reply::Status(status) => Json(*status).into_response(),
         Reply::Refused(refused) => {

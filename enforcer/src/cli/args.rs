@@ -1,11 +1,14 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::settings::SettingFlags;
+use crate::domain::quarantine::AllowFrom;
+use crate::domain::time::parse_duration;
 
 /// Identity-based network enforcement for Linux workloads
 ///
@@ -80,6 +83,9 @@ pub enum Command {
     /// Apply, delete, show and check policies
     #[command(subcommand, after_help = "Example:\n  enforcer policy list")]
     Policy(Policy),
+    /// Cut workloads off, whatever the policies say
+    #[command(subcommand, after_help = "Example:\n  enforcer quarantine list")]
+    Quarantine(Quarantine),
     /// Show identities
     #[command(subcommand, after_help = "Example:\n  enforcer identity list")]
     Identity(Identity),
@@ -136,10 +142,18 @@ pub enum Policy {
         /// Say what would change, change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Take it back after so long, like 60s or 10m, unless `enforcer policy confirm` comes first
+        ///
+        /// The kernel goes back by itself, whatever becomes of the agent or of the way to this host.
+        #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
+        confirm_within: Option<Duration>,
         /// Output format
         #[command(flatten)]
         output: Output,
     },
+    /// Keep what was applied with --confirm-within
+    #[command(after_help = "Example:\n  enforcer policy confirm")]
+    Confirm(Output),
     /// Delete policies, all or none
     #[command(after_help = "Example:\n  enforcer policy delete default/db-only-from-api")]
     Delete {
@@ -170,6 +184,50 @@ pub enum Policy {
         #[arg(value_name = "FILE|DIR|-", required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+/// `enforcer quarantine`
+#[derive(Debug, Subcommand)]
+pub enum Quarantine {
+    /// Put a workload into quarantine: it may talk with nobody, in either direction
+    ///
+    /// Returns when it is in force. It reaches the workload by its cgroup, not by its labels, and holds across restarts
+    /// of the agent and of the workload. Doing it again changes the terms.
+    #[command(
+        after_help = "Example:\n  enforcer quarantine add default/web --for 10m --allow-from forensics/probe"
+    )]
+    Add {
+        /// `[namespace/]name`, as `enforcer endpoint list` shows it
+        #[arg(value_name = "WORKLOAD")]
+        workload: String,
+        /// How long, like 90s, 10m, 2h or 1d; without it until it is released
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        lasts: Option<Duration>,
+        /// Who may open flows to it: `namespace/name` of a workload, labels of its own namespace as `key=value[,..]`, an
+        /// address or block, or `reserved:host`; may be repeated
+        #[arg(long, value_name = "PEER")]
+        allow_from: Vec<AllowFrom>,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the workloads in quarantine
+    #[command(after_help = "Example:\n  enforcer quarantine list -o json")]
+    List(Output),
+    /// Take a workload out of quarantine
+    #[command(after_help = "Example:\n  enforcer quarantine release default/web")]
+    Release {
+        /// `[namespace/]name`
+        #[arg(value_name = "WORKLOAD")]
+        workload: String,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a number and a unit, like 90s, 10m, 2h or 1d".to_owned())
 }
 
 /// `enforcer identity`

@@ -1,5 +1,7 @@
 //! What every command has at hand: the screen, the global flags, the configuration, the agent.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use anyhow::Context as _;
 
 use super::args::Global;
@@ -7,6 +9,7 @@ use super::render::{Screen, diagnostic, quote};
 use super::settings::{GLOBAL, SettingFlags};
 use crate::api::client::Client;
 use crate::config::{self, Config, Loaded, Sources, Value};
+use crate::domain::timestamp::Timestamp;
 
 /// What every command has at hand.
 #[derive(Debug)]
@@ -73,4 +76,10 @@ impl Context {
 pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(work)
+}
+
+/// What the wall clock says.
+pub(super) fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() }
 }

@@ -15,6 +15,7 @@ mod identity;
 mod observe;
 mod policy;
 mod probe;
+mod quarantine;
 pub mod render;
 mod settings;
 mod status;
@@ -65,6 +66,7 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Run(flags) => agent::run(context, flags),
         Command::Uninstall(uninstall) => agent::uninstall(context, uninstall),
         Command::Policy(verb) => policy::policy(context, verb),
+        Command::Quarantine(verb) => quarantine::quarantine(context, verb),
         Command::Identity(verb) => identity::identity(context, &verb),
         Command::Endpoint(verb) => endpoint::endpoint(context, &verb),
         Command::Observe(observe) => observe::observe(context, *observe),

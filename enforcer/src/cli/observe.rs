@@ -1,12 +1,10 @@
 //! `enforcer observe`
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use anyhow::bail;
 
 use super::Answer;
 use super::args::{FlowFormat, Observe};
-use super::context::{Context, block_on};
+use super::context::{Context, block_on, now};
 use super::render::{Screen, flow as render, quote};
 use crate::api::client::Record;
 use crate::domain::flow_filter::FlowFilter;
@@ -71,11 +69,6 @@ impl Wish {
         let filter = FlowFilter { verdict, from_label, to_label, label, from, to, port, protocol, since };
         Ok(Self { last, follow, format: output, filter })
     }
-}
-
-fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Timestamp { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() }
 }
 
 /// A time, or a duration before `now`.

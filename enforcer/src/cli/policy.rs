@@ -1,22 +1,24 @@
 //! `enforcer policy`
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Answer;
 use super::args::{DocumentFormat, ObjectFormat, Output, Policy};
-use super::context::{Context, block_on};
+use super::context::{Context, block_on, now};
 use super::files;
 use super::render::{diagnostic, json, lists, policy as render, quote};
 use crate::domain::command::{Changed, PolicyFile, PolicyInfo};
-use crate::domain::policy::check::check;
+use crate::domain::policy::check::check_at;
 use crate::domain::policy::diagnostic::nearest;
 use crate::domain::workload::DEFAULT_NAMESPACE;
 
 pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answer> {
     match verb {
-        Policy::Apply { files, dry_run, output: Output { format } } => {
-            apply(context, &files, dry_run, format)
+        Policy::Apply { files, dry_run, confirm_within, output: Output { format } } => {
+            apply(context, &files, dry_run, confirm_within, format)
         }
+        Policy::Confirm(Output { format }) => confirm(context, format),
         Policy::Delete { names, output: Output { format } } => delete(context, &names, format),
         Policy::Get { name, output } => get(context, &name, output),
         Policy::List(Output { format }) => list(context, format),
@@ -29,10 +31,11 @@ fn apply(
     context: &mut Context,
     paths: &[PathBuf],
     dry_run: bool,
+    confirm_within: Option<Duration>,
     format: ObjectFormat,
 ) -> anyhow::Result<Answer> {
     let files = files::read(paths)?;
-    let outcome = check(&files);
+    let outcome = check_at(&files, now());
     let text = diagnostic::render(&files, &outcome.diagnostics, context.screen.talk_in_color());
     context.screen.say(&text);
     if !outcome.is_ok() {
@@ -41,7 +44,13 @@ fn apply(
         return Ok(Answer::No);
     }
     let client = context.client();
-    let changed = block_on(async { Ok(client.apply(files, dry_run).await?) })?;
+    let changed = block_on(async { Ok(client.apply(files, dry_run, confirm_within).await?) })?;
+    changed_is(context, &changed, format)
+}
+
+fn confirm(context: &mut Context, format: ObjectFormat) -> anyhow::Result<Answer> {
+    let client = context.client();
+    let changed = block_on(async { Ok(client.confirm().await?) })?;
     changed_is(context, &changed, format)
 }
 
@@ -99,7 +108,7 @@ fn list(context: &mut Context, format: ObjectFormat) -> anyhow::Result<Answer> {
 /// What is wrong is the answer here, so it goes to stdout.
 fn validate(context: &mut Context, paths: &[PathBuf]) -> anyhow::Result<Answer> {
     let files: Vec<PolicyFile> = files::read(paths)?;
-    let outcome = check(&files);
+    let outcome = check_at(&files, now());
     let text = diagnostic::render(&files, &outcome.diagnostics, context.screen.data_in_color());
     let (summary, answer) = if outcome.is_ok() {
         (render::valid(outcome.policies.len(), files.len()), Answer::Yes)

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::quarantine::AllowFrom;
 use super::unguarded::{AbsentHook, Unguarded};
 use super::workload::EndpointState;
 
@@ -23,6 +24,15 @@ pub enum Request {
         files: Vec<PolicyFile>,
         /// Say what would change, change nothing.
         dry_run: bool,
+        /// Take it back unless it is confirmed within so many seconds.
+        confirm_within: Option<u64>,
+        /// User id of who asks.
+        by: Option<u32>,
+    },
+    /// Keep what was pushed to be confirmed.
+    PolicyConfirm {
+        /// User id of who asks.
+        by: Option<u32>,
     },
     /// Remove policies by `namespace/name`, all or none.
     PolicyDelete {
@@ -31,6 +41,17 @@ pub enum Request {
     },
     /// All loaded policies.
     PolicyList,
+    /// Put a workload into quarantine, or change the terms of it.
+    QuarantineAdd(QuarantineWish),
+    /// Take a workload out of quarantine.
+    QuarantineRelease {
+        /// `namespace/name`.
+        workload: String,
+        /// User id of who asks.
+        by: Option<u32>,
+    },
+    /// All quarantines.
+    QuarantineList,
     /// All identities.
     IdentityList,
     /// All workloads.
@@ -42,10 +63,14 @@ pub enum Request {
 /// The engine's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Answer to [`Request::PolicyApply`] and [`Request::PolicyDelete`].
+    /// Answer to [`Request::PolicyApply`], [`Request::PolicyConfirm`] and [`Request::PolicyDelete`].
     Changed(Changed),
     /// Answer to [`Request::PolicyList`].
     Policies(Vec<PolicyInfo>),
+    /// Answer to [`Request::QuarantineAdd`] and [`Request::QuarantineRelease`].
+    Quarantine(Box<QuarantineInfo>),
+    /// Answer to [`Request::QuarantineList`].
+    Quarantines(Vec<QuarantineInfo>),
     /// Answer to [`Request::IdentityList`].
     Identities(Vec<IdentityInfo>),
     /// Answer to [`Request::EndpointList`].
@@ -54,6 +79,38 @@ pub enum Reply {
     Status(Box<Status>),
     /// Nothing was changed.
     Refused(Refused),
+}
+
+/// A quarantine that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineWish {
+    /// `namespace/name` of the workload.
+    pub workload: String,
+    /// How long, in seconds; `None` for without an end.
+    pub seconds: Option<u64>,
+    /// Who may open flows to it all the same.
+    pub allow_from: Vec<AllowFrom>,
+    /// User id of who asks.
+    pub by: Option<u32>,
+}
+
+/// A quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineInfo {
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Name of the workload.
+    pub name: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When it ends by itself, RFC 3339; `None` for never.
+    pub until: Option<String>,
+    /// Who may open flows to it all the same.
+    pub allow_from: Vec<String>,
+    /// User id of who asked for it, if known.
+    pub by: Option<u32>,
+    /// Whether a source knows the workload now. If not, the quarantine waits for it.
+    pub exists: bool,
 }
 
 /// Why nothing was changed.
@@ -76,6 +133,8 @@ pub struct Changed {
     pub dry_run: bool,
     /// What became of each policy, in the order of names.
     pub policies: Vec<PolicyChange>,
+    /// When it is taken back unless it is confirmed, RFC 3339; `None` if it need not be.
+    pub confirm_until: Option<String>,
     /// Entries of the policy table before and after.
     pub entries_before: u64,
     /// As above.
@@ -122,7 +181,11 @@ pub struct PolicyInfo {
     pub origin: String,
     /// Number of rules.
     pub rules: u32,
-    /// Directions it isolates.
+    /// How many of them are over: all of them if the policy is.
+    pub expired: u32,
+    /// When something of it expires next, RFC 3339; `None` for never.
+    pub expires: Option<String>,
+    /// Directions it isolates, and `listen`.
     pub isolates: Vec<String>,
     /// Workloads it selects now.
     pub selects: Vec<String>,
@@ -162,10 +225,27 @@ pub struct EndpointInfo {
     pub addresses: Vec<String>,
     /// Where it stands.
     pub state: EndpointState,
+    /// Whether it is in quarantine.
+    pub quarantined: bool,
     /// Policies that isolate its ingress.
     pub ingress_policies: Vec<String>,
     /// Policies that isolate its egress.
     pub egress_policies: Vec<String>,
+    /// Policies that say on which ports it may listen.
+    pub listen_policies: Vec<String>,
+}
+
+/// A push that is in force and not confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnconfirmedInfo {
+    /// When it was pushed, RFC 3339.
+    pub since: String,
+    /// When it is taken back, RFC 3339.
+    pub until: String,
+    /// Seconds until then.
+    pub seconds_left: u64,
+    /// User id of who pushed it, if known.
+    pub by: Option<u32>,
 }
 
 /// How the agent is.
@@ -183,6 +263,10 @@ pub struct Status {
     pub generation: u64,
     /// Loaded policies.
     pub policies: u64,
+    /// The push that waits for its confirmation.
+    pub unconfirmed: Option<UnconfirmedInfo>,
+    /// What is to be said of the last push, if it was taken back.
+    pub rolled_back: Option<String>,
     /// Entries of the enforced table.
     pub entries: u64,
     /// Identities known.
@@ -191,6 +275,8 @@ pub struct Status {
     pub endpoints: u64,
     /// Workloads whose directory does not exist.
     pub endpoints_waiting: u64,
+    /// Workloads in quarantine, those included that do not exist now.
+    pub quarantined: Vec<String>,
     /// Kernel release.
     pub kernel: String,
     /// Mount point of the cgroup v2 tree.

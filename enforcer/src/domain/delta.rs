@@ -6,11 +6,31 @@ use std::net::IpAddr;
 use enforcer_common::id::{CgroupId, IdentityId};
 use ipnet::IpNet;
 
+use super::time::BootTime;
+
+/// What a directory is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bound {
+    /// The identity.
+    pub identity: IdentityId,
+    /// When `after` takes its place, by the kernel's clock alone; `None` for never.
+    pub until: Option<BootTime>,
+    /// The identity that counts from then on.
+    pub after: IdentityId,
+}
+
+impl Bound {
+    /// Bound until told otherwise.
+    pub const fn always(identity: IdentityId) -> Self {
+        Self { identity, until: None, after: identity }
+    }
+}
+
 /// Who is who: the tables that change in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// Identity of everything in and below a cgroup directory.
-    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    pub bindings: BTreeMap<CgroupId, Bound>,
     /// Identity of addresses; the longest prefix counts.
     pub addresses: BTreeMap<IpNet, IdentityId>,
     /// The host's own addresses, loopback left out: who is reached by one is found by its socket.
@@ -25,7 +45,7 @@ pub enum Operation {
     /// Removes an address.
     RemoveAddress(IpNet),
     /// Binds a directory or changes its identity in place.
-    Bind(CgroupId, IdentityId),
+    Bind(CgroupId, Bound),
     /// Removes a binding.
     Unbind(CgroupId),
     /// Adds an own address of the host.
@@ -42,7 +62,7 @@ pub enum Operation {
 /// directories below: to a deny rule, nobody is not who it means.
 pub fn delta(have: &Tables, want: &Tables) -> Vec<Operation> {
     let set = changed(&have.addresses, &want.addresses).map(|(net, id)| Operation::SetAddress(net, id));
-    let bind = changed(&have.bindings, &want.bindings).map(|(cgroup, id)| Operation::Bind(cgroup, id));
+    let bind = changed(&have.bindings, &want.bindings).map(|(cgroup, bound)| Operation::Bind(cgroup, bound));
     let unbind = missing(&have.bindings, &want.bindings).map(Operation::Unbind);
     let remove = missing(&have.addresses, &want.addresses).map(Operation::RemoveAddress);
     let own = want.own.difference(&have.own).map(|address| Operation::SetOwn(*address));
@@ -51,17 +71,17 @@ pub fn delta(have: &Tables, want: &Tables) -> Vec<Operation> {
 }
 
 /// What is wanted and is not there, or is there with another value.
-fn changed<'a, K: Ord + Copy>(
-    have: &'a BTreeMap<K, IdentityId>,
-    want: &'a BTreeMap<K, IdentityId>,
-) -> impl Iterator<Item = (K, IdentityId)> + 'a {
-    want.iter().filter(|(key, id)| have.get(key) != Some(id)).map(|(key, id)| (*key, *id))
+fn changed<'a, K: Ord + Copy, V: PartialEq + Copy>(
+    have: &'a BTreeMap<K, V>,
+    want: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (K, V)> + 'a {
+    want.iter().filter(|(key, value)| have.get(key) != Some(value)).map(|(key, value)| (*key, *value))
 }
 
 /// What is there and not wanted.
-fn missing<'a, K: Ord + Copy>(
-    have: &'a BTreeMap<K, IdentityId>,
-    want: &'a BTreeMap<K, IdentityId>,
+fn missing<'a, K: Ord + Copy, V>(
+    have: &'a BTreeMap<K, V>,
+    want: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = K> + 'a {
     have.keys().filter(|key| !want.contains_key(key)).copied()
 }
@@ -79,7 +99,12 @@ mod tests {
             let address = std::net::Ipv4Addr::new(10, 0, 0, host).into();
             IpNet::new(address, length).unwrap().trunc()
         });
-        let bindings = btree_map((0..8_u64).prop_map(CgroupId), id(), 0..6);
+        let bound = (id(), proptest::option::of(1..3_u64), id()).prop_map(|(identity, until, after)| Bound {
+            identity,
+            until: until.map(BootTime),
+            after,
+        });
+        let bindings = btree_map((0..8_u64).prop_map(CgroupId), bound, 0..6);
         let own = btree_set((0..4_u8).prop_map(|host| IpAddr::from([192, 0, 2, host])), 0..4);
         (bindings, btree_map(net, id(), 0..6), own).prop_map(|(bindings, addresses, own)| Tables {
             bindings,
@@ -92,7 +117,7 @@ mod tests {
         match operation {
             Operation::SetAddress(net, id) => tables.addresses.insert(net, id) != Some(id),
             Operation::RemoveAddress(net) => tables.addresses.remove(&net).is_some(),
-            Operation::Bind(cgroup, id) => tables.bindings.insert(cgroup, id) != Some(id),
+            Operation::Bind(cgroup, bound) => tables.bindings.insert(cgroup, bound) != Some(bound),
             Operation::Unbind(cgroup) => tables.bindings.remove(&cgroup).is_some(),
             Operation::SetOwn(address) => tables.own.insert(address),
             Operation::RemoveOwn(address) => tables.own.remove(&address),

@@ -47,6 +47,11 @@ impl Registry {
         id
     }
 
+    /// The number of this identity, if it has one.
+    pub fn known(&self, key: &IdentityKey) -> Option<IdentityId> {
+        self.identities.get(key).copied()
+    }
+
     /// The number of this rule; a new one is given if it has none.
     pub fn rule(&mut self, key: &RuleKey) -> RuleId {
         if let Some(id) = self.rules.get(key) {

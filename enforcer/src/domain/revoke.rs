@@ -17,7 +17,7 @@ use enforcer_common::limits::CGROUP_DEPTH;
 use enforcer_common::verdict::{Direction, Query, Word};
 use ipnet::IpNet;
 
-use super::delta::Tables;
+use super::delta::{Bound, Tables};
 use super::table::PolicyTable;
 
 /// Linux takes the ports of clients from here on, unless told otherwise.
@@ -86,11 +86,11 @@ pub struct Judged {
 impl InForce {
     /// From the tables of an agent.
     pub fn new(table: Arc<PolicyTable>, tables: &Tables) -> Self {
-        let binding = |(cgroup, identity): (&enforcer_common::id::CgroupId, &IdentityId)| Binding {
+        let binding = |(cgroup, bound): (&enforcer_common::id::CgroupId, &Bound)| Binding {
             cgroup: cgroup.0,
-            until: u64::MAX,
-            identity: identity.0,
-            after: identity.0,
+            until: bound.until.map_or(u64::MAX, |until| until.0),
+            identity: bound.identity.0,
+            after: bound.after.0,
         };
         Self::with_bindings(table, tables.bindings.iter().map(binding), &tables.addresses)
     }

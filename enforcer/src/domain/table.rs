@@ -6,8 +6,8 @@ mod layout;
 mod tests;
 
 use enforcer_common::abi::policy::Row;
-use enforcer_common::id::Generation;
-use enforcer_common::verdict::{Query, Verdict, decide};
+use enforcer_common::id::{Generation, IdentityId};
+use enforcer_common::verdict::{Query, Verdict, decide, decide_listen};
 
 pub use cuckoo::MAX_ENTRIES;
 pub use layout::{ProtocolPorts, Sections};
@@ -40,6 +40,11 @@ impl PolicyTable {
     /// Judges a flow exactly as the kernel would.
     pub fn decide(&self, query: &Query) -> Verdict {
         decide(self.rows.as_slice(), query)
+    }
+
+    /// Judges whether a workload may listen on a port, exactly as the kernel would.
+    pub fn decide_listen(&self, subject: IdentityId, protocol: u8, port: u16) -> Verdict {
+        decide_listen(self.rows.as_slice(), subject, protocol, port)
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// A moment, counted from 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+use serde::{Deserialize, Serialize};
+
+/// A moment, counted from 1970-01-01T00:00:00Z. Its JSON form is RFC 3339.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Timestamp {
     /// Whole seconds.
     pub seconds: i64,
@@ -35,6 +38,15 @@ const ERA: i64 = 146_097;
 const EPOCH: i64 = 719_468;
 
 impl Timestamp {
+    /// Before everything that can be written down.
+    pub const EARLIEST: Self = Self { seconds: i64::MIN, nanos: 0 };
+
+    /// `2026-11-22T12:53:39Z`: for people, to whom fractions of a second say nothing.
+    pub fn whole_seconds(self) -> String {
+        let Civil { year, month, day, hour, minute, second } = self.civil();
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+
     /// Reads `2026-11-22T12:53:39[.168]Z` or the same with an offset such as `+01:00`.
     pub fn parse(text: &str) -> Option<Self> {
         let (date, clock) = text.split_once(['T', 't', ' '])?;
@@ -112,6 +124,20 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Civil { year, month, day, hour, minute, second } = self.civil();
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", self.nanos)
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("`{text}` is no time like 2026-11-22T12:53:39Z"))
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(moment: Timestamp) -> Self {
+        moment.to_string()
     }
 }
 

@@ -9,17 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Done, Effect, Level, Save, Step, Ticket};
-use super::policies::{PolicySet, Touched, refused};
-use super::state::{Area, Inputs, Published, Retry, State, Waiting, size, texts};
-use super::{views, wanted};
-use crate::domain::command::{Changed, PolicyChange, Refused, Reply, Request};
-use crate::domain::delta::{Operation, Tables, delta};
-use crate::domain::id::{Generation, IdentityId};
-use crate::domain::policy::compile::compile;
-use crate::domain::policy::model::PolicyKey;
-use crate::domain::registry::Registry;
-use crate::domain::table::PolicyTable;
+use super::event::{Done, Effect, Level, Save, Step};
+use super::planning::{Answer, Plan, as_it_is, plan, requested};
+use super::policies::refused;
+use super::state::{Area, Published, Retry, State, Stored, size};
+use super::{schedule, views, wanted};
+use crate::domain::command::Reply;
+use crate::domain::delta::{Operation, delta};
 
 /// Pause before the first repetition of a failed change.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -27,18 +23,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Failed operations that are named one by one.
 const NAMED_FAILURES: usize = 3;
-
-/// What a change leads to.
-#[derive(Debug)]
-struct Plan {
-    policies: PolicySet,
-    revision: u64,
-    /// Replaces the state's registry; `None` if no table had to be made.
-    registry: Option<Registry>,
-    table: Option<(Arc<PolicyTable>, Inputs)>,
-    wanted: Tables,
-    answer: Option<(Ticket, Changed)>,
-}
 
 /// A change of which one step was asked for and is not acknowledged.
 #[derive(Debug)]
@@ -53,14 +37,18 @@ pub(super) struct InFlight {
 /// Begins what waits, if nothing is under way: pushes in the order of their arrival, one change each, then whatever
 /// the sources said meanwhile, as one change.
 pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
+    // What a change under way was made from must not pass away beneath it.
+    if state.in_flight.is_none() {
+        schedule::pass(state, effects);
+    }
     if state.draining || !state.synced() {
         return;
     }
     while state.in_flight.is_none() {
-        let Some(Waiting { ticket, request }) = state.queue.pop_front() else { break };
-        match requested(state, ticket, &request) {
+        let Some(waiting) = state.queue.pop_front() else { break };
+        match requested(state, &waiting) {
             Ok(plan) => start(state, plan, effects),
-            Err(reply) => effects.push(Effect::Reply { ticket, reply }),
+            Err(reply) => effects.push(Effect::Reply { ticket: waiting.ticket, reply }),
         }
     }
     if state.in_flight.is_none() && state.dirty {
@@ -68,101 +56,17 @@ pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
     }
 }
 
-/// Makes the change that a request asks for, or its answer if there is nothing to do.
-fn requested(state: &mut State, ticket: Ticket, request: &Request) -> Result<Plan, Reply> {
-    let (planned, dry_run) = match request {
-        Request::PolicyApply { files, dry_run } => (state.policies.apply(files), *dry_run),
-        Request::PolicyDelete { names } => (state.policies.delete(names), false),
-        Request::PolicyList | Request::IdentityList | Request::EndpointList | Request::Status => {
-            return Err(views::answer(state, request));
-        }
-    };
-    let (policies, touched) = planned.map_err(Reply::Refused)?;
-    let unchanged = policies == state.policies;
-    let revision = if unchanged { state.revision } else { state.revision + 1 };
-    let mut plan = plan(state, policies, revision).map_err(Reply::Refused)?;
-    let entries_before = state.published.as_ref().map_or(0, |published| published.table.entries() as u64);
-    let table = plan.table.as_ref().map(|(table, _)| table);
-    let changed = Changed {
-        generation: match table {
-            Some(table) if !dry_run => table.generation().0,
-            _ => state.enforced(),
-        },
-        dry_run,
-        policies: changes(state, touched),
-        entries_before,
-        entries_after: table.map_or(entries_before, |table| table.entries() as u64),
-    };
-    if dry_run || (unchanged && state.published.is_some() && state.hooks.is_some()) {
-        return Err(Reply::Changed(changed));
-    }
-    plan.answer = Some((ticket, changed));
-    Ok(plan)
-}
-
-fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
-    touched
-        .into_iter()
-        .map(|(key, (change, loaded))| PolicyChange {
-            name: key.to_string(),
-            change,
-            selects: views::selects(&endpoints, &loaded.policy),
-        })
-        .collect()
-}
-
-/// Works out what a policy set leads to, together with what the sources say now.
-fn plan(state: &mut State, policies: PolicySet, revision: u64) -> Result<Plan, Refused> {
-    let wanted = want(state);
-    let inputs = Inputs { revision, last: last(&state.registry) };
-    if state.published.as_ref().is_some_and(|published| published.inputs == inputs) {
-        return Ok(Plan { policies, revision, registry: None, table: None, wanted, answer: None });
-    }
-    let mut registry = state.registry.clone();
-    let generation = Generation(state.generation.0 + 1);
-    let set = policies.effective().map(|(loaded, _)| &loaded.policy);
-    let table = compile(set, &mut registry, generation).map_err(|error| {
-        refused(format!("{error}: split the policies into fewer distinct selectors; nothing was changed"))
-    })?;
-    let table = Some((Arc::new(table), inputs));
-    Ok(Plan { policies, revision, registry: Some(registry), table, wanted, answer: None })
-}
-
-/// What the kernel's bindings and addresses should be. Notes what is disputed between workloads.
-fn want(state: &mut State) -> Tables {
-    let (endpoints, mut problems) = wanted::endpoints(&state.sources);
-    let (mut tables, disputes) = wanted::tables(&endpoints, &state.managed, &mut state.registry);
-    // Before the source speaks, what an earlier agent found stays.
-    let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
-    tables.own = own.cloned().unwrap_or_default();
-    problems.extend(disputes);
-    state.set_problems(Area::Workload, problems);
-    tables
-}
-
-fn last(registry: &Registry) -> IdentityId {
-    registry.identities().map(|(_, id)| id).max().unwrap_or_default()
-}
-
 /// Brings the kernel to what the sources say.
 fn refresh(state: &mut State, effects: &mut Vec<Effect>) {
     state.dirty = false;
-    match plan(state, state.policies.clone(), state.revision) {
+    match plan(state, state.asked.clone(), state.revision) {
         Ok(plan) => {
             state.set_problem(Area::Table, "table", None);
             start(state, plan, effects);
         }
         Err(refused) => {
             state.set_problem(Area::Table, "table", Some(refused.message));
-            let plan = Plan {
-                policies: state.policies.clone(),
-                revision: state.revision,
-                registry: None,
-                table: None,
-                wanted: want(state),
-                answer: None,
-            };
+            let plan = as_it_is(state);
             known_only(state, flight(plan, Save::default()), effects);
         }
     }
@@ -181,11 +85,14 @@ fn start(state: &mut State, plan: Plan, effects: &mut Vec<Effect>) {
 /// What has to be on disk before the kernel learns of this plan.
 fn unsaved(state: &State, plan: &Plan) -> Save {
     let registry = plan.registry.as_ref().unwrap_or(&state.registry);
-    let wanted: BTreeMap<PolicyKey, String> = texts(&plan.policies.pushed);
+    let Stored { documents, quarantines, confirmation } = Stored::of(&plan.asked);
+    let stored = &state.stored;
     Save {
         registry: (size(registry) != state.saved).then(|| registry.clone()),
-        remove: state.stored.keys().filter(|key| !wanted.contains_key(key)).cloned().collect(),
-        write: wanted.into_iter().filter(|(key, text)| state.stored.get(key) != Some(text)).collect(),
+        remove: stored.documents.keys().filter(|key| !documents.contains_key(key)).cloned().collect(),
+        write: documents.into_iter().filter(|(key, text)| stored.documents.get(key) != Some(text)).collect(),
+        quarantines: quarantines.filter(|wanted| stored.quarantines.as_ref() != Some(wanted)),
+        confirmation: confirmation.filter(|wanted| stored.confirmation.as_ref() != Some(wanted)),
     }
 }
 
@@ -204,14 +111,14 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
         if let Some(registry) = flight.plan.registry.take() {
             state.registry = registry;
         }
-        let names = views::names_with(state, &flight.plan.policies);
+        let names = views::names_with(state, &flight.plan.asked);
         if names != *state.names {
             state.names = Arc::new(names);
             effects.push(Effect::PublishNames(Arc::clone(&state.names)));
         }
-        if let Some((table, _)) = &flight.plan.table {
-            state.generation = table.generation();
-            effects.push(Effect::Publish(Arc::clone(table)));
+        if let Some((publication, _)) = &flight.plan.table {
+            state.generation = publication.table.generation();
+            effects.push(Effect::Publish(Arc::clone(publication)));
             state.in_flight = Some(flight);
             return;
         }
@@ -229,6 +136,7 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
             return;
         }
         state.set_problem(Area::Kernel, "apply", None);
+        bound(state, &mut flight, None, effects);
         flight.step = Step::Attach;
     }
     if state.hooks.is_none() && state.published.is_some() {
@@ -241,22 +149,40 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
 
 /// The policies of the plan are what the kernel's hooks go by: answers who asked for it, unless there are no hooks yet.
 fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
-    if let Some((table, inputs)) = flight.plan.table.take() {
-        state.published = Some(Published { table, inputs });
+    state.asked = std::mem::take(&mut flight.plan.asked);
+    if state.revision != flight.plan.revision {
+        // Of the pushes before this one there is nothing to be said any more.
+        state.rolled_back = None;
     }
-    state.policies = std::mem::take(&mut flight.plan.policies);
     state.revision = flight.plan.revision;
+    if let Some((publication, inputs)) = flight.plan.table.take() {
+        schedule::tell(state, inputs.schedule.at, effects);
+        state.published = Some(Published { publication, inputs });
+    }
     super::note_conflicts(state);
-    if state.hooks.is_some() {
+    if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
     }
     flight.step = Step::Apply;
 }
 
+/// The bindings of the plan are in the kernel, but for those that it refused: answers who waited for that.
+fn bound(state: &State, flight: &mut InFlight, refusal: Option<&str>, effects: &mut Vec<Effect>) {
+    if let Some(refusal) = refusal
+        && let Some(answer) = flight.plan.answer.take()
+    {
+        let message = format!("{refusal}; the change is saved, and in force as soon as that is corrected");
+        effects.push(Effect::Reply { ticket: answer.ticket, reply: Reply::Refused(refused(message)) });
+    } else if state.hooks.is_some() {
+        answer(flight, effects);
+    }
+}
+
 /// Tells who asked for this change that it is in force.
 fn answer(flight: &mut InFlight, effects: &mut Vec<Effect>) {
-    if let Some((ticket, changed)) = flight.plan.answer.take() {
-        effects.push(Effect::Reply { ticket, reply: Reply::Changed(changed) });
+    if let Some(Answer { ticket, reply, log, .. }) = flight.plan.answer.take() {
+        effects.extend(log.map(|message| Effect::Log { level: Level::Info, message }));
+        effects.push(Effect::Reply { ticket, reply });
     }
 }
 
@@ -264,7 +190,7 @@ fn finish(state: &mut State, failed: bool, effects: &mut Vec<Effect>) {
     if failed {
         let attempt = state.retry.map_or(0, |retry| retry.attempt + 1);
         let pause = FIRST_PAUSE.saturating_mul(1 << attempt.min(8)).min(LONGEST_PAUSE);
-        state.retry = Some(Retry { at: state.now + pause, attempt });
+        state.retry = Some(Retry { at: state.now.up + pause, attempt });
     } else {
         state.retry = None;
         revoke(state, effects);
@@ -279,7 +205,8 @@ fn revoke(state: &mut State, effects: &mut Vec<Effect>) {
     if let (Some(published), Some(tables), Some(_)) = (&state.published, &state.programmed, &state.hooks)
         && std::mem::take(&mut state.unjudged) > 0
     {
-        effects.push(Effect::Revoke { table: Arc::clone(&published.table), tables: tables.clone() });
+        effects
+            .push(Effect::Revoke { table: Arc::clone(&published.publication.table), tables: tables.clone() });
     }
 }
 
@@ -298,7 +225,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
             if let Some(registry) = &flight.save.registry {
                 state.saved = size(registry);
             }
-            state.stored = texts(&flight.plan.policies.pushed);
+            state.stored = Stored::of(&flight.plan.asked);
             flight.save = Save::default();
         }
         Done::Published => {
@@ -306,7 +233,8 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
             settle(state, &mut flight, effects);
         }
         Done::Applied(failures) => {
-            applied(state, &mut flight, &failures);
+            let refusal = applied(state, &mut flight, &failures);
+            bound(state, &mut flight, refusal.as_deref(), effects);
             flight.step = Step::Attach;
         }
         Done::Attached(hooks) => {
@@ -319,8 +247,8 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
     advance(state, flight, effects);
 }
 
-/// Notes which operations the kernel took and which it did not.
-fn applied(state: &mut State, flight: &mut InFlight, failures: &[(usize, String)]) {
+/// Notes which operations the kernel took and which it did not; says so of the latter.
+fn applied(state: &mut State, flight: &mut InFlight, failures: &[(usize, String)]) -> Option<String> {
     let failed: BTreeMap<usize, &String> = failures.iter().map(|(at, message)| (*at, message)).collect();
     let operations = std::mem::take(&mut flight.operations);
     if let Some(programmed) = &mut state.programmed {
@@ -340,7 +268,8 @@ fn applied(state: &mut State, flight: &mut InFlight, failures: &[(usize, String)
         }
         format!("the kernel refused bindings or addresses, which are tried again: {}", named.join("; "))
     });
-    state.set_problem(Area::Kernel, "apply", problem);
+    state.set_problem(Area::Kernel, "apply", problem.clone());
+    problem
 }
 
 /// A step could not be performed.
@@ -356,12 +285,18 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
     state.set_problem(area, object, Some(format!("{what} failed and is tried again: {message}")));
     if step == Step::Save {
         // Some of the documents may be there and some not: all of them count as different from what is wanted.
-        let Save { write, remove, .. } = std::mem::take(&mut flight.save);
+        let Save { write, remove, quarantines, confirmation, .. } = std::mem::take(&mut flight.save);
         let touched = write.into_iter().map(|(key, _)| key).chain(remove);
-        state.stored.extend(touched.map(|key| (key, String::new())));
+        state.stored.documents.extend(touched.map(|key| (key, String::new())));
+        if quarantines.is_some() {
+            state.stored.quarantines = None;
+        }
+        if confirmation.is_some() {
+            state.stored.confirmation = None;
+        }
     }
     match (step, flight.plan.answer.take()) {
-        (Step::Save | Step::Publish, Some((ticket, _))) => {
+        (Step::Save | Step::Publish, Some(Answer { ticket, .. })) => {
             let reply = Reply::Refused(refused(format!(
                 "{what} failed: {message}; the policies in force were not changed: correct that and push again"
             )));
@@ -371,13 +306,13 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
             finish(state, true, effects);
         }
         (Step::Save | Step::Publish, None) => {
-            flight.plan.policies = state.policies.clone();
+            flight.plan.asked = state.asked.clone();
             flight.plan.revision = state.revision;
             flight.plan.table = None;
             known_only(state, flight, effects);
         }
         (Step::Apply | Step::Attach, answer) => {
-            if let Some((ticket, _)) = answer {
+            if let Some(Answer { ticket, .. }) = answer {
                 let reply = Reply::Refused(refused(format!(
                     "{what} failed: {message}; the change is saved, and enforced as soon as that is corrected"
                 )));

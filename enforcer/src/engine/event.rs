@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
-use crate::domain::delta::{Operation, Tables};
+use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::publication::Publication;
+use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
 use crate::domain::table::PolicyTable;
+use crate::domain::time::Clocks;
+use crate::domain::unconfirmed::Confirmation;
 use crate::domain::unguarded::Coverage;
 use crate::domain::workload::WorkloadEvent;
 
@@ -35,8 +38,25 @@ pub struct Facts {
     pub pins: String,
     /// What is done with a denial.
     pub mode: Mode,
+    /// Names this run of the host.
+    pub boot_id: String,
+    /// What the clocks said at the start.
+    pub now: Clocks,
     /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
     pub required: BTreeSet<String>,
+}
+
+/// What an earlier agent saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Numbers.
+    pub registry: Registry,
+    /// Pushed policies.
+    pub documents: Vec<PolicyFile>,
+    /// Workloads in quarantine.
+    pub quarantines: Quarantines,
+    /// Whether a push was not confirmed.
+    pub confirmation: Confirmation,
 }
 
 /// Name of the source of policy files.
@@ -53,7 +73,7 @@ pub struct Adopted {
     /// Generation of the tables that are enforced; `None` if there are none.
     pub generation: Option<Generation>,
     /// Bindings.
-    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    pub bindings: BTreeMap<CgroupId, Bound>,
     /// Addresses.
     pub addresses: BTreeMap<IpNet, IdentityId>,
     /// Own addresses of the host.
@@ -90,8 +110,8 @@ pub enum Event {
         ticket: Ticket,
         /// The question.
         request: Request,
-        /// Time since the agent started.
-        now: Duration,
+        /// What the clocks say.
+        now: Clocks,
     },
     /// Nobody waits for this answer any more; a change that has not begun is forgotten, because its sender was told
     /// that it failed.
@@ -124,7 +144,7 @@ pub enum Event {
         problem: Option<String>,
     },
     /// Time passes.
-    Tick(Duration),
+    Tick(Clocks),
     /// Nothing else is pending: whatever the events since the last `Quiet` ask for is done now, at once.
     Quiet,
     /// The agent was asked to end.
@@ -166,6 +186,11 @@ pub struct Save {
     pub write: Vec<(PolicyKey, String)>,
     /// Pushed documents to remove.
     pub remove: Vec<PolicyKey>,
+    /// All quarantines, if they changed.
+    pub quarantines: Option<Quarantines>,
+    /// What waits to be confirmed, if that changed. Together with the documents: all of it or nothing is found after a
+    /// crash.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// How urgent a line of the log is.
@@ -196,6 +221,8 @@ pub struct Report {
     pub waiting: u64,
     /// Workloads known by address only.
     pub remote: u64,
+    /// Workloads in quarantine, those included that are not there now.
+    pub quarantined: u64,
     /// Bindings in the kernel.
     pub bindings: u64,
     /// Addresses in the kernel.
@@ -210,8 +237,8 @@ pub struct Report {
 pub enum Effect {
     /// Write to the state directory.
     Save(Box<Save>),
-    /// Switch the kernel to this table.
-    Publish(Arc<PolicyTable>),
+    /// Switch the kernel to this table and its successors.
+    Publish(Arc<Publication>),
     /// Change bindings and addresses, in this order; one that fails does not keep the others from being tried.
     Apply(Vec<Operation>),
     /// Attach the programs, or replace those that an earlier agent attached.

@@ -31,8 +31,12 @@
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod change;
+mod confirm;
 mod event;
+mod planning;
 mod policies;
+mod quarantine;
+mod schedule;
 mod state;
 mod views;
 mod wanted;
@@ -41,7 +45,8 @@ mod wanted;
 mod tests;
 
 pub use event::{
-    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Report, Save, Step, Ticket,
+    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Remembered, Report, Save, Step,
+    Ticket,
 };
 pub use state::{Area, Error, Phase, State};
 
@@ -53,6 +58,7 @@ use self::state::Waiting;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
+use crate::domain::time::Clocks;
 use crate::domain::workload::{Resolved, WorkloadEvent};
 
 /// Diagnostics of a directory that are shown in full; the rest is counted.
@@ -108,11 +114,11 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
     let Adopted { generation, bindings, addresses, own, counted, counted_rules } = adopted;
     let identities: BTreeSet<IdentityId> = state.registry.identities().map(|(_, id)| id).collect();
     let rules: BTreeSet<RuleId> = state.registry.rules().map(|(_, id)| id).collect();
-    let unknown = bindings
-        .values()
-        .chain(addresses.values())
-        .chain(&counted)
-        .find(|id| **id >= IdentityId::FIRST_WORKLOAD && !identities.contains(id))
+    let bound = bindings.values().flat_map(|bound| [bound.identity, bound.after]);
+    let unknown = bound
+        .chain(addresses.values().copied())
+        .chain(counted)
+        .find(|id| *id >= IdentityId::FIRST_WORKLOAD && !identities.contains(id))
         .map(|id| format!("identity {id}"));
     let unknown_rule = || {
         counted_rules
@@ -132,6 +138,7 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
     state.generation = generation.unwrap_or(Generation(0));
     state.adopted = generation;
     state.dirty = true;
+    effects.extend(state.rolled_back.clone().map(|message| Effect::Log { level: Level::Warn, message }));
 }
 
 fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>) {
@@ -190,8 +197,8 @@ fn policy_files(state: &mut State, files: Vec<PolicyFile>) {
             state.set_problem(Area::Source, POLICIES, None);
             state.files = Some(files);
             state.missing.remove(POLICIES);
-            if state.policies.directory != documents {
-                state.policies.directory = documents;
+            if state.asked.policies.directory != documents {
+                state.asked.policies.directory = documents;
                 state.revision += 1;
             }
             state.dirty = true;
@@ -219,21 +226,30 @@ fn policy_files(state: &mut State, files: Vec<PolicyFile>) {
 
 /// Notes which documents of the directory a pushed policy keeps from counting.
 fn note_conflicts(state: &mut State) {
-    let conflicts: Vec<_> = state.policies.conflicts().collect();
+    let conflicts: Vec<_> = state.asked.policies.conflicts().collect();
     state.set_problems(Area::Policy, conflicts);
 }
 
 /// Answers a question at once; a change waits for its turn.
 fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Effect>) {
     match request {
-        Request::PolicyList | Request::IdentityList | Request::EndpointList | Request::Status => {
+        Request::PolicyList
+        | Request::IdentityList
+        | Request::EndpointList
+        | Request::QuarantineList
+        | Request::Status => {
             effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });
         }
-        Request::PolicyApply { .. } | Request::PolicyDelete { .. } if state.draining => {
-            effects.push(Effect::Reply { ticket, reply: Reply::Refused(refused(ENDING)) });
-        }
-        Request::PolicyApply { .. } | Request::PolicyDelete { .. } => {
-            state.queue.push_back(Waiting { ticket, request });
+        Request::PolicyApply { .. }
+        | Request::PolicyConfirm { .. }
+        | Request::PolicyDelete { .. }
+        | Request::QuarantineAdd(_)
+        | Request::QuarantineRelease { .. } => {
+            if state.draining {
+                effects.push(Effect::Reply { ticket, reply: Reply::Refused(refused(ENDING)) });
+            } else {
+                state.queue.push_back(Waiting { ticket, request });
+            }
         }
     }
 }
@@ -247,15 +263,15 @@ fn refuse_blocked(state: &mut State, effects: &mut Vec<Effect>) {
     let Some(problem) = blocking.cloned() else { return };
     for Waiting { ticket, .. } in state.queue.drain(..) {
         let reply = Reply::Refused(refused(format!(
-            "the agent takes no policies before its sources are read: {problem}"
+            "the agent takes no changes before its sources are read: {problem}"
         )));
         effects.push(Effect::Reply { ticket, reply });
     }
 }
 
-fn tick(state: &mut State, now: std::time::Duration) {
+fn tick(state: &mut State, now: Clocks) {
     state.now = now;
-    if state.retry.is_some_and(|retry| retry.at <= now) && state.in_flight.is_none() {
+    if state.retry.is_some_and(|retry| retry.at <= now.up) && state.in_flight.is_none() {
         state.dirty = true;
     }
 }

@@ -6,16 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::InFlight;
-use super::event::{Effect, Facts, Level, Report, Ticket};
-use super::policies::{Documents, PolicySet, parse};
+use super::confirm::Unconfirmed;
+use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
+use super::planning::Asked;
+use super::policies::{Documents, parse};
+use super::schedule::{Schedule, taken_back};
 use super::wanted::Sources;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::names::Names;
+use crate::domain::policy::compile::Guests;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::publication::Publication;
+use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
-use crate::domain::table::PolicyTable;
+use crate::domain::time::Clocks;
+use crate::domain::timestamp::Timestamp;
+use crate::domain::unconfirmed::{Confirmation, UnconfirmedPush};
 use crate::domain::unguarded::Coverage;
 
 /// Why the engine can't be made.
@@ -115,18 +123,64 @@ impl Area {
 }
 
 /// What a table was made from: it is made again when one of these differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inputs {
     /// Counts changes of the policy set.
     pub(super) revision: u64,
     /// The highest identity number; numbers are never taken back.
     pub(super) last: IdentityId,
+    /// Who may open flows to whom in quarantine.
+    pub(super) guests: Guests,
+    pub(super) schedule: Schedule,
 }
 
-/// A table that the kernel enforces.
+impl Inputs {
+    /// Whether tables made from the others say the same.
+    pub(super) fn are_as(&self, others: &Self) -> bool {
+        let Self { revision, last, guests, schedule } = others;
+        (self.revision, self.last, &self.guests) == (*revision, *last, guests)
+            && self.schedule.is_as(schedule)
+    }
+}
+
+/// What is on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Pushed documents.
+    pub(super) documents: BTreeMap<PolicyKey, String>,
+    /// `None` if that is not known.
+    pub(super) quarantines: Option<Quarantines>,
+    /// `None` if that is not known.
+    pub(super) confirmation: Option<Confirmation>,
+}
+
+impl Stored {
+    /// What has to be on disk for what is asked for.
+    pub(super) fn of(asked: &Asked) -> Self {
+        let pushed = &asked.policies.pushed;
+        let confirmation = match &asked.unconfirmed {
+            None => Confirmation::Settled,
+            Some(push) => Confirmation::Awaited(UnconfirmedPush {
+                since: push.since,
+                until: push.until.clone(),
+                by: push.by,
+                documents: texts(pushed),
+            }),
+        };
+        // What was there before has to be found by whoever does not know of the push.
+        let confirmed = asked.unconfirmed.as_ref().map_or(pushed, |push| &push.before);
+        Self {
+            documents: texts(confirmed),
+            quarantines: Some(asked.quarantines.clone()),
+            confirmation: Some(confirmation),
+        }
+    }
+}
+
+/// The tables that the kernel enforces.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
-    pub(super) table: Arc<PolicyTable>,
+    pub(super) publication: Arc<Publication>,
     pub(super) inputs: Inputs,
 }
 
@@ -148,7 +202,7 @@ pub(super) struct Retry {
 #[derive(Debug)]
 pub struct State {
     pub(super) facts: Facts,
-    pub(super) now: Duration,
+    pub(super) now: Clocks,
     pub(super) draining: bool,
     /// Required sources that have not given a snapshot yet.
     pub(super) missing: BTreeSet<String>,
@@ -158,13 +212,12 @@ pub struct State {
     pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
-    pub(super) policies: PolicySet,
+    pub(super) asked: Asked,
     pub(super) revision: u64,
     pub(super) registry: Registry,
     /// Size of the registry on disk: identities and rules.
     pub(super) saved: (usize, usize),
-    /// Pushed documents on disk.
-    pub(super) stored: BTreeMap<PolicyKey, String>,
+    pub(super) stored: Stored,
     /// What the kernel's bindings and addresses are; `None` before the kernel is ready.
     pub(super) programmed: Option<Tables>,
     /// The highest generation that the kernel may have seen.
@@ -179,6 +232,10 @@ pub struct State {
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
+    /// What is over and was told to be.
+    pub(super) over: BTreeSet<(String, Timestamp)>,
+    /// What is to be said of the last push, if it was taken back.
+    pub(super) rolled_back: Option<String>,
     /// Something changed since the last plan was made.
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
@@ -200,23 +257,59 @@ struct Told {
 }
 
 impl State {
-    /// The state of an agent that starts, from what an earlier one saved. `stored` are the pushed documents.
-    pub fn new(facts: Facts, registry: Registry, stored: &[PolicyFile]) -> Result<Self, Error> {
-        let pushed = parse(stored).map_err(|problems| Error::SavedPolicies {
-            count: problems.len(),
-            first: problems.into_iter().next().unwrap_or_default(),
-        })?;
+    /// The state of an agent that starts, from what an earlier one saved.
+    ///
+    /// # Errors
+    /// If a saved policy is not valid any more.
+    pub fn new(facts: Facts, remembered: Remembered) -> Result<Self, Error> {
+        let Remembered { registry, documents, quarantines, confirmation } = remembered;
+        let before = documents_of(&documents)?;
+        let stored = Stored {
+            documents: texts(&before),
+            quarantines: Some(quarantines.clone()),
+            confirmation: Some(confirmation.clone()),
+        };
+        let mut asked = Asked::default();
+        // Of another run of the host only the wall clock is left; then they are written anew.
+        let offset = facts.now.offset();
+        asked.quarantines = quarantines;
+        for until in asked.quarantines.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
+            *until = until.adopted(&facts.boot_id, offset);
+        }
+        let mut rolled_back = None;
+        asked.policies.pushed = match confirmation {
+            Confirmation::Settled => before,
+            Confirmation::Awaited(push)
+                if push.until.boot_id == facts.boot_id && push.until.boot > facts.now.boot =>
+            {
+                let files = push.documents.into_iter().map(|(key, text)| PolicyFile {
+                    name: format!("the unconfirmed push of {}: {key}", push.since.whole_seconds()),
+                    text,
+                });
+                let pushed = documents_of(&files.collect::<Vec<_>>())?;
+                asked.unconfirmed =
+                    Some(Unconfirmed { since: push.since, until: push.until, by: push.by, before });
+                pushed
+            }
+            // The kernel has gone back already, or with the last run of the host.
+            Confirmation::Awaited(push) => {
+                rolled_back = Some(taken_back(push.since, push.until.wall));
+                before
+            }
+        };
         let mut state = Self {
             missing: facts.required.clone(),
+            now: facts.now,
             facts,
-            now: Duration::ZERO,
             draining: false,
             sources: Sources::new(),
             managed: BTreeMap::new(),
             own: None,
             files: None,
-            stored: texts(&pushed),
-            policies: PolicySet { pushed, directory: Documents::new() },
+            stored,
+            asked,
+            over: BTreeSet::new(),
+            rolled_back,
             revision: 1,
             saved: size(&registry),
             registry,
@@ -265,7 +358,7 @@ impl State {
     /// The generation in force, 0 if none.
     pub(super) fn enforced(&self) -> u64 {
         let adopted = self.adopted.unwrap_or_default();
-        self.published.as_ref().map_or(adopted, |published| published.table.generation()).0
+        self.published.as_ref().map_or(adopted, |published| published.publication.table.generation()).0
     }
 
     /// Replaces all problems of an area by these.
@@ -343,6 +436,14 @@ impl State {
             effects.push(Effect::Report(report));
         }
     }
+}
+
+/// The policies of saved documents.
+fn documents_of(files: &[PolicyFile]) -> Result<Documents, Error> {
+    parse(files).map_err(|problems| Error::SavedPolicies {
+        count: problems.len(),
+        first: problems.into_iter().next().unwrap_or_default(),
+    })
 }
 
 /// The documents as they are on disk.

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Report;
-use super::policies::{Loaded, PolicySet};
+use super::planning::Asked;
+use super::policies::Loaded;
 use super::state::State;
-use super::wanted::{self, Endpoints, identity_key};
-use crate::domain::Direction;
+use super::wanted::{Endpoints, present_key};
+use super::{confirm, quarantine, wanted};
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::IdentityId;
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
-use crate::domain::policy::model::{Policy, PolicyMode, RuleDirection, RuleKey};
+use crate::domain::policy::model::{Policy, PolicyMode, Rule, RuleDirection, RuleKey};
 use crate::domain::registry::IdentityKey;
+use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::{EndpointState, Resolved, Workload, WorkloadKey};
 
 /// The only kind of policy that this version has.
@@ -24,8 +26,13 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::PolicyList => Reply::Policies(policies(state)),
         Request::IdentityList => Reply::Identities(identities(state)),
         Request::EndpointList => Reply::Endpoints(endpoints(state)),
+        Request::QuarantineList => Reply::Quarantines(quarantine::list(state)),
         Request::Status => Reply::Status(Box::new(status(state))),
-        Request::PolicyApply { .. } | Request::PolicyDelete { .. } => {
+        Request::PolicyApply { .. }
+        | Request::PolicyConfirm { .. }
+        | Request::PolicyDelete { .. }
+        | Request::QuarantineAdd(_)
+        | Request::QuarantineRelease { .. } => {
             Reply::Refused(super::policies::refused("a change is no question; nothing was changed"))
         }
     }
@@ -50,20 +57,24 @@ fn policies(state: &State) -> Vec<PolicyInfo> {
     };
     let info = |loaded: &Loaded, pushed: bool| {
         let Loaded { policy, text, file } = loaded;
-        let directions = Direction::ALL.into_iter().filter_map(|it| Some((it, policy.rules(it)?)));
+        let next = policy.expiries().filter(|expires| *expires > state.now.wall).min();
+        let is_over = |rule: &Rule| policy.is_over(state.now.wall) || rule.is_over(state.now.wall);
+        let count = |rules: usize| u32::try_from(rules).unwrap_or(u32::MAX);
         PolicyInfo {
             namespace: policy.key.namespace.clone(),
             name: policy.key.name.clone(),
             kind: KIND.to_owned(),
             mode: mode(policy).to_owned(),
             origin: if pushed { "pushed".to_owned() } else { file.clone() },
-            rules: directions.clone().map(|(_, rules)| u32::try_from(rules.len()).unwrap_or(u32::MAX)).sum(),
-            isolates: directions.map(|(direction, _)| direction.label().to_owned()).collect(),
+            rules: count(policy.all_rules().count()),
+            expired: count(policy.all_rules().filter(|(_, _, rule)| is_over(rule)).count()),
+            expires: next.map(Timestamp::whole_seconds),
+            isolates: policy.sections().map(|(section, _)| section.label().to_owned()).collect(),
             selects: selects(&endpoints, policy),
             text: text.clone(),
         }
     };
-    state.policies.effective().map(|(loaded, pushed)| info(loaded, pushed)).collect()
+    state.asked.policies.effective().map(|(loaded, pushed)| info(loaded, pushed)).collect()
 }
 
 fn label_texts(labels: &LabelSet) -> Vec<String> {
@@ -76,7 +87,7 @@ fn identities(state: &State) -> Vec<IdentityInfo> {
         let labels = vec![format!("reserved:{}", id.reserved_name()?)];
         Some(IdentityInfo { id: id.0, namespace: String::new(), labels, workloads: Vec::new() })
     });
-    let workloads = workloads(state);
+    let workloads = workloads(state, &state.asked);
     let mut known: Vec<IdentityInfo> = state
         .registry
         .identities()
@@ -92,11 +103,11 @@ fn identities(state: &State) -> Vec<IdentityInfo> {
 }
 
 /// Names of the workloads of each identity.
-fn workloads(state: &State) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
+fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
     let (endpoints, _) = wanted::endpoints(&state.sources);
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
     for (key, resolved) in endpoints {
-        workloads.entry(identity_key(&resolved.workload)).or_default().push(key.clone());
+        workloads.entry(present_key(&resolved.workload, &asked.quarantines)).or_default().push(key.clone());
     }
     workloads
 }
@@ -108,7 +119,7 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
         return EndpointState::Remote;
     }
     let bound = resolved.cgroup.and_then(|cgroup| state.programmed.as_ref()?.bindings.get(&cgroup));
-    if bound.is_some() && bound.copied() == identity {
+    if bound.is_some() && bound.map(|bound| bound.identity) == identity {
         EndpointState::Bound
     } else {
         EndpointState::WaitingForCgroup
@@ -118,17 +129,18 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
 fn endpoints(state: &State) -> Vec<EndpointInfo> {
     let (endpoints, _) = wanted::endpoints(&state.sources);
     let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
-    let isolating = |workload: &Workload, direction: Direction| -> Vec<String> {
-        let effective = state.policies.effective().map(|(loaded, _)| &loaded.policy);
+    let isolating = |workload: &Workload, section: RuleDirection| -> Vec<String> {
+        let effective = state.asked.policies.effective().map(|(loaded, _)| &loaded.policy);
         effective
-            .filter(|policy| policy.mode == PolicyMode::Enforce && policy.rules(direction).is_some())
+            .filter(|policy| policy.mode == PolicyMode::Enforce && policy.section(section).is_some())
+            .filter(|policy| !policy.is_over(state.now.wall))
             .filter(|policy| selects_one(policy, workload))
             .map(|policy| policy.key.to_string())
             .collect()
     };
     let info = |resolved: &Resolved| {
         let workload = &resolved.workload;
-        let identity = numbers.get(&identity_key(workload)).copied();
+        let identity = numbers.get(&present_key(workload, &state.asked.quarantines)).copied();
         EndpointInfo {
             namespace: workload.key.namespace.clone(),
             name: workload.key.name.clone(),
@@ -138,8 +150,10 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
             cgroup_id: resolved.cgroup.map(|cgroup| cgroup.0),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             state: stands(state, resolved, identity),
-            ingress_policies: isolating(workload, Direction::Ingress),
-            egress_policies: isolating(workload, Direction::Egress),
+            quarantined: state.asked.quarantines.contains_key(&workload.key),
+            ingress_policies: isolating(workload, RuleDirection::Ingress),
+            egress_policies: isolating(workload, RuleDirection::Egress),
+            listen_policies: isolating(workload, RuleDirection::Listen),
         }
     };
     endpoints.into_values().map(info).collect()
@@ -155,10 +169,13 @@ fn status(state: &State) -> Status {
         mode: facts.mode.name().to_owned(),
         generation: report.generation,
         policies: report.policies,
+        unconfirmed: confirm::info(state),
+        rolled_back: state.rolled_back.clone(),
         entries: report.entries,
         identities: report.identities,
         endpoints: report.bound + report.waiting + report.remote,
         endpoints_waiting: report.waiting,
+        quarantined: state.asked.quarantines.keys().map(ToString::to_string).collect(),
         kernel: facts.kernel.clone(),
         cgroup_root: facts.cgroup_root.clone(),
         pins: facts.pins.clone(),
@@ -166,7 +183,7 @@ fn status(state: &State) -> Status {
         absent_hooks: state.coverage.absent.clone(),
         notices: state.notices.clone(),
         unguarded: state.coverage.unguarded.clone(),
-        uptime_seconds: state.now.as_secs(),
+        uptime_seconds: state.now.up.as_secs(),
     }
 }
 
@@ -176,20 +193,21 @@ pub(super) fn report(state: &State) -> Report {
     let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
     let mut report = Report {
         generation: state.enforced(),
-        policies: state.policies.effective().count() as u64,
+        policies: state.asked.policies.effective().count() as u64,
         identities: numbers.len() as u64,
+        quarantined: state.asked.quarantines.len() as u64,
         ..Report::default()
     };
     if let Some(published) = &state.published {
-        report.entries = published.table.entries() as u64;
-        report.rows = published.table.rows().len() as u64;
+        report.entries = published.publication.table.entries() as u64;
+        report.rows = published.publication.table.rows().len() as u64;
     }
     if let Some(programmed) = &state.programmed {
         report.bindings = programmed.bindings.len() as u64;
         report.addresses = programmed.addresses.len() as u64;
     }
     for resolved in endpoints.into_values() {
-        let identity = numbers.get(&identity_key(&resolved.workload)).copied();
+        let identity = numbers.get(&present_key(&resolved.workload, &state.asked.quarantines)).copied();
         match stands(state, resolved, identity) {
             EndpointState::Bound => report.bound += 1,
             EndpointState::WaitingForCgroup => report.waiting += 1,
@@ -204,21 +222,18 @@ pub(super) fn report(state: &State) -> Report {
 
 /// Names for everything that has a number now.
 pub(super) fn names(state: &State) -> Names {
-    names_with(state, &state.policies)
+    names_with(state, &state.asked)
 }
 
-/// The same, with the rules of another policy set.
-pub(super) fn names_with(state: &State, policies: &PolicySet) -> Names {
+/// The same for something else that is asked for.
+pub(super) fn names_with(state: &State, asked: &Asked) -> Names {
     let (endpoints, _) = wanted::endpoints(&state.sources);
-    let mut workloads = workloads(state);
+    let mut workloads = workloads(state, asked);
     let mut own: BTreeMap<RuleKey, String> = BTreeMap::new();
-    for (loaded, _) in policies.effective() {
-        for direction in Direction::ALL {
-            for (rule, index) in loaded.policy.rules(direction).unwrap_or_default().iter().zip(0..) {
-                let policy = loaded.policy.key.clone();
-                let key = RuleKey { policy, direction: RuleDirection::from(direction), index: Some(index) };
-                own.extend(rule.name.clone().map(|name| (key, name)));
-            }
+    for (loaded, _) in asked.policies.effective() {
+        for (direction, index, rule) in loaded.policy.all_rules() {
+            let key = RuleKey { policy: loaded.policy.key.clone(), direction, index: Some(index) };
+            own.extend(rule.name.clone().map(|name| (key, name)));
         }
     }
     // Two workloads may claim one directory; as with their flows, the first by name is shown.

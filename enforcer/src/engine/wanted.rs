@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::domain::delta::{Operation, Tables};
+use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, IdentityId};
+use crate::domain::quarantine::{Quarantines, marked};
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 
@@ -21,6 +22,12 @@ pub(super) type Endpoints<'a> = BTreeMap<&'a WorkloadKey, &'a Resolved>;
 /// What a workload is to policies.
 pub(super) fn identity_key(workload: &Workload) -> IdentityKey {
     IdentityKey { namespace: workload.key.namespace.clone(), labels: workload.labels.clone() }
+}
+
+/// The identity that a workload has now: one of its own while it is in quarantine.
+pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    let ordinary = identity_key(workload);
+    if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
 }
 
 /// The workloads that count, and what is said about those that do not: (object, sentence).
@@ -49,17 +56,18 @@ pub(super) fn endpoints(sources: &Sources) -> (Endpoints<'_>, Vec<(String, Strin
 pub(super) fn tables(
     endpoints: &Endpoints<'_>,
     managed: &BTreeMap<String, Option<CgroupId>>,
+    quarantines: &Quarantines,
     registry: &mut Registry,
 ) -> (Tables, Vec<(String, String)>) {
     let mut cgroups: BTreeMap<CgroupId, Claim<'_>> = BTreeMap::new();
     let mut addresses: BTreeMap<IpNet, Claim<'_>> = BTreeMap::new();
     for (key, resolved) in endpoints {
-        let identity = registry.identity(&identity_key(&resolved.workload));
+        let bound = bound(&resolved.workload, quarantines, registry);
         if let Some(cgroup) = resolved.cgroup {
-            Claim::add(&mut cgroups, cgroup, key, identity);
+            Claim::add(&mut cgroups, cgroup, key, bound);
         }
         for address in &resolved.workload.addresses {
-            Claim::add(&mut addresses, address.trunc(), key, identity);
+            Claim::add(&mut addresses, address.trunc(), key, bound);
         }
     }
     let mut problems = Vec::new();
@@ -77,18 +85,30 @@ pub(super) fn tables(
             problems.push((address.to_string(), format!("address {address} belongs to workload {others}")));
         }
     }
-    let mut bindings: BTreeMap<CgroupId, IdentityId> =
-        managed.values().flatten().map(|cgroup| (*cgroup, IdentityId::UNMANAGED)).collect();
-    bindings.extend(cgroups.into_iter().map(|(cgroup, claim)| (cgroup, claim.identity)));
-    let addresses = addresses.into_iter().map(|(address, claim)| (address, claim.identity)).collect();
+    let mut bindings: BTreeMap<CgroupId, Bound> =
+        managed.values().flatten().map(|cgroup| (*cgroup, Bound::always(IdentityId::UNMANAGED))).collect();
+    bindings.extend(cgroups.into_iter().map(|(cgroup, claim)| (cgroup, claim.bound)));
+    let addresses = addresses.into_iter().map(|(address, claim)| (address, claim.bound.identity)).collect();
     (Tables { bindings, addresses, ..Tables::default() }, problems)
+}
+
+/// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
+fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
+    let ordinary = registry.identity(&identity_key(workload));
+    let Some(quarantine) = quarantines.get(&workload.key) else { return Bound::always(ordinary) };
+    let identity = registry.identity(&present_key(workload, quarantines));
+    match &quarantine.until {
+        Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
+        None => Bound::always(identity),
+    }
 }
 
 /// Replaces identities above `last`, which the enforced table does not know, by one that is denied everything.
 pub(super) fn known_only(tables: &Tables, last: IdentityId) -> Tables {
     let known = |id: IdentityId| if id > last { IdentityId::UNMANAGED } else { id };
+    let bound = |bound: Bound| Bound { identity: known(bound.identity), after: known(bound.after), ..bound };
     Tables {
-        bindings: tables.bindings.iter().map(|(cgroup, id)| (*cgroup, known(*id))).collect(),
+        bindings: tables.bindings.iter().map(|(cgroup, to)| (*cgroup, bound(*to))).collect(),
         addresses: tables.addresses.iter().map(|(address, id)| (*address, known(*id))).collect(),
         own: tables.own.clone(),
     }
@@ -99,17 +119,17 @@ struct Claim<'a> {
     first: &'a WorkloadKey,
     /// Other claimants, in the order of names.
     rest: Vec<&'a WorkloadKey>,
-    identity: IdentityId,
+    bound: Bound,
 }
 
 impl<'a> Claim<'a> {
-    fn add<K: Ord>(claims: &mut BTreeMap<K, Self>, place: K, key: &'a WorkloadKey, identity: IdentityId) {
-        let claim = claims.entry(place).or_insert(Self { first: key, rest: Vec::new(), identity });
+    fn add<K: Ord>(claims: &mut BTreeMap<K, Self>, place: K, key: &'a WorkloadKey, bound: Bound) {
+        let claim = claims.entry(place).or_insert(Self { first: key, rest: Vec::new(), bound });
         if claim.first != key {
             claim.rest.push(key);
         }
-        if claim.identity != identity {
-            claim.identity = IdentityId::UNMANAGED;
+        if claim.bound != bound {
+            claim.bound = Bound::always(IdentityId::UNMANAGED);
         }
     }
 
@@ -119,7 +139,7 @@ impl<'a> Claim<'a> {
             return None;
         }
         let rest: Vec<String> = self.rest.iter().map(ToString::to_string).collect();
-        let consequence = if self.identity == IdentityId::UNMANAGED {
+        let consequence = if self.bound.identity == IdentityId::UNMANAGED {
             "it is denied everything until only one of them claims it"
         } else {
             "flows are reported under the first name"
@@ -133,7 +153,7 @@ pub(super) fn apply(tables: &mut Tables, operation: Operation) {
     match operation {
         Operation::SetAddress(net, id) => drop(tables.addresses.insert(net, id)),
         Operation::RemoveAddress(net) => drop(tables.addresses.remove(&net)),
-        Operation::Bind(cgroup, id) => drop(tables.bindings.insert(cgroup, id)),
+        Operation::Bind(cgroup, bound) => drop(tables.bindings.insert(cgroup, bound)),
         Operation::Unbind(cgroup) => drop(tables.bindings.remove(&cgroup)),
         Operation::SetOwn(address) => drop(tables.own.insert(address)),
         Operation::RemoveOwn(address) => drop(tables.own.remove(&address)),

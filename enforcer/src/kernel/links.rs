@@ -140,6 +140,8 @@ fn attach_type(hook: Hook) -> u32 {
         Hook::Bind6 => 9,
         Hook::Connect4 => 10,
         Hook::Connect6 => 11,
+        Hook::PostBind4 => 12,
+        Hook::PostBind6 => 13,
         Hook::Sendmsg4 => 14,
         Hook::Sendmsg6 => 15,
         Hook::Setsockopt => 22,

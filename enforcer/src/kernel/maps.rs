@@ -8,7 +8,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, Per
 use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::abi::flow::{FlowCount, FlowKey, Traffic, TrafficKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding};
-use enforcer_common::abi::policy::Row;
+use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
 use enforcer_common::address::Address;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use enforcer_common::limits;
@@ -16,7 +16,8 @@ use ipnet::IpNet;
 
 use super::error::Error;
 use super::{generation_of, own};
-use crate::domain::delta::{Operation, Tables};
+use crate::domain::delta::{Bound, Operation, Tables};
+use crate::domain::time::BootTime;
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
 pub(super) const NAMES: &[&str] = &[
@@ -64,11 +65,40 @@ pub(super) fn set(ebpf: &mut Ebpf, setting: Setting, value: u64) -> Result<(), E
     config(ebpf)?.set(setting as u32, value, 0).map_err(Error::map("write", "CONFIG"))
 }
 
-/// Makes an inner map of exactly these rows.
-pub(super) fn table(rows: &[Row]) -> Result<Table, Error> {
+/// Words of the second row of the table in force: when it ends, and in favour of which slot.
+fn end_of_table(ebpf: &mut Ebpf) -> Result<(u64, u64), Error> {
+    match tables(ebpf)?.get(&0, 0) {
+        Ok(table) => {
+            let row = table.get(&1, 0).map_err(Error::map("read the header in", "TABLES"))?;
+            Ok((row.words[H_UNTIL], row.words[H_NEXT]))
+        }
+        Err(MapError::KeyNotFound) => Ok((0, 0)),
+        Err(source) => Err(Error::map("read", "TABLES")(source)),
+    }
+}
+
+/// When the table in force ends, in nanoseconds since boot.
+pub(super) fn table_ends(ebpf: &mut Ebpf) -> Result<Option<u64>, Error> {
+    Ok(Some(end_of_table(ebpf)?.0).filter(|until| *until != 0))
+}
+
+/// The first slot of the bank of successors that the table in force does not lead to.
+pub(super) fn free_bank(ebpf: &mut Ebpf) -> Result<u32, Error> {
+    let bank = u32::try_from(limits::SUCCESSORS).unwrap_or(u32::MAX);
+    let (until, next) = end_of_table(ebpf)?;
+    Ok(if until != 0 && (1..=u64::from(bank)).contains(&next) { bank + 1 } else { 1 })
+}
+
+/// Makes an inner map of exactly these rows, which ends at a time (nanoseconds since boot) in favour of another slot.
+pub(super) fn table(rows: &[Row], next: Option<(u64, u32)>) -> Result<Table, Error> {
     let length = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let mut table = Table::create(length, INNER_MAP).map_err(Error::map("make a table for", "TABLES"))?;
     for (index, row) in (0..length).zip(rows) {
+        let mut row = *row;
+        if let (1, Some((until, slot))) = (index, next) {
+            row.words[H_UNTIL] = until;
+            row.words[H_NEXT] = slot.into();
+        }
         table.set(index, row, 0).map_err(Error::map("fill a table for", "TABLES"))?;
     }
     Ok(table)
@@ -89,9 +119,9 @@ pub(super) fn published_generation(ebpf: &mut Ebpf) -> Result<Option<Generation>
 /// Performs one operation on bindings or addresses.
 pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error> {
     match operation {
-        Operation::Bind(cgroup, identity) => {
-            let binding =
-                Binding { cgroup: cgroup.0, until: u64::MAX, identity: identity.0, after: identity.0 };
+        Operation::Bind(cgroup, Bound { identity, until, after }) => {
+            let until = until.map_or(u64::MAX, |until| until.0);
+            let binding = Binding { cgroup: cgroup.0, until, identity: identity.0, after: after.0 };
             bindings(ebpf)?.insert(cgroup.0, binding, 0).map_err(full_or("BINDINGS", limits::BINDINGS))
         }
         Operation::Unbind(cgroup) => gone(bindings(ebpf)?.remove(&cgroup.0), "BINDINGS"),
@@ -115,7 +145,9 @@ pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
     let mut found = Tables { own: own::all(ebpf)?, ..Tables::default() };
     for entry in &bindings(ebpf)? {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
-        found.bindings.insert(CgroupId(cgroup), IdentityId(binding.identity));
+        let until = (binding.until != u64::MAX).then_some(BootTime(binding.until));
+        let (identity, after) = (IdentityId(binding.identity), IdentityId(binding.after));
+        found.bindings.insert(CgroupId(cgroup), Bound { identity, until, after });
     }
     for entry in &addresses(ebpf)? {
         let (key, entry) = entry.map_err(Error::map("read", "ADDRESSES"))?;

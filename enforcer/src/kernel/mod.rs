@@ -40,7 +40,7 @@ use enforcer_common::id::{CgroupId, Generation, IdentityId};
 use enforcer_common::verdict::{Query, Verdict};
 use ipnet::IpNet;
 
-use crate::domain::delta::{Operation, Tables};
+use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
@@ -70,13 +70,29 @@ pub struct Adopted {
     /// The enforced generation, if any was published.
     pub generation: Option<Generation>,
     /// Bindings in force.
-    pub bindings: BTreeMap<CgroupId, IdentityId>,
+    pub bindings: BTreeMap<CgroupId, Bound>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
     /// Own addresses of the host.
     pub own: BTreeSet<IpAddr>,
     /// Whether the programs are attached.
     pub attached: bool,
+}
+
+/// A table of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheduled<'a> {
+    /// The table.
+    pub table: &'a PolicyTable,
+    /// When the next one of the chain takes over, in nanoseconds since boot; `None` for the last.
+    pub until: Option<u64>,
+}
+
+impl<'a> Scheduled<'a> {
+    /// A table without a successor.
+    pub fn always(table: &'a PolicyTable) -> Self {
+        Self { table, until: None }
+    }
 }
 
 /// The loaded programs and their maps.
@@ -89,6 +105,7 @@ pub struct Kernel {
     watch: watch::Watch,
     /// Hooks that this kernel does without, and why.
     absent: BTreeMap<Hook, String>,
+    ends: Ends,
 }
 
 impl Kernel {
@@ -112,7 +129,14 @@ impl Kernel {
         let mut ebpf = load_object(Some(&settings.pins))?;
         let absent = links::load_programs(&mut ebpf)?;
         let watch = watch::Watch::new(settings)?;
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), watch, absent };
+        let mut kernel = Self {
+            settings: settings.clone(),
+            ebpf,
+            links: BTreeMap::new(),
+            absent,
+            watch,
+            ends: Ends::default(),
+        };
         kernel.write_version()?;
         kernel.write_secret()?;
         let adopted = kernel.adopted()?;
@@ -139,28 +163,51 @@ impl Kernel {
         Ok(seeded)
     }
 
-    /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.
-    pub fn publish(&mut self, table: &PolicyTable) -> Result<(), Error> {
-        let inner = maps::table(table.rows())?;
-        maps::tables(&mut self.ebpf)?
-            .set(0, &inner, 0)
-            .map_err(Error::map("switch to the new table in", "TABLES"))?;
-        self.watch.published = Some(watch::Published { generation: table.generation(), table: inner });
+    /// Makes the first table of a chain the one that is enforced, with one write. The others follow by the kernel's
+    /// clock and are in place before that. Old ones are freed when their last reader is done.
+    pub fn publish(&mut self, chain: &[Scheduled<'_>]) -> Result<(), Error> {
+        let bank = maps::free_bank(&mut self.ebpf)?;
+        let slot = |at: usize| if at == 0 { 0 } else { bank + u32::try_from(at).unwrap_or(u32::MAX) - 1 };
+        // The last first: what is named is there already.
+        for (at, scheduled) in chain.iter().enumerate().rev() {
+            let next = scheduled.until.map(|until| (until, slot(at + 1)));
+            let inner = maps::table(scheduled.table.rows(), next)?;
+            maps::tables(&mut self.ebpf)?
+                .set(slot(at), &inner, 0)
+                .map_err(Error::map("switch to the new table in", "TABLES"))?;
+            if at == 0 {
+                let generation = scheduled.table.generation();
+                self.watch.published = Some(watch::Published { generation, table: inner });
+                self.ends.table = scheduled.until;
+            }
+        }
         self.new_epoch()
     }
 
     /// Performs one map operation.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
         maps::apply(&mut self.ebpf, operation)?;
+        match operation {
+            Operation::Bind(cgroup, Bound { until: Some(until), .. }) => {
+                self.ends.bindings.insert(*cgroup, until.0);
+            }
+            Operation::Bind(cgroup, _) | Operation::Unbind(cgroup) => _ = self.ends.bindings.remove(cgroup),
+            _ => {}
+        }
         self.new_epoch()
     }
 
     /// From now on nothing counts that sockets remember of verdicts.
     fn new_epoch(&mut self) -> Result<(), Error> {
+        let until = self.ends.first();
+        let before = maps::setting(&mut self.ebpf, Setting::FreshUntil)?;
+        // The earlier of both first: whatever happens in between, nothing counts for longer than it should.
+        if until < before {
+            self.set(Setting::FreshUntil, until)?;
+        }
         let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
         self.set(Setting::Epoch, epoch + 1)?;
-        // TODO: the earliest time that kernel time decides about.
-        self.set(Setting::FreshUntil, u64::MAX)
+        self.set(Setting::FreshUntil, until)
     }
 
     /// Writes a setting, which the watch keeps as it is from now on.
@@ -259,6 +306,9 @@ impl Kernel {
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
         let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
+        self.ends.table = maps::table_ends(&mut self.ebpf)?;
+        let ends = bindings.iter().filter_map(|(cgroup, bound)| Some((*cgroup, bound.until?.0)));
+        self.ends.bindings = ends.collect();
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
@@ -266,6 +316,22 @@ impl Kernel {
             own,
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
+    }
+}
+
+/// What ends by the kernel's clock, in nanoseconds since boot.
+#[derive(Debug, Default)]
+struct Ends {
+    /// The table in force.
+    table: Option<u64>,
+    /// Bindings.
+    bindings: BTreeMap<CgroupId, u64>,
+}
+
+impl Ends {
+    /// The first of them; what is over already counts, until it is replaced.
+    fn first(&self) -> u64 {
+        self.bindings.values().copied().chain(self.table).min().unwrap_or(u64::MAX)
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Error {
         /// The version of this program.
         known: u32,
     },
-    /// The registry has no saved form.
+    /// Something has no saved form.
     #[error("encode {}: {source}", path.display())]
     Encode {
         /// The file.

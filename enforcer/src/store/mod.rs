@@ -1,15 +1,20 @@
-//! What has to survive a restart of the host: the registry of numbers, and the policies that were pushed.
+//! What has to survive a restart of the host: the registry of numbers, the policies that were pushed, and who is in
+//! quarantine.
 //!
 //! ```text
 //! STATE_DIR/            0700, owned by the agent's user
 //!   lock                held (flock) as long as the agent runs; its process id inside
 //!   registry.json       numbers of identities and rules
 //!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed
+//!   unconfirmed.json    while a push is not confirmed: the documents in force; `policies/` has those before it
+//!   quarantines.json    workloads in quarantine
+//!   journal.json        while several files change: what is left to do, see [`atomic`]
 //! ```
 //!
 //! Invariants:
 //! * A file is whole or not there: it is written beside its place, flushed, and renamed. After a crash at any point
 //!   the old or the new content is found, never a part.
+//! * Files that change together are all old or all new after a crash: a push of many documents, or its confirmation.
 //! * What can't be read is never guessed, repaired or passed over. The agent refuses to start and names the file,
 //!   because with other numbers the counters in the kernel would be someone else's, and without a pushed policy
 //!   something it closes would be open.
@@ -27,6 +32,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::atomic::Batch;
@@ -35,7 +41,10 @@ use self::lock::Lock;
 use crate::domain::command::PolicyFile;
 use crate::domain::policy::check::check;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::quarantine::{Quarantine, Quarantines};
 use crate::domain::registry::Registry;
+use crate::domain::unconfirmed::{Confirmation, UnconfirmedPush};
+use crate::domain::workload::WorkloadKey;
 
 /// Version of the saved forms. Another one is refused.
 const VERSION: u32 = 1;
@@ -44,6 +53,8 @@ const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 const REGISTRY: &str = "registry.json";
 const POLICIES: &str = "policies";
+const QUARANTINES: &str = "quarantines.json";
+const UNCONFIRMED: &str = "unconfirmed.json";
 const EXTENSION: &str = "yaml";
 
 /// The state directory of the one running instance.
@@ -62,6 +73,41 @@ pub struct Saved {
     pub registry: Registry,
     /// Pushed policies, one per file, named by their paths.
     pub documents: Vec<PolicyFile>,
+    /// Workloads in quarantine.
+    pub quarantines: Quarantines,
+    /// Whether a push was not confirmed when the agent ended.
+    pub confirmation: Confirmation,
+}
+
+/// What is to be saved. Nothing else changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The registry.
+    pub registry: Option<Registry>,
+    /// Documents to write.
+    pub write: Vec<(PolicyKey, String)>,
+    /// Documents to remove; they need not be there.
+    pub remove: Vec<PolicyKey>,
+    /// All quarantines.
+    pub quarantines: Option<Quarantines>,
+    /// What waits to be confirmed.
+    pub confirmation: Option<Confirmation>,
+}
+
+/// The saved form of quarantines: a list, because JSON has no structured keys.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuarantineFile {
+    version: u32,
+    quarantines: Vec<(WorkloadKey, Quarantine)>,
+}
+
+/// The saved form of an unconfirmed push.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnconfirmedFile {
+    version: u32,
+    push: UnconfirmedPush,
 }
 
 /// The saved form of the registry.
@@ -79,11 +125,16 @@ impl Store {
         private_directory(root)?;
         let lock = Lock::take(root)?;
         private_directory(&policies)?;
+        atomic::resume(root)?;
         for directory in [root, &policies] {
             atomic::remove_unfinished(directory)?;
         }
-        let saved =
-            Saved { registry: read_registry(&root.join(REGISTRY))?, documents: read_documents(&policies)? };
+        let saved = Saved {
+            registry: read_registry(&root.join(REGISTRY))?,
+            documents: read_documents(&policies)?,
+            quarantines: read_quarantines(&root.join(QUARANTINES))?,
+            confirmation: read_unconfirmed(&root.join(UNCONFIRMED))?,
+        };
         Ok((Self { root: root.to_owned(), policies, _lock: lock }, saved))
     }
 
@@ -92,33 +143,46 @@ impl Store {
         if root.is_dir() { Lock::take(root).map(drop) } else { Ok(()) }
     }
 
-    /// Saves the registry (if given) and then the documents. When it returns, all of it is on disk; when it fails,
-    /// each file is as it was or as it should be.
-    pub fn save(
-        &self,
-        registry: Option<&Registry>,
-        write: &[(PolicyKey, String)],
-        remove: &[PolicyKey],
-    ) -> Result<(), Error> {
-        if let Some(registry) = registry {
+    /// Saves the registry (if given) and then everything else, together. When it returns, all of it is on disk; when it
+    /// fails, each file is as it was or as it should be.
+    pub fn save(&self, changes: &Changes) -> Result<(), Error> {
+        if let Some(registry) = &changes.registry {
             let path = self.root.join(REGISTRY);
-            let text =
-                encode_registry(registry).map_err(|source| Error::Encode { path: path.clone(), source })?;
             let mut batch = Batch::new(&self.root);
-            batch.write(&path, &text)?;
+            // New numbers do no harm without what uses them; the reverse does.
+            write(&mut batch, &path, &RegistryFile { version: VERSION, registry: registry.clone() })?;
             batch.commit()?;
         }
-        if write.is_empty() && remove.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::new(&self.policies);
-        for (key, text) in write {
+        let batch = self.batch(changes)?;
+        if batch.is_empty() { Ok(()) } else { batch.commit() }
+    }
+
+    /// Everything but the registry, written and not yet in its place.
+    fn batch(&self, changes: &Changes) -> Result<Batch<'_>, Error> {
+        let mut batch = Batch::new(&self.root);
+        for (key, text) in &changes.write {
             batch.write(&self.document(key)?, text.as_bytes())?;
         }
-        for key in remove {
+        for key in &changes.remove {
             batch.remove(self.document(key)?);
         }
-        batch.commit()
+        if let Some(quarantines) = &changes.quarantines {
+            let quarantines = quarantines.clone().into_iter().collect();
+            write(
+                &mut batch,
+                &self.root.join(QUARANTINES),
+                &QuarantineFile { version: VERSION, quarantines },
+            )?;
+        }
+        match &changes.confirmation {
+            Some(Confirmation::Awaited(push)) => {
+                let file = UnconfirmedFile { version: VERSION, push: push.clone() };
+                write(&mut batch, &self.root.join(UNCONFIRMED), &file)?;
+            }
+            Some(Confirmation::Settled) => batch.remove(self.root.join(UNCONFIRMED)),
+            None => {}
+        }
+        Ok(batch)
     }
 
     /// Path of a pushed policy. A namespace has no dot, so the first dot ends it.
@@ -156,23 +220,55 @@ pub fn encode_registry(registry: &Registry) -> Result<Vec<u8>, serde_json::Error
     serde_json::to_vec(&RegistryFile { version: VERSION, registry: registry.clone() })
 }
 
-fn read_registry(path: &Path) -> Result<Registry, Error> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Registry::default()),
-        Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
-    };
-    decode_registry(path, &text)
-}
-
 /// The registry in the text of its file; `path` is what errors name.
 pub fn decode_registry(path: &Path, text: &[u8]) -> Result<Registry, Error> {
-    let corrupt = |problem: String| Error::Corrupt { path: path.to_owned(), problem };
-    let file: RegistryFile = serde_json::from_slice(text).map_err(|error| corrupt(error.to_string()))?;
-    if file.version != VERSION {
-        return Err(Error::Version { path: path.to_owned(), found: file.version, known: VERSION });
+    decode(path, text, |file: &RegistryFile| file.version).map(|file| file.registry)
+}
+
+/// Puts JSON into a batch.
+fn write(batch: &mut Batch<'_>, path: &Path, file: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec(file).map_err(|source| Error::Encode { path: path.to_owned(), source })?;
+    batch.write(path, &text)
+}
+
+/// What a file says and its version; nothing if there is no such file.
+fn read<T: DeserializeOwned>(path: &Path, version: fn(&T) -> u32) -> Result<Option<T>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
+    };
+    decode(path, &text, version).map(Some)
+}
+
+/// What the text of a file says, if it is of this version.
+fn decode<T: DeserializeOwned>(path: &Path, text: &[u8], version: fn(&T) -> u32) -> Result<T, Error> {
+    let file: T = serde_json::from_slice(text)
+        .map_err(|error| Error::Corrupt { path: path.to_owned(), problem: error.to_string() })?;
+    match version(&file) {
+        VERSION => Ok(file),
+        found => Err(Error::Version { path: path.to_owned(), found, known: VERSION }),
     }
-    Ok(file.registry)
+}
+
+fn read_registry(path: &Path) -> Result<Registry, Error> {
+    Ok(read(path, |file: &RegistryFile| file.version)?.map(|file| file.registry).unwrap_or_default())
+}
+
+fn read_quarantines(path: &Path) -> Result<Quarantines, Error> {
+    let Some(file) = read(path, |file: &QuarantineFile| file.version)? else { return Ok(Quarantines::new()) };
+    let count = file.quarantines.len();
+    let quarantines: Quarantines = file.quarantines.into_iter().collect();
+    if quarantines.len() != count {
+        let problem = "a workload is listed twice".to_owned();
+        return Err(Error::Corrupt { path: path.to_owned(), problem });
+    }
+    Ok(quarantines)
+}
+
+fn read_unconfirmed(path: &Path) -> Result<Confirmation, Error> {
+    let file = read(path, |file: &UnconfirmedFile| file.version)?;
+    Ok(file.map_or(Confirmation::Settled, |file| Confirmation::Awaited(file.push)))
 }
 
 fn read_documents(directory: &Path) -> Result<Vec<PolicyFile>, Error> {

@@ -7,6 +7,8 @@ use super::*;
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::model::{RuleDirection, RuleKey};
 use crate::domain::registry::IdentityKey;
+use crate::domain::time::{BootTime, Deadline};
+use crate::domain::timestamp::Timestamp;
 
 fn key(name: &str) -> PolicyKey {
     PolicyKey { namespace: "default".into(), name: name.into() }
@@ -29,6 +31,36 @@ fn registry() -> Registry {
     registry
 }
 
+fn write(names: &[&str]) -> Changes {
+    let write = names.iter().map(|name| (key(name), document(name))).collect();
+    Changes { write, ..Changes::default() }
+}
+
+fn workload(name: &str) -> WorkloadKey {
+    WorkloadKey { namespace: "default".into(), name: name.into() }
+}
+
+fn until() -> Deadline {
+    Deadline { boot_id: "this".into(), boot: BootTime(7), wall: Timestamp { seconds: 7, nanos: 1 } }
+}
+
+fn quarantines() -> Quarantines {
+    let allow_from = ["default/probe", "a=b", "192.0.2.0/24", "reserved:host"];
+    let quarantine = Quarantine {
+        since: Timestamp { seconds: 1, nanos: 0 },
+        until: Some(until()),
+        allow_from: allow_from.iter().map(|text| text.parse().unwrap()).collect(),
+        by: Some(1000),
+    };
+    let endless = Quarantine { until: None, allow_from: Vec::new(), by: None, ..quarantine.clone() };
+    [(workload("web"), quarantine), (workload("db"), endless)].into()
+}
+
+fn unconfirmed(names: &[&str]) -> UnconfirmedPush {
+    let documents = names.iter().map(|name| (key(name), document(name))).collect();
+    UnconfirmedPush { since: Timestamp::default(), until: until(), by: Some(0), documents }
+}
+
 /// The error of opening the directory, which must be one line.
 fn refusal(root: &Path) -> String {
     let error = Store::open(root).unwrap_err().to_string();
@@ -42,10 +74,9 @@ fn what_is_saved_is_found_again() {
     let path = root.path().join("a/b");
     let (store, saved) = Store::open(&path).unwrap();
     assert_eq!(saved, Saved::default());
-    store
-        .save(Some(&registry()), &[(key("db"), document("db")), (key("a.b"), document("a.b"))], &[])
-        .unwrap();
-    store.save(None, &[(key("web"), document("web"))], &[key("a.b"), key("never-there")]).unwrap();
+    let first = Changes { registry: Some(registry()), ..write(&["db", "a.b"]) };
+    store.save(&first).unwrap();
+    store.save(&Changes { remove: vec![key("a.b"), key("never-there")], ..write(&["web"]) }).unwrap();
     drop(store);
     let (_store, saved) = Store::open(&path).unwrap();
     assert_eq!(saved.registry, registry());
@@ -79,7 +110,7 @@ fn one_instance_has_the_directory() {
 fn what_a_crash_left_is_removed_and_what_it_replaced_is_there() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
-    store.save(Some(&registry()), &[(key("db"), document("db"))], &[]).unwrap();
+    store.save(&Changes { registry: Some(registry()), ..write(&["db"]) }).unwrap();
     let unfinished = root.path().join("policies/.unfinished-0");
     fs::write(&unfinished, "half a docu").unwrap();
     drop(store);
@@ -92,17 +123,24 @@ fn what_a_crash_left_is_removed_and_what_it_replaced_is_there() {
 fn a_failed_save_leaves_what_was_there() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
-    store.save(None, &[(key("db"), document("db"))], &[]).unwrap();
+    store.save(&write(&["db"])).unwrap();
     let bad = PolicyKey { namespace: "..".into(), name: "/etc/passwd".into() };
-    let error = store.save(None, &[(key("web"), document("web")), (bad, String::new())], &[]).unwrap_err();
+    let mut changes = write(&["web"]);
+    changes.write.push((bad, String::new()));
+    let error = store.save(&changes).unwrap_err();
     assert!(matches!(error, Error::Name { .. }));
     // A directory in the place of a file can't be replaced by a rename.
     fs::create_dir(root.path().join("policies/default.api.yaml")).unwrap();
-    store.save(None, &[(key("api"), document("api"))], &[]).unwrap_err();
-    let mut names: Vec<_> =
-        fs::read_dir(root.path().join("policies")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["default.api.yaml", "default.db.yaml"], "nothing unfinished stays");
+    store.save(&write(&["api"])).unwrap_err();
+    store.save(&write(&["api", "web"])).unwrap_err();
+    let names = |path: &str| {
+        let entries = fs::read_dir(root.path().join(path)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("policies"), ["default.api.yaml", "default.db.yaml"], "nothing unfinished stays");
+    assert_eq!(names(""), ["lock", "policies"], "and no journal of what was told to have failed");
 }
 
 #[test]
@@ -148,5 +186,97 @@ fn a_document_is_what_its_name_says() {
         fs::write(root.path().join("policies").join(name), text).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn quarantines_and_an_unconfirmed_push_are_found_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
+    let push = Some(Confirmation::Awaited(unconfirmed(&["web"])));
+    let changes = Changes { quarantines: Some(quarantines()), confirmation: push, ..write(&["db"]) };
+    store.save(&changes).unwrap();
+    drop(store);
+    let (store, saved) = Store::open(root.path()).unwrap();
+    let awaited = Confirmation::Awaited(unconfirmed(&["web"]));
+    assert_eq!((saved.quarantines, saved.confirmation), (quarantines(), awaited));
+    assert_eq!(saved.documents.len(), 1, "the documents before the push");
+    let none = Some(Quarantines::new());
+    store
+        .save(&Changes { quarantines: none, confirmation: Some(Confirmation::Settled), ..Changes::default() })
+        .unwrap();
+    drop(store);
+    let (store, saved) = Store::open(root.path()).unwrap();
+    assert_eq!((saved.quarantines, saved.confirmation), (Quarantines::new(), Confirmation::Settled));
+    let twice =
+        r#"{"version":1,"quarantines":[[{"namespace":"a","name":"b"},Q],[{"namespace":"a","name":"b"},Q]]}"#;
+    let one = r#"{"since":"1970-01-01T00:00:00Z","until":null,"allow_from":[],"by":null}"#;
+    drop(store);
+    for (text, problem) in [(twice.replace('Q', one), "listed twice"), ("{}".to_owned(), "missing field")] {
+        fs::write(root.path().join(QUARANTINES), text).unwrap();
+        let error = refusal(root.path());
+        assert!(error.contains(problem) && error.contains("quarantines.json"), "{error}");
+    }
+}
+
+/// A crash before each single call to the operating system: all of a change is found, or nothing of it.
+#[test]
+fn a_crash_at_any_point_leaves_the_old_or_the_new() {
+    // The confirmation of a push that replaces one document, adds one and removes one.
+    let before = write(&["db", "old"]);
+    let pending =
+        Changes { confirmation: Some(Confirmation::Awaited(unconfirmed(&["db", "new"]))), ..before };
+    let mut change = write(&["db", "new"]);
+    change.write[0].1.push_str("# another text\n");
+    change.remove = vec![key("old")];
+    change.confirmation = Some(Confirmation::Settled);
+    let found = |root: &Path| {
+        let (_store, saved) = Store::open(root).unwrap();
+        let texts: Vec<String> = saved.documents.into_iter().map(|file| file.text).collect();
+        (texts, saved.confirmation != Confirmation::Settled)
+    };
+    let mut outcomes = Vec::new();
+    for crash in 0.. {
+        let root = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(root.path()).unwrap();
+        store.save(&pending).unwrap();
+        let mut batch = store.batch(&change).unwrap();
+        let steps = batch.steps().unwrap();
+        steps.iter().take(crash).for_each(|step| step.perform().unwrap());
+        // A killed process cleans up nothing.
+        std::mem::forget(batch);
+        drop(store);
+        let outcome = found(root.path());
+        assert_eq!(outcome, found(root.path()), "a second start finds the same");
+        assert!(!root.path().join("journal.json").exists());
+        outcomes.push(outcome);
+        if crash == steps.len() {
+            break;
+        }
+    }
+    let old = (vec![document("db"), document("old")], true);
+    let new = (vec![change.write[0].1.clone(), document("new")], false);
+    assert_eq!(outcomes.first(), Some(&old));
+    assert_eq!(outcomes.last(), Some(&new));
+    let switched = outcomes.iter().position(|outcome| *outcome == new).unwrap();
+    assert_eq!(switched, 1, "the journal's rename is the moment");
+    assert!(outcomes[..switched].iter().all(|outcome| *outcome == old));
+    assert!(outcomes[switched..].iter().all(|outcome| *outcome == new));
+}
+
+#[test]
+fn a_strange_journal_is_refused() {
+    for (journal, problem) in [
+        ("", "EOF"),
+        (r#"{"version":2,"rename":[],"remove":[]}"#, "has version 2"),
+        (r#"{"version":1,"rename":[],"remove":["../x"]}"#, "not below its directory"),
+        (r#"{"version":1,"rename":[["a","/etc/passwd"]],"remove":[]}"#, "not below its directory"),
+        (r#"{"version":1,"rename":[[".unfinished-0","policies/x.yaml"]],"remove":[]}"#, "is gone"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        Store::open(root.path()).unwrap();
+        fs::write(root.path().join("journal.json"), journal).unwrap();
+        let error = refusal(root.path());
+        assert!(error.contains(problem) && error.contains("journal.json"), "{journal}: {error}");
     }
 }

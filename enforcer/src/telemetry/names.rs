@@ -5,7 +5,7 @@ use enforcer_common::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::flow::{FlowEndpoint, FlowRule};
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
-use crate::domain::policy::model::{RuleDirection, RuleKey};
+use crate::domain::policy::model::RuleKey;
 use crate::domain::workload::WorkloadKey;
 
 /// The only kind of policy that this version has.
@@ -17,10 +17,7 @@ const NAME_LABELS: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
 
 /// `ingress[0]`, or `ingress (isolated)`.
 pub(super) fn rule_place(key: &RuleKey) -> String {
-    let direction = match key.direction {
-        RuleDirection::Egress => "egress",
-        RuleDirection::Ingress => "ingress",
-    };
+    let direction = key.direction.label();
     match key.index {
         Some(index) => format!("{direction}[{index}]"),
         None => format!("{direction} (isolated)"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use enforcer::api::{Access, Backend, Call, Readiness, bind, server};
-use enforcer::domain::command::{Refused, Reply, Request, Status};
+use enforcer::domain::command::{Changed, Refused, Reply, Request, Status};
 use enforcer::domain::flow::Flow;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -69,13 +69,24 @@ impl Drop for Agent {
 
 fn answer(request: Request, status: &Status) -> Reply {
     match request {
-        Request::PolicyApply { dry_run, .. } => Reply::Changed(samples::changed(dry_run)),
+        Request::PolicyApply { dry_run, confirm_within, .. } => Reply::Changed(Changed {
+            confirm_until: confirm_within.map(|seconds| format!("now + {seconds} s")),
+            ..samples::changed(dry_run)
+        }),
+        Request::PolicyConfirm { .. } => Reply::Changed(samples::changed(false)),
         Request::PolicyDelete { names } => Reply::Refused(Refused {
             message: format!("there is no policy {}", names.join(", ")),
             diagnostics: vec!["one line of detail".into()],
             not_found: true,
         }),
         Request::PolicyList => Reply::Policies(samples::policies()),
+        Request::QuarantineAdd(wish) if wish.seconds.is_none() => {
+            Reply::Quarantine(Box::new(samples::quarantines().remove(1)))
+        }
+        Request::QuarantineAdd(_) | Request::QuarantineRelease { .. } => {
+            Reply::Quarantine(Box::new(samples::quarantines().remove(0)))
+        }
+        Request::QuarantineList => Reply::Quarantines(samples::quarantines()),
         Request::IdentityList => Reply::Identities(samples::identities()),
         Request::EndpointList => Reply::Endpoints(samples::endpoints()),
         Request::Status => Reply::Status(Box::new(status.clone())),

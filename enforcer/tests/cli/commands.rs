@@ -57,6 +57,8 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["identity", "list"], "identities.txt"),
         (&["endpoint", "list"], "endpoints.txt"),
         (&["endpoint", "list", "-o", "json"], "endpoints.json"),
+        (&["quarantine", "list"], "quarantines.txt"),
+        (&["quarantine", "list", "-o", "json"], "quarantines.json"),
         (&["status"], "status.txt"),
         (&["status", "-o", "json"], "status.json"),
         (&["status", "--unguarded"], "unguarded.txt"),
@@ -113,6 +115,41 @@ fn following_ends_with_an_error_when_the_agent_dies() {
 }
 
 #[test]
+fn quarantine_says_what_holds_from_now_on() {
+    let agent = Agent::new();
+    for (arguments, told) in [
+        (
+            &["quarantine", "add", "web", "--for", "10m", "--allow-from", "forensics/probe"][..],
+            "default/web is in quarantine until 2026-11-22T13:03:39Z; let in: forensics/probe role=probe,team=blue \
+             192.0.2.0/24\n",
+        ),
+        (
+            &["quarantine", "add", "shop/gone"],
+            "shop/gone is in quarantine until it is released; nobody is let in\n",
+        ),
+        (
+            &["quarantine", "release", "web"],
+            "default/web is out of quarantine, in which it was since 2026-11-22T12:53:39Z\n",
+        ),
+    ] {
+        let output = run(&agent, arguments);
+        ends(&output, 0);
+        assert_eq!(out(&output), told);
+    }
+    for (arguments, told) in [
+        (
+            &["quarantine", "add", "web", "--for", "soon"][..],
+            "write a number and a unit, like 90s, 10m, 2h or 1d",
+        ),
+        (&["quarantine", "add", "web", "--allow-from", "192.0.2.1/24"], "write `192.0.2.0/24`"),
+    ] {
+        let output = run(&agent, arguments);
+        ends(&output, 2);
+        assert!(err(&output).contains(told), "{}", err(&output));
+    }
+}
+
+#[test]
 fn apply_says_what_became_of_each_policy() {
     let agent = Agent::new();
     let output = with_stdin(&agent, &["policy", "apply", "-f", "-"], GOOD);
@@ -122,6 +159,27 @@ fn apply_says_what_became_of_each_policy() {
     let output = with_stdin(&agent, &["policy", "apply", "--dry-run", "-f", "-"], GOOD);
     ends(&output, 0);
     check("changed.dry-run.txt", &out(&output));
+    let output = with_stdin(&agent, &["policy", "apply", "--confirm-within", "60s", "-f", "-"], GOOD);
+    ends(&output, 0);
+    check("changed.unconfirmed.txt", &out(&output));
+    let output = run(&agent, &["policy", "confirm"]);
+    ends(&output, 0);
+    check("changed.txt", &out(&output));
+    for wrong in [&["--confirm-within", "60"][..], &["--confirm-within", "60s", "--dry-run"]] {
+        ends(&with_stdin(&agent, &[&["policy", "apply", "-f", "-"], wrong].concat(), GOOD), 2);
+    }
+}
+
+#[test]
+fn what_is_over_is_warned_of() {
+    let agent = Agent::new();
+    let over = format!("{GOOD}  expiresAt: 2001-09-09T01:46:40Z\n");
+    let output = with_stdin(&agent, &["policy", "apply", "-f", "-"], &over);
+    ends(&output, 0);
+    assert!(err(&output).contains("warning[expired]: this policy has expired"), "{}", err(&output));
+    let output = with_stdin(&agent, &["policy", "validate", "-"], &over);
+    ends(&output, 0);
+    assert!(out(&output).contains("<stdin>:7:14"), "{}", out(&output));
 }
 
 #[test]

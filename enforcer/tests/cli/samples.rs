@@ -2,7 +2,8 @@
 
 use enforcer::domain::SocketKind;
 use enforcer::domain::command::{
-    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, Status,
+    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo, Status,
+    UnconfirmedInfo,
 };
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
 use enforcer::domain::unguarded::{Coverage, Openings};
@@ -130,6 +131,8 @@ pub(crate) fn policies() -> Vec<PolicyInfo> {
         mode: "enforce".into(),
         origin: "pushed".into(),
         rules: 1,
+        expired: 0,
+        expires: None,
         isolates: texts(&["ingress"]),
         selects: texts(&["default/db"]),
         text: "# who may ask the database\nkind: TrafficPolicy".into(),
@@ -140,7 +143,9 @@ pub(crate) fn policies() -> Vec<PolicyInfo> {
         mode: "audit".into(),
         origin: "/etc/enforcer/policies.d/shop.yaml".into(),
         rules: 12,
-        isolates: texts(&["ingress", "egress"]),
+        expired: 2,
+        expires: Some("2026-12-24T18:00:00Z".into()),
+        isolates: texts(&["ingress", "egress", "listen"]),
         selects: Vec::new(),
         ..db.clone()
     };
@@ -171,13 +176,16 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
         cgroup_id: Some(4711),
         addresses: Vec::new(),
         state: EndpointState::Bound,
+        quarantined: true,
         ingress_policies: Vec::new(),
         egress_policies: texts(&["default/web-egress"]),
+        listen_policies: Vec::new(),
     };
     let waiting = EndpointInfo {
         name: "db".into(),
         cgroup_id: None,
         state: EndpointState::WaitingForCgroup,
+        quarantined: false,
         ingress_policies: texts(&["default/db-only-from-api", "default/x"]),
         ..web.clone()
     };
@@ -211,6 +219,28 @@ fn coverage_hooks() -> Vec<String> {
     attached.map(|hook| hook.program().to_owned()).collect()
 }
 
+pub(crate) fn quarantines() -> Vec<QuarantineInfo> {
+    let web = QuarantineInfo {
+        namespace: "default".into(),
+        name: "web".into(),
+        since: "2026-11-22T12:53:39Z".into(),
+        until: Some("2026-11-22T13:03:39Z".into()),
+        allow_from: texts(&["forensics/probe", "role=probe,team=blue", "192.0.2.0/24"]),
+        by: Some(1000),
+        exists: true,
+    };
+    let gone = QuarantineInfo {
+        namespace: "shop".into(),
+        name: "gone".into(),
+        until: None,
+        allow_from: Vec::new(),
+        by: None,
+        exists: false,
+        ..web.clone()
+    };
+    vec![web, gone]
+}
+
 pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".into(),
@@ -219,10 +249,13 @@ pub(crate) fn status() -> Status {
         mode: "enforce".into(),
         generation: 7,
         policies: 3,
+        unconfirmed: None,
+        rolled_back: None,
         entries: 24,
         identities: 5,
         endpoints: 3,
         endpoints_waiting: 0,
+        quarantined: Vec::new(),
         kernel: "6.12.0".into(),
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
@@ -238,9 +271,17 @@ pub(crate) fn degraded() -> Status {
     Status {
         state: "degraded".into(),
         notices: texts(&["program somebody of another owner runs at hook connect4"]),
+        unconfirmed: Some(UnconfirmedInfo {
+            since: "2026-11-22T12:53:39Z".into(),
+            until: "2026-11-22T12:54:39Z".into(),
+            seconds_left: 42,
+            by: Some(0),
+        }),
+        rolled_back: Some("the push of 2026-11-22T12:00:00Z was not confirmed".into()),
         problems: texts(&["the address map is full", "the static source can't be read"]),
         mode: "audit".into(),
         endpoints_waiting: 2,
+        quarantined: texts(&["default/web", "shop/gone"]),
         hooks: Vec::new(),
         ..status()
     }
@@ -261,6 +302,7 @@ pub(crate) fn changed(dry_run: bool) -> Changed {
             change("default/old", Change::Deleted, &[]),
             change("default/same", Change::Unchanged, &["default/web"]),
         ],
+        confirm_until: None,
         entries_before: 12,
         entries_after: 20,
     }

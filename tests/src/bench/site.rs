@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use enforcer::domain::delta::Operation;
 use enforcer::domain::table::{PolicyTable, ProtocolPorts, Sections};
+use enforcer::kernel::Scheduled;
 use enforcer_common::abi::policy::{Plane, key};
 use enforcer_common::address::Address;
 use enforcer_common::id::{Generation, IdentityId, RuleId};
@@ -114,7 +115,7 @@ impl Site {
                 [&workloads[0], &workloads[1]].map(|it| direct.registry().identity(&it.identity()));
             let generation = direct.next_generation();
             let table = table(generation, client, server, entries);
-            direct.kernel().publish(&table).unwrap_or_else(|error| panic!("{error}"));
+            direct.kernel().publish(&[Scheduled::always(&table)]).unwrap_or_else(|error| panic!("{error}"));
             direct.skip_generations(generation);
             Some(direct)
         })

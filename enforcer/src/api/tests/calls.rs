@@ -14,8 +14,8 @@ use crate::domain::workload::EndpointState;
 async fn every_call_arrives_and_is_answered() {
     let world = World::new();
     let client = world.client();
-    assert_eq!(client.apply(files("fine"), false).await.unwrap(), changed(false));
-    assert_eq!(client.apply(files("fine"), true).await.unwrap(), changed(true));
+    assert_eq!(client.apply(files("fine"), false, None).await.unwrap(), changed(false));
+    assert_eq!(client.apply(files("fine"), true, None).await.unwrap(), changed(true));
     let names = ["default/a b&c".to_owned(), "x/y".to_owned()];
     assert_eq!(client.delete(&names).await.unwrap(), changed(false), "names are escaped on the way");
     assert_eq!(client.policies().await.unwrap()[0].name, "db");
@@ -25,27 +25,57 @@ async fn every_call_arrives_and_is_answered() {
 }
 
 #[tokio::test]
+async fn a_quarantine_says_who_asked_for_it_by_the_kernels_word() {
+    let world = World::new();
+    let client = world.client();
+    let own = Some(nix::unistd::geteuid().as_raw());
+    let guests = ["default/api", "a=b,c=d", "192.0.2.0/24"].map(|text| text.parse().unwrap());
+    let minute = Some(std::time::Duration::from_mins(1));
+    let info = client.quarantine("default/web".into(), minute, guests.to_vec()).await.unwrap();
+    assert_eq!((info.name.as_str(), info.until.as_deref(), info.by), ("web", Some("60"), own));
+    assert_eq!(info.allow_from, ["default/api", "a=b,c=d", "192.0.2.0/24"]);
+    let info = client.release("x/y&z").await.unwrap();
+    assert_eq!((info.namespace.as_str(), info.name.as_str(), info.by), ("x", "y&z", own));
+    assert_eq!(client.quarantines().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_push_can_be_confirmed() {
+    let world = World::new();
+    let client = world.client();
+    let own = Some(nix::unistd::geteuid().as_raw());
+    let minute = Some(std::time::Duration::from_mins(1));
+    let pushed = client.apply(files("fine"), false, minute).await.unwrap();
+    assert_eq!(pushed.confirm_until, Some(format!("60 {own:?}")));
+    assert_eq!(client.confirm().await.unwrap().confirm_until, Some(format!("{own:?}")));
+}
+
+#[tokio::test]
 async fn refusals_come_through_word_for_word() {
     let world = World::new();
     let client = world.client();
-    let Err(Error::Refused(refused)) = client.apply(files("broken"), false).await else { panic!("accepted") };
+    let Err(Error::Refused(refused)) = client.apply(files("broken"), false, None).await else {
+        panic!("accepted")
+    };
     assert_eq!(refused.diagnostics, ["f.yaml:1:1: error: broken"]);
     let Err(Error::Refused(refused)) = client.delete(&["no/such".into()]).await else { panic!("accepted") };
     assert!(refused.not_found);
-    let Err(Error::Refused(refused)) = client.apply(Vec::new(), false).await else { panic!("accepted") };
+    let Err(Error::Refused(refused)) = client.apply(Vec::new(), false, None).await else {
+        panic!("accepted")
+    };
     assert_eq!(refused.message, "there is nothing to apply");
-    let error = client.apply(files("die"), false).await.unwrap_err();
+    let error = client.apply(files("die"), false, None).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { status: 503, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn statuses_of_http() {
     let world = World::new();
-    let post = |body: &str| {
+    let post_to = |path: &str, body: &str| {
         let length = body.len();
-        format!("POST /v1/policies HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
-            .into_bytes()
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
     };
+    let post = |body: &str| post_to("/v1/policies", body);
     for (request, status) in [
         (post(r#"{"files":[{"name":"f","text":"broken"}]}"#), "422"),
         (post(r#"{"files":[]}"#), "409"),
@@ -54,6 +84,12 @@ async fn statuses_of_http() {
         (b"DELETE /v1/policies HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
         (b"DELETE /v1/policies?nam=x HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
         (b"DELETE /v1/policies?name=x HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "404"),
+        (b"DELETE /v1/quarantines HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
+        (b"PUT /v1/quarantines HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "405"),
+        (post_to("/v1/quarantines", r#"{"workload":"a/b","allow_from":["/"]}"#), "400"),
+        (post_to("/v1/quarantines", r#"{"workload":"a/b","by":0}"#), "400"),
+        (post_to("/v1/policies?confirm_within=soon", r#"{"files":[]}"#), "400"),
+        (b"GET /v1/policies/confirm HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "405"),
         (b"PUT /v1/policies HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "405"),
         (b"GET /v2/policies HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "404"),
         (b"GET /v1/flows?last=many HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), "400"),
@@ -97,7 +133,7 @@ async fn garbage_is_survived() {
 #[tokio::test]
 async fn an_oversized_body_is_refused_and_not_kept() {
     let world = World::new();
-    let error = world.client().apply(files(&"x".repeat(9 << 20)), false).await.unwrap_err();
+    let error = world.client().apply(files(&"x".repeat(9 << 20)), false, None).await.unwrap_err();
     // Either the sentence, or the server has closed before the client had sent all.
     assert!(matches!(error, Error::Unavailable { status: 413, .. } | Error::Broken { .. }), "{error}");
     let head = b"POST /v1/policies HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n";
@@ -114,8 +150,11 @@ async fn readers_read_and_strangers_do_nothing() {
     assert_eq!(readers.client().status().await.unwrap().state, "enforcing");
     assert!(readers.client().flows(1, false, &FlowFilter::default()).await.is_ok());
     for error in [
-        readers.client().apply(files("fine"), true).await.unwrap_err(),
+        readers.client().apply(files("fine"), true, None).await.unwrap_err(),
         readers.client().delete(&["x/y".into()]).await.unwrap_err(),
+        readers.client().quarantine("x/y".into(), None, Vec::new()).await.unwrap_err(),
+        readers.client().release("x/y").await.unwrap_err(),
+        readers.client().confirm().await.unwrap_err(),
     ] {
         assert!(matches!(error, Error::Forbidden { .. }), "{error}");
         assert!(error.to_string().contains("may read but change nothing"), "{error}");

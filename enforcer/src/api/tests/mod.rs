@@ -17,8 +17,8 @@ use super::access::Peer;
 use super::client::Client;
 use super::{Access, Backend, Call, Readiness, bind, server};
 use crate::domain::command::{
-    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, Refused, Reply,
-    Request, Status,
+    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, QuarantineInfo,
+    QuarantineWish, Refused, Reply, Request, Status,
 };
 use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess};
 use crate::domain::workload::EndpointState;
@@ -47,12 +47,32 @@ fn flow(number: u16, verdict: &str) -> Arc<Flow> {
 
 fn changed(dry_run: bool) -> Changed {
     let change = PolicyChange { name: "default/db".into(), change: Change::Created, selects: Vec::new() };
-    Changed { generation: 7, dry_run, policies: vec![change], entries_before: 1, entries_after: 2 }
+    Changed {
+        generation: 7,
+        dry_run,
+        policies: vec![change],
+        confirm_until: None,
+        entries_before: 1,
+        entries_after: 2,
+    }
 }
 
 fn refused(message: &str, not_found: bool, diagnostics: &[&str]) -> Reply {
     let diagnostics = diagnostics.iter().map(|text| (*text).to_owned()).collect();
     Reply::Refused(Refused { message: message.into(), diagnostics, not_found })
+}
+
+fn quarantine(workload: &str) -> QuarantineInfo {
+    let (namespace, name) = workload.split_once('/').unwrap();
+    QuarantineInfo {
+        namespace: namespace.into(),
+        name: name.into(),
+        since: "2026-11-22T12:53:39Z".into(),
+        until: None,
+        allow_from: Vec::new(),
+        by: None,
+        exists: true,
+    }
 }
 
 fn answer(request: Request) -> Option<Reply> {
@@ -64,7 +84,13 @@ fn answer(request: Request) -> Option<Reply> {
             refused("there is nothing to apply", false, &[])
         }
         Request::PolicyApply { files, .. } if files[0].text == "die" => return None,
-        Request::PolicyApply { dry_run, .. } => Reply::Changed(changed(dry_run)),
+        Request::PolicyApply { dry_run, confirm_within, by, .. } => Reply::Changed(Changed {
+            confirm_until: confirm_within.map(|seconds| format!("{seconds} {by:?}")),
+            ..changed(dry_run)
+        }),
+        Request::PolicyConfirm { by } => {
+            Reply::Changed(Changed { confirm_until: Some(format!("{by:?}")), ..changed(false) })
+        }
         Request::PolicyDelete { names } if names == ["default/a b&c", "x/y"] => {
             Reply::Changed(changed(false))
         }
@@ -76,6 +102,8 @@ fn answer(request: Request) -> Option<Reply> {
             mode: "enforce".into(),
             origin: "pushed".into(),
             rules: 1,
+            expired: 0,
+            expires: None,
             isolates: vec!["ingress".into()],
             selects: Vec::new(),
             text: "kind: TrafficPolicy\n".into(),
@@ -95,9 +123,23 @@ fn answer(request: Request) -> Option<Reply> {
             cgroup_id: None,
             addresses: Vec::new(),
             state: EndpointState::Remote,
+            quarantined: true,
             ingress_policies: Vec::new(),
             egress_policies: Vec::new(),
+            listen_policies: Vec::new(),
         }]),
+        Request::QuarantineAdd(QuarantineWish { workload, seconds, allow_from, by }) => {
+            Reply::Quarantine(Box::new(QuarantineInfo {
+                until: seconds.map(|seconds| seconds.to_string()),
+                allow_from: allow_from.iter().map(ToString::to_string).collect(),
+                by,
+                ..quarantine(&workload)
+            }))
+        }
+        Request::QuarantineRelease { workload, by } => {
+            Reply::Quarantine(Box::new(QuarantineInfo { by, ..quarantine(&workload) }))
+        }
+        Request::QuarantineList => Reply::Quarantines(vec![quarantine("default/web")]),
         Request::Status => Reply::Status(Box::new(Status { state: "enforcing".into(), ..Status::default() })),
     })
 }

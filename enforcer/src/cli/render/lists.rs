@@ -16,14 +16,24 @@ pub fn policies(policies: &[PolicyInfo]) -> String {
                 policy.name.clone(),
                 policy.kind.clone(),
                 policy.mode.clone(),
-                policy.rules.to_string(),
+                rules(policy),
+                policy.expires.clone().unwrap_or_default(),
                 words(&policy.isolates),
                 words(&policy.selects),
                 policy.origin.clone(),
             ]
         })
         .collect();
-    table(&["NAMESPACE", "NAME", "KIND", "MODE", "RULES", "ISOLATES", "SELECTS", "ORIGIN"], &rows)
+    let header = ["NAMESPACE", "NAME", "KIND", "MODE", "RULES", "EXPIRES", "ISOLATES", "SELECTS", "ORIGIN"];
+    table(&header, &rows)
+}
+
+/// `3`, or `3 (1 expired)`.
+fn rules(policy: &PolicyInfo) -> String {
+    match policy.expired {
+        0 => policy.rules.to_string(),
+        expired => format!("{} ({expired} expired)", policy.rules),
+    }
 }
 
 /// `identity list`
@@ -51,7 +61,7 @@ pub fn endpoints(endpoints: &[EndpointInfo]) -> String {
                 endpoint.namespace.clone(),
                 endpoint.name.clone(),
                 endpoint.identity.to_string(),
-                state(endpoint.state).to_owned(),
+                stands(endpoint),
                 words(&endpoint.labels),
                 endpoint.cgroup.clone().unwrap_or_default(),
                 words(&endpoint.addresses),
@@ -63,6 +73,12 @@ pub fn endpoints(endpoints: &[EndpointInfo]) -> String {
     let header =
         ["NAMESPACE", "NAME", "IDENTITY", "STATE", "LABELS", "CGROUP", "ADDRESSES", "INGRESS", "EGRESS"];
     table(&header, &rows)
+}
+
+/// `bound`, or `bound,quarantined`.
+fn stands(endpoint: &EndpointInfo) -> String {
+    let state = state(endpoint.state);
+    if endpoint.quarantined { format!("{state},quarantined") } else { state.to_owned() }
 }
 
 /// The word is the one in JSON.

@@ -9,6 +9,7 @@ pub mod json;
 pub mod lists;
 pub mod policy;
 pub mod probe;
+pub mod quarantine;
 pub mod status;
 mod table;
 

@@ -6,7 +6,7 @@ use crate::domain::policy::diagnostic::Diagnostic;
 
 /// One line a policy, as kubectl has it, then the generation.
 pub fn changed(changed: &Changed) -> String {
-    let Changed { generation, dry_run, policies, entries_before, entries_after } = changed;
+    let Changed { generation, dry_run, policies, confirm_until, entries_before, entries_after } = changed;
     let mut lines = Vec::new();
     for PolicyChange { name, change, selects } in policies {
         let dry = if *dry_run { " (dry run)" } else { "" };
@@ -21,6 +21,10 @@ pub fn changed(changed: &Changed) -> String {
     } else {
         format!("generation {generation} enforced; {entries}\n")
     });
+    if let Some(until) = confirm_until {
+        let until = clean(until);
+        lines.push(format!("taken back at {until} unless `enforcer policy confirm` comes first\n"));
+    }
     lines.concat()
 }
 

@@ -41,6 +41,22 @@ pub fn status(status: &Status, color: bool) -> String {
     lines.extend(status.absent_hooks.iter().map(|it| {
         ("Absent", Paint::Yellow.on(&format!("hook {}: {}", clean(&it.hook), clean(&it.reason)), color))
     }));
+    if let Some(push) = &status.unconfirmed {
+        let text = format!(
+            "push of {}, taken back at {} (in {}) unless `enforcer policy confirm` comes first",
+            clean(&push.since),
+            clean(&push.until),
+            duration(push.seconds_left)
+        );
+        lines.push(("Unconfirmed", Paint::Yellow.on(&text, color)));
+    }
+    if let Some(text) = &status.rolled_back {
+        lines.push(("Taken back", Paint::Yellow.on(&clean(text), color)));
+    }
+    if !status.quarantined.is_empty() {
+        let names = format!("{}: {}", status.quarantined.len(), clean(&status.quarantined.join(" ")));
+        lines.push(("Quarantined", Paint::Yellow.on(&names, color)));
+    }
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
     lines.extend(status.notices.iter().map(|notice| ("Notice", Paint::Yellow.on(&clean(notice), color))));
     lines.push((

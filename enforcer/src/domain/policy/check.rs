@@ -6,6 +6,7 @@ use super::diagnostic::{Code, Diagnostic, Location, Source};
 use super::document::{self, HINTS};
 use super::model::{Policy, PolicyKey};
 use crate::domain::command::PolicyFile;
+use crate::domain::timestamp::Timestamp;
 use crate::domain::yaml::{self, Reader};
 
 /// A policy that is valid, with the document it came from.
@@ -43,11 +44,16 @@ impl Outcome {
 
 /// Checks a set of files as a whole: all problems of all documents.
 pub fn check(files: &[PolicyFile]) -> Outcome {
+    check_at(files, Timestamp::EARLIEST)
+}
+
+/// The same, with warnings of what is over by now.
+pub fn check_at(files: &[PolicyFile], now: Timestamp) -> Outcome {
     let mut outcome = Outcome::default();
     let mut names: BTreeMap<PolicyKey, Location> = BTreeMap::new();
     for (index, file) in files.iter().enumerate() {
         let source = Source::new(index, file);
-        let mut reader = Reader::new(&source).with_hints(HINTS);
+        let mut reader = Reader::new(&source).with_hints(HINTS).with_now(now);
         let documents = yaml::parse(&mut reader);
         if documents.is_empty() && reader.errors() == 0 {
             reader.warning(&(0..0), Code::EmptyFile, "the file has no policy").label("nothing here");

@@ -17,8 +17,9 @@ mod intervals;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod wards;
 
-use enforcer_common::abi::policy::Plane;
+use enforcer_common::abi::policy::{LISTEN, Plane};
 use enforcer_common::id::{Generation, IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Tier, Word};
@@ -27,43 +28,80 @@ use self::addresses::AddressClasses;
 use self::classes::{IdentityClasses, Scope};
 use self::entries::Entries;
 use self::ports::PortClasses;
-use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleKey};
+use self::wards::Wards;
+use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleDirection, RuleKey};
 use crate::domain::registry::Registry;
 use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
+use crate::domain::timestamp::Timestamp;
 
 pub(super) use self::addresses::is_inside;
+pub use self::wards::{Guest, Guests};
 pub use crate::domain::table::CompileError;
 
 /// The class that stands for "any" in a key.
 const ANY: &[u32] = &[0];
-/// The same of ports.
+/// The class that stands for listening in the place of a peer.
+const LISTENING: &[u32] = &[LISTEN];
+/// "Any" of ports.
 const ANY_PORT: &[u16] = &[0];
 
-/// Compiles all loaded policies against all known identities.
+/// What a table is made from besides policies and identities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scene {
+    /// What the wall clock says: what is over by then is left out.
+    pub at: Timestamp,
+    /// Who may open flows to whom in quarantine.
+    pub guests: Guests,
+}
+
+/// Compiles policies in an empty scene: nothing of them is over, and nobody is in quarantine with guests.
 ///
-/// Gives numbers to new rules. The table depends on the set of policies, the registry and the generation, not on the
-/// order in which the policies come.
+/// # Errors
+/// As [`compile_scene`].
 pub fn compile<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<PolicyTable, CompileError> {
+    static EMPTY: Scene = Scene { at: Timestamp::EARLIEST, guests: Guests::new() };
+    compile_scene(policies, &EMPTY, registry, generation)
+}
+
+/// Compiles all loaded policies against all known identities.
+///
+/// Gives numbers to new rules. The table depends on the set of policies, the scene, the registry and the generation, not
+/// on the order in which the policies come.
+///
+/// # Errors
+/// If a table can't hold all of it.
+pub fn compile_scene<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    scene: &'a Scene,
+    registry: &mut Registry,
+    generation: Generation,
+) -> Result<PolicyTable, CompileError> {
     let mut policies: Vec<&Policy> = policies.into_iter().collect();
     policies.sort_by(|a, b| a.key.cmp(&b.key));
-    let identities = IdentityClasses::new(&policies, registry)?;
+    for policy in &policies {
+        number(policy, registry);
+    }
+    policies.retain(|policy| !policy.is_over(scene.at));
+    let wards = Wards::new(registry, &scene.guests);
+    let identities = IdentityClasses::new(&policies, &wards, registry)?;
     // Peers and ports of policies that select nobody would split classes for nothing.
     let live: Vec<&Policy> =
         policies.iter().copied().filter(|policy| !subjects(&identities, policy).is_empty()).collect();
     let compiler = Compiler {
-        addresses: AddressClasses::new(&live, identities.next_class())?,
+        addresses: AddressClasses::new(&live, wards.blocks(), identities.next_class())?,
         ports: PortClasses::new(&live)?,
         identities,
         audit: policies.iter().any(|policy| policy.mode == PolicyMode::Audit),
     };
     let mut entries = Entries::new(MAX_ENTRIES);
     compiler.unmanaged(&mut entries)?;
+    compiler.wards(&wards, &mut entries)?;
     for policy in policies {
-        compiler.policy(policy, registry, &mut entries)?;
+        compiler.policy(policy, scene.at, registry, &mut entries)?;
     }
     PolicyTable::build(&Sections {
         generation,
@@ -103,25 +141,29 @@ impl<'a> Compiler<'a> {
     fn policy(
         &self,
         policy: &'a Policy,
+        at: Timestamp,
         registry: &mut Registry,
         entries: &mut Entries,
     ) -> Result<(), CompileError> {
-        for direction in Direction::ALL {
-            let Some(rules) = policy.rules(direction) else { continue };
-            // Numbers are given to rules without effect too: a rule keeps its number when its first workload comes.
-            let mut number = |index| {
-                registry.rule(&RuleKey { policy: policy.key.clone(), direction: direction.into(), index })
-            };
-            let subjects = subjects(&self.identities, policy);
-            let target = Target { planes: self.planes(policy.mode), direction, subjects };
-            // Precedence 5: being selected isolates, whether or not there are rules.
+        let subjects = subjects(&self.identities, policy);
+        if subjects.is_empty() {
+            return Ok(());
+        }
+        for (section, rules) in policy.sections() {
+            let mut number = |index| registry.rule(&key(policy, section, index));
+            let target = Target::of(section, self.planes(policy.mode), subjects);
+            let any = if section == RuleDirection::Listen { LISTENING } else { ANY };
+            // Precedence 5: being selected isolates, whether or not there are rules, and whether or not they are over.
             let isolated = Word::deny(Tier::Isolation, policy.errno, Reason::Isolated, number(None));
-            target.add(entries, ANY, ANY_PORT, isolated)?;
+            target.add(entries, any, ANY_PORT, isolated)?;
             for (rule, index) in rules.iter().zip(0..) {
-                let word = word(rule, policy.errno, number(Some(index)));
-                if !subjects.is_empty() {
-                    target.add(entries, &self.peers(policy, rule), &self.ports.of(&rule.ports), word)?;
+                if rule.is_over(at) {
+                    continue;
                 }
+                let word = word(rule, policy.errno, number(Some(index)));
+                let peers =
+                    if section == RuleDirection::Listen { any.to_vec() } else { self.peers(policy, rule) };
+                target.add(entries, &peers, &self.ports.of(&rule.ports), word)?;
             }
         }
         Ok(())
@@ -141,19 +183,39 @@ impl<'a> Compiler<'a> {
         let Peers::AnyOf(peers) = &rule.peers else { return ANY.to_vec() };
         let mut classes = Vec::new();
         for peer in peers {
-            match peer {
-                Peer::Workloads { namespaces, selector } => {
-                    let scope = Scope::of(namespaces, &policy.key.namespace);
-                    classes.extend_from_slice(self.identities.selected(scope, selector));
-                }
-                Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
-                Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
-                Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
-            }
+            self.peer(peer, &policy.key.namespace, &mut classes);
         }
         classes.sort_unstable();
         classes.dedup();
         classes
+    }
+
+    /// Classes of one peer.
+    fn peer(&self, peer: &'a Peer, own: &'a str, classes: &mut Vec<u32>) {
+        match peer {
+            Peer::Workloads { namespaces, selector } => {
+                let scope = Scope::of(namespaces, own);
+                classes.extend_from_slice(self.identities.selected(scope, selector));
+            }
+            Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
+            Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
+            Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
+        }
+    }
+}
+
+fn key(policy: &Policy, direction: RuleDirection, index: Option<u32>) -> RuleKey {
+    RuleKey { policy: policy.key.clone(), direction, index }
+}
+
+/// Gives numbers to all rules of a policy, those without effect too: a rule keeps its number when its first workload
+/// comes and when its time is over.
+fn number(policy: &Policy, registry: &mut Registry) {
+    for (section, rules) in policy.sections() {
+        registry.rule(&key(policy, section, None));
+        for (_, index) in rules.iter().zip(0..) {
+            registry.rule(&key(policy, section, Some(index)));
+        }
     }
 }
 
@@ -174,7 +236,16 @@ struct Target<'a> {
     subjects: &'a [u32],
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// Listening is asked for in the direction ingress, with a peer that no flow has.
+    fn of(section: RuleDirection, planes: &'static [Plane], subjects: &'a [u32]) -> Self {
+        let direction = match section {
+            RuleDirection::Egress => Direction::Egress,
+            RuleDirection::Ingress | RuleDirection::Listen => Direction::Ingress,
+        };
+        Self { planes, direction, subjects }
+    }
+
     fn add(
         &self,
         entries: &mut Entries,

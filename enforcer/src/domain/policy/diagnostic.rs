@@ -57,7 +57,9 @@ codes! {
     ExceptOutside "except-outside" "An `except` block that is not a smaller part of its `cidr`.";
     BadPort "bad-port" "A port outside 1-65535, or a range that ends before it starts.";
     BadPath "bad-path" "A cgroup path that is not absolute and plain.";
-    NoDirection "no-direction" "A policy with neither `ingress` nor `egress`.";
+    BadTime "bad-time" "A time that is not as RFC 3339 wants it.";
+    Expired "expired" "A policy or rule whose time is over (a warning).";
+    NoDirection "no-direction" "A policy with none of `ingress`, `egress` and `listen`.";
     Duplicate "duplicate" "Two things of one set have the same name, directory or address.";
     ShadowedRule "shadowed-rule" "An allow rule that a deny rule of the same policy always beats (a warning).";
     NeverMatches "never-matches" "A selector whose conditions exclude each other (a warning).";

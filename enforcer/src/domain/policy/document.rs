@@ -34,8 +34,8 @@ pub(super) const HINTS: &[(&str, &str)] = &[
     ("namespaceSelector", "here it is `namespaces`: a list of names, or [\"*\"]"),
     ("ipBlock", "here it is `cidr`, with `except` beside it"),
     ("policyTypes", "remove it: a direction is isolated when its section is present, even as `[]`"),
-    ("to", "an ingress rule has `from`; `to` belongs to egress rules"),
-    ("from", "an egress rule has `to`; `from` belongs to ingress rules"),
+    ("to", "an ingress rule has `from`, a listen rule no peers; `to` belongs to egress rules"),
+    ("from", "an egress rule has `to`, a listen rule no peers; `from` belongs to ingress rules"),
     ("effect", "here it is `action`"),
 ];
 
@@ -142,8 +142,9 @@ fn metadata(reader: &mut Reader<'_>, node: &Node) -> (Option<PolicyKey>, Range<u
 
 /// The policy, still without its name.
 fn spec(reader: &mut Reader<'_>, node: &Node) -> Option<Policy> {
+    const FIELDS: [&str; 7] = ["mode", "errno", "subject", "ingress", "egress", "listen", "expiresAt"];
     const MODES: [(&str, PolicyMode); 2] = [("enforce", PolicyMode::Enforce), ("audit", PolicyMode::Audit)];
-    let spec = reader.mapping(node, "`spec`", &["mode", "errno", "subject", "ingress", "egress"])?;
+    let spec = reader.mapping(node, "`spec`", &FIELDS)?;
     let mode = match spec.get("mode") {
         Some(node) => reader.choice(node, "`mode`", &MODES),
         None => Some(PolicyMode::default()),
@@ -157,12 +158,15 @@ fn spec(reader: &mut Reader<'_>, node: &Node) -> Option<Policy> {
     let subject: Option<Selector> = subject.and_then(|node| selector::selector(reader, node, "`subject`"));
     let ingress = spec.get("ingress").map(|node| rules::direction(reader, node, &rules::INGRESS));
     let egress = spec.get("egress").map(|node| rules::direction(reader, node, &rules::EGRESS));
-    let has_typo = spec.entries().iter().any(|entry| nearest(&entry.key, ["ingress", "egress"]).is_some());
-    if ingress.is_none() && egress.is_none() && !has_typo {
-        reader
-            .error(&spec.place(), Code::NoDirection, "the policy has neither `ingress` nor `egress` and would do nothing")
-            .label("no direction in this `spec`")
-            .help("write `ingress: []` to deny all flows to the subject, `egress: []` to deny all flows from it");
+    let listen = spec.get("listen").map(|node| rules::direction(reader, node, &rules::LISTEN));
+    let expires = spec.get("expiresAt").map(|node| rules::expiry(reader, node, "this policy"));
+    let has_typo =
+        spec.entries().iter().any(|entry| nearest(&entry.key, ["ingress", "egress", "listen"]).is_some());
+    if ingress.is_none() && egress.is_none() && listen.is_none() && !has_typo {
+        let message = "the policy has none of `ingress`, `egress` and `listen` and would do nothing";
+        reader.error(&spec.place(), Code::NoDirection, message).label("no direction in this `spec`").help(
+            "write `ingress: []` to deny all flows to the subject, `egress: []` to deny all flows from it",
+        );
     }
     let key = PolicyKey { namespace: String::new(), name: String::new() };
     Some(Policy {
@@ -172,5 +176,7 @@ fn spec(reader: &mut Reader<'_>, node: &Node) -> Option<Policy> {
         subject: subject?,
         ingress: ingress.map_or(Some(None), |rules| rules.map(Some))?,
         egress: egress.map_or(Some(None), |rules| rules.map(Some))?,
+        listen: listen.map_or(Some(None), |rules| rules.map(Some))?,
+        expires: expires.map_or(Some(None), |expires| expires.map(Some))?,
     })
 }

@@ -164,7 +164,7 @@ mod tests {
     fn rule(action: Action, peer: Peer, ports: &[(u16, u16)]) -> Rule {
         let range = |(first, last): &(u16, u16)| PortRange { protocol: 6, first: *first, last: *last };
         let ports = Ports::AnyOf(ports.iter().map(range).collect());
-        Rule { name: None, action, peers: Peers::AnyOf(vec![peer]), ports, errno: None }
+        Rule { name: None, action, peers: Peers::AnyOf(vec![peer]), ports, errno: None, expires: None }
     }
 
     fn workloads(value: &str) -> Peer {
@@ -199,6 +199,8 @@ mod tests {
                 rule(Action::Allow, Peer::Entity(Entity::Host), &[(22, 22)]),
             ]),
             egress: None,
+            listen: None,
+            expires: None,
         }];
         let check = |subject, peer, address, port, direction, expect: &[&str]| {
             let address = Address::v4(address);

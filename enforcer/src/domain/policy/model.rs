@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::labels::Selector;
+use crate::domain::timestamp::Timestamp;
 
 /// Name of a policy: `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,15 +40,48 @@ pub struct Policy {
     pub ingress: Option<Vec<Rule>>,
     /// Rules for flows from the subject. `Some` isolates the subject in this direction, even without rules.
     pub egress: Option<Vec<Rule>>,
+    /// Rules for the ports that the subject may listen on; they have no peers. `Some` leaves it no other port.
+    pub listen: Option<Vec<Rule>>,
+    /// From then on the policy is as if it was not there.
+    pub expires: Option<Timestamp>,
 }
 
 impl Policy {
     /// The rules of one direction; `Some` isolates.
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
-        match direction {
-            Direction::Egress => self.egress.as_deref(),
-            Direction::Ingress => self.ingress.as_deref(),
+        self.section(direction.into())
+    }
+
+    /// The rules of one section; `Some` isolates.
+    pub fn section(&self, section: RuleDirection) -> Option<&[Rule]> {
+        match section {
+            RuleDirection::Egress => self.egress.as_deref(),
+            RuleDirection::Ingress => self.ingress.as_deref(),
+            RuleDirection::Listen => self.listen.as_deref(),
         }
+    }
+
+    /// The sections that it has, with their rules.
+    pub fn sections(&self) -> impl Iterator<Item = (RuleDirection, &[Rule])> + Clone {
+        RuleDirection::ALL.into_iter().filter_map(|section| Some((section, self.section(section)?)))
+    }
+
+    /// Every rule with its number in its section.
+    pub fn all_rules(&self) -> impl Iterator<Item = (RuleDirection, u32, &Rule)> {
+        self.sections()
+            .flat_map(|(section, rules)| (0..).zip(rules).map(move |(index, rule)| (section, index, rule)))
+    }
+
+    /// Whether it is over at that moment.
+    pub fn is_over(&self, at: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= at)
+    }
+
+    /// Every moment at which something of it expires and that makes a difference.
+    pub fn expiries(&self) -> impl Iterator<Item = Timestamp> {
+        let end = self.expires;
+        let rules = self.all_rules().filter_map(|(_, _, rule)| rule.expires);
+        rules.filter(move |expires| end.is_none_or(|end| *expires < end)).chain(end)
     }
 }
 
@@ -76,6 +110,15 @@ pub struct Rule {
     pub ports: Ports,
     /// What an application gets for a denial of this rule; the policy's where missing.
     pub errno: Option<Errno>,
+    /// From then on the rule is as if it was not there.
+    pub expires: Option<Timestamp>,
+}
+
+impl Rule {
+    /// Whether it is over at that moment.
+    pub fn is_over(&self, at: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= at)
+    }
 }
 
 /// What a rule does with a flow it matches.
@@ -163,13 +206,13 @@ pub struct PortRange {
 pub struct RuleKey {
     /// The policy.
     pub policy: PolicyKey,
-    /// `egress` or `ingress`.
+    /// `egress`, `ingress` or `listen`.
     pub direction: RuleDirection,
-    /// Position in the list of the direction, from 0; `None` is the isolation itself.
+    /// Position in the list of the section, from 0; `None` is the isolation itself.
     pub index: Option<u32>,
 }
 
-/// [`Direction`] with a name in JSON.
+/// The section of a policy that a rule stands in: a [`Direction`], or who may listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleDirection {
@@ -177,6 +220,22 @@ pub enum RuleDirection {
     Egress,
     /// See [`Direction::Ingress`].
     Ingress,
+    /// Which ports may be listened on.
+    Listen,
+}
+
+impl RuleDirection {
+    /// Every section.
+    pub const ALL: [Self; 3] = [Self::Egress, Self::Ingress, Self::Listen];
+
+    /// `egress`, `ingress` or `listen`, as in policies.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Egress => Direction::Egress.label(),
+            Self::Ingress => Direction::Ingress.label(),
+            Self::Listen => "listen",
+        }
+    }
 }
 
 impl From<Direction> for RuleDirection {
@@ -191,10 +250,7 @@ impl From<Direction> for RuleDirection {
 /// `default/db ingress[0]`, or `default/db ingress (isolated)`.
 impl fmt::Display for RuleKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let direction = match self.direction {
-            RuleDirection::Egress => Direction::Egress.label(),
-            RuleDirection::Ingress => Direction::Ingress.label(),
-        };
+        let direction = self.direction.label();
         match self.index {
             Some(index) => write!(f, "{} {direction}[{index}]", self.policy),
             None => write!(f, "{} {direction} (isolated)", self.policy),

@@ -7,6 +7,7 @@ use super::diagnostic::{Code, quote};
 use super::model::{Action, Entity, Namespaces, Peer, Peers, PortRange, Ports, Rule};
 use super::selector::selector;
 use crate::domain::syntax::{ERRNOS, Name, cidr};
+use crate::domain::timestamp::Timestamp;
 use crate::domain::yaml::{Mapping, Node, Reader, Value};
 
 /// Most rules of one direction of a policy.
@@ -19,11 +20,14 @@ pub(super) const MAX_ITEMS: usize = 1_000;
 pub(super) struct Words {
     direction: &'static str,
     rule: &'static str,
-    peers: &'static str,
+    /// Nothing where rules have no peers.
+    peers: Option<&'static str>,
 }
 
-pub(super) const INGRESS: Words = Words { direction: "`ingress`", rule: "an ingress rule", peers: "from" };
-pub(super) const EGRESS: Words = Words { direction: "`egress`", rule: "an egress rule", peers: "to" };
+pub(super) const INGRESS: Words =
+    Words { direction: "`ingress`", rule: "an ingress rule", peers: Some("from") };
+pub(super) const EGRESS: Words = Words { direction: "`egress`", rule: "an egress rule", peers: Some("to") };
+pub(super) const LISTEN: Words = Words { direction: "`listen`", rule: "a listen rule", peers: None };
 
 const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 const ACTIONS: [(&str, Action); 2] = [("Allow", Action::Allow), ("Deny", Action::Deny)];
@@ -55,7 +59,10 @@ type Named<'n> = Option<(&'n str, Range<usize>)>;
 
 fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(Rule, Named<'n>)> {
     let errors = reader.errors();
-    let rule = reader.mapping(node, words.rule, &["name", "action", "errno", words.peers, "ports"])?;
+    let mut fields = vec!["name", "action", "errno"];
+    fields.extend(words.peers);
+    fields.extend(["ports", "expiresAt"]);
+    let rule = reader.mapping(node, words.rule, &fields)?;
     let name = rule.get("name").and_then(|node| {
         Name::Word.read(reader, node, "the name of a rule").map(|name| (name, node.span.clone()))
     });
@@ -74,9 +81,8 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
             .label("only with `action: Deny`")
             .help("remove it, add `action: Deny`, or set `spec.errno` for what no rule allows");
     }
-    let what = format!("`{}`", words.peers);
-    let peers = match rule.get(words.peers) {
-        Some(node) => reader.list(node, &what, MAX_ITEMS).and_then(|items| {
+    let peers = match words.peers.and_then(|field| Some((format!("`{field}`"), rule.get(field)?))) {
+        Some((what, node)) => reader.list(node, &what, MAX_ITEMS).and_then(|items| {
             let peers: Vec<_> = items.iter().map(|item| peer(reader, item)).collect();
             peers.into_iter().collect::<Option<Vec<_>>>()
         }),
@@ -89,6 +95,7 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
         }),
         None => Some(Vec::new()),
     };
+    let expires = rule.get("expiresAt").map(|node| expiry(reader, node, "this rule"));
     if reader.errors() > errors {
         return None;
     }
@@ -100,8 +107,30 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
         peers: if peers.is_empty() { Peers::Everyone } else { Peers::AnyOf(peers) },
         ports: if ports.is_empty() { Ports::All } else { Ports::AnyOf(ports) },
         errno,
+        expires: expires.flatten(),
     };
     Some((rule, name))
+}
+
+/// The moment from which on something is over. Warns if that was before.
+pub(super) fn expiry(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Timestamp> {
+    let text = reader.text(node, "`expiresAt`")?;
+    let Some(moment) = Timestamp::parse(text) else {
+        let message = format!("{} is no time", quote(text));
+        reader
+            .error(&node.span, Code::BadTime, message)
+            .label("not a time")
+            .help("write it as 2026-11-22T12:53:39Z, or with an offset as 2026-11-22T13:53:39+01:00");
+        return None;
+    };
+    if moment <= reader.now() {
+        let message = format!("{what} has expired and is left out");
+        reader
+            .warning(&node.span, Code::Expired, message)
+            .label("in the past")
+            .help("remove it, or give it a later time");
+    }
+    Some(moment)
 }
 
 fn peer(reader: &mut Reader<'_>, node: &Node) -> Option<Peer> {
@@ -257,6 +286,8 @@ fn warn_shadowed(reader: &mut Reader<'_>, rules: &[(Rule, &Node)]) {
     let covers = |deny: &Rule, allow: &Rule| {
         (deny.peers == Peers::Everyone || deny.peers == allow.peers)
             && (deny.ports == Ports::All || deny.ports == allow.ports)
+            // A deny rule that ends first leaves the allow rule its time.
+            && deny.expires.is_none_or(|end| allow.expires.is_some_and(|allow| allow <= end))
     };
     // At most as many comparisons as a bomb may cost.
     let denies: Vec<_> = rules.iter().filter(|(rule, _)| rule.action == Action::Deny).take(100).collect();

@@ -42,10 +42,10 @@ fn in_force(policies: &str) -> InForce {
     for (cgroup, app) in [(WEB, "web"), (API, "api"), (DB, "db")] {
         let labels = LabelSet([("app".to_owned(), app.to_owned())].into());
         let identity = registry.identity(&IdentityKey { namespace: "default".into(), labels });
-        tables.bindings.insert(CgroupId(cgroup), identity);
+        tables.bindings.insert(CgroupId(cgroup), Bound::always(identity));
         tables.addresses.insert(format!("192.0.2.{cgroup}/32").parse().unwrap(), identity);
     }
-    tables.bindings.insert(CgroupId(STRAY), IdentityId::UNMANAGED);
+    tables.bindings.insert(CgroupId(STRAY), Bound::always(IdentityId::UNMANAGED));
     let file = PolicyFile { name: "test".into(), text: policies.into() };
     let checked = check(&[file]);
     let policies: Vec<_> = checked.policies.into_iter().map(|checked| checked.policy).collect();

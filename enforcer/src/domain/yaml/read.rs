@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::{Entry, MAX_PROBLEMS, Node, Value};
 use crate::domain::policy::diagnostic::{Code, Diagnostic, Location, Severity, Source, nearest, quote};
+use crate::domain::timestamp::Timestamp;
 
 /// Most problems that are kept before they are put in order and cut to [`MAX_PROBLEMS`].
 const KEPT_PROBLEMS: usize = 10 * MAX_PROBLEMS;
@@ -17,6 +18,7 @@ pub struct Reader<'a> {
     source: &'a Source<'a>,
     /// What to say about well-known fields of other languages: (field, help).
     hints: &'static [(&'static str, &'static str)],
+    now: Timestamp,
     diagnostics: Vec<Diagnostic>,
     errors: usize,
     /// The last problem beyond the limit: a bomb of problems is counted, not kept.
@@ -57,13 +59,32 @@ impl<'n> Mapping<'n> {
 impl<'a> Reader<'a> {
     /// A reader without problems.
     pub fn new(source: &'a Source<'a>) -> Self {
-        Self { source, hints: &[], diagnostics: Vec::new(), errors: 0, beyond: None, dropped: 0 }
+        Self {
+            source,
+            hints: &[],
+            now: Timestamp::EARLIEST,
+            diagnostics: Vec::new(),
+            errors: 0,
+            beyond: None,
+            dropped: 0,
+        }
     }
 
     /// Also answers well-known fields of other languages with a hint.
     #[must_use]
     pub fn with_hints(self, hints: &'static [(&'static str, &'static str)]) -> Self {
         Self { hints, ..self }
+    }
+
+    /// Also knows what the clock says, for things that can be over.
+    #[must_use]
+    pub fn with_now(self, now: Timestamp) -> Self {
+        Self { now, ..self }
+    }
+
+    /// What the clock says; long ago if nobody told.
+    pub fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// The file.

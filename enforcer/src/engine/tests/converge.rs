@@ -74,7 +74,7 @@ fn inputs() -> Vec<Input> {
 
 fn run(order: &[usize], ends: &[bool], fail: Option<Step>) -> Outcome {
     let required = facts(&["static", "other", POLICIES, MANAGED]);
-    let mut world = World::with(State::new(required, Registry::default(), &[]).unwrap());
+    let mut world = World::with(State::new(required, Remembered::default()).unwrap());
     let inputs = inputs();
     for (at, end) in order.iter().zip(ends) {
         match inputs[*at].clone() {

@@ -122,7 +122,10 @@ fn maps_of_another_registry_are_refused() {
         ..Adopted::default()
     };
     for (foreign, word) in [
-        (Adopted { bindings: [(CgroupId(1), IdentityId(300))].into(), ..known.clone() }, "identity 300"),
+        (
+            Adopted { bindings: [(CgroupId(1), Bound::always(IdentityId(300)))].into(), ..known.clone() },
+            "identity 300",
+        ),
         (Adopted { counted: [IdentityId(301)].into(), ..known.clone() }, "identity 301"),
         (Adopted { counted_rules: [RuleId(7)].into(), ..known.clone() }, "rule 7"),
     ] {
@@ -169,7 +172,7 @@ fn managed_directories_are_denied_until_a_workload_claims_them() {
         let [a, b] = ids.map(|id| id.map(CgroupId));
         Event::Managed([("/a".to_owned(), a), ("/b".to_owned(), b)].into())
     };
-    let mut world = World::with(State::new(facts(&["static", MANAGED]), Registry::default(), &[]).unwrap());
+    let mut world = World::with(State::new(facts(&["static", MANAGED]), Remembered::default()).unwrap());
     world.batch([adopted(), workloads(&["web@7"])]);
     assert_eq!(world.state.phase(), Phase::Syncing);
     world.batch([managed([Some(7), None])]);

@@ -3,8 +3,10 @@
 //! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
 
 mod converge;
+mod expiry;
 mod failures;
 mod lifecycle;
+mod quarantine;
 mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,12 +15,17 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::command::{Changed, Refused, Status};
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::model::PolicyKey;
+use crate::domain::publication::Publication;
+use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::table::PolicyTable;
+use crate::domain::time::{BootTime, Clocks};
+use crate::domain::timestamp::Timestamp;
+use crate::domain::unconfirmed::Confirmation;
 use crate::domain::workload::{Workload, WorkloadKey};
 
 /// An engine with everything around it.
@@ -26,11 +33,14 @@ pub(super) struct World {
     pub(super) state: State,
     /// What the fake kernel has.
     pub(super) kernel: Tables,
+    pub(super) publication: Option<Arc<Publication>>,
     pub(super) table: Option<Arc<PolicyTable>>,
     pub(super) attached: bool,
     /// What the fake disk has.
     pub(super) registry: Registry,
     pub(super) documents: BTreeMap<PolicyKey, String>,
+    pub(super) quarantines: Quarantines,
+    pub(super) confirmation: Confirmation,
     /// Steps that fail from now on.
     pub(super) broken: Vec<Step>,
     /// Bindings that the kernel refuses.
@@ -53,6 +63,8 @@ pub(super) fn facts(required: &[&str]) -> Facts {
         version: "1".into(),
         pins: "/pins".into(),
         required: required.iter().map(|&it| it.into()).collect(),
+        boot_id: "this".into(),
+        now: at(0),
         ..Facts::default()
     }
 }
@@ -60,17 +72,20 @@ pub(super) fn facts(required: &[&str]) -> Facts {
 impl World {
     /// A fresh host whose sources are `static` and the policy directory.
     pub(super) fn new() -> Self {
-        Self::with(State::new(facts(&["static", POLICIES]), Registry::default(), &[]).unwrap())
+        Self::with(State::new(facts(&["static", POLICIES]), Remembered::default()).unwrap())
     }
 
     pub(super) fn with(state: State) -> Self {
         Self {
             state,
             kernel: Tables::default(),
+            publication: None,
             table: None,
             attached: false,
             registry: Registry::default(),
             documents: BTreeMap::new(),
+            quarantines: Quarantines::new(),
+            confirmation: Confirmation::Settled,
             broken: Vec::new(),
             refused: Vec::new(),
             paused: false,
@@ -95,12 +110,21 @@ impl World {
 
     /// The next agent on the same host and disk.
     pub(super) fn restart(&mut self) {
-        let stored: Vec<PolicyFile> = self
+        let facts = Facts { now: self.state.now, ..facts(&["static", POLICIES]) };
+        self.restart_with(facts);
+    }
+
+    /// The next agent on the same disk.
+    pub(super) fn restart_with(&mut self, facts: Facts) {
+        let documents = self
             .documents
             .iter()
             .map(|(key, text)| PolicyFile { name: key.to_string(), text: text.clone() })
             .collect();
-        self.state = State::new(facts(&["static", POLICIES]), self.registry.clone(), &stored).unwrap();
+        let (registry, quarantines) = (self.registry.clone(), self.quarantines.clone());
+        let confirmation = self.confirmation.clone();
+        self.state =
+            State::new(facts, Remembered { registry, documents, quarantines, confirmation }).unwrap();
         self.broken.clear();
         self.acks.clear();
     }
@@ -190,7 +214,7 @@ impl World {
             Some(key) => key.labels.to_string(),
             None => id.reserved_name().unwrap_or("?").to_owned(),
         };
-        self.kernel.bindings.iter().map(|(cgroup, id)| (cgroup.0, name(*id))).collect()
+        self.kernel.bindings.iter().map(|(cgroup, bound)| (cgroup.0, name(bound.identity))).collect()
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -200,21 +224,33 @@ impl World {
                 let written = names(save.write.iter().map(|(key, _)| format!("+{}", key.name)).collect());
                 let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
                 let registry = if save.registry.is_some() { "registry" } else { "" };
-                self.trace.push(format!("save({registry}{written}{removed})"));
+                let quarantines = if save.quarantines.is_some() { "quarantines" } else { "" };
+                let unconfirmed = match &save.confirmation {
+                    Some(Confirmation::Awaited(_)) => "unconfirmed",
+                    Some(Confirmation::Settled) => "settled",
+                    None => "",
+                };
+                self.trace.push(format!("save({registry}{written}{removed}{quarantines}{unconfirmed})"));
                 if self.acknowledge(Step::Save, Done::Saved) {
                     self.registry = save.registry.unwrap_or_else(|| self.registry.clone());
                     self.documents.extend(save.write);
                     self.documents.retain(|key, _| !save.remove.contains(key));
+                    self.quarantines = save.quarantines.unwrap_or_else(|| self.quarantines.clone());
+                    self.confirmation = save.confirmation.unwrap_or_else(|| self.confirmation.clone());
                 }
             }
-            Effect::Publish(table) => {
-                self.trace.push(format!("publish({})", table.generation()));
-                for id in self.kernel.bindings.values() {
-                    assert!(self.registry_knows(*id), "{id} is bound and not saved");
+            Effect::Publish(publication) => {
+                let table = Arc::clone(&publication.table);
+                let next = "+".repeat(publication.next.len());
+                self.trace.push(format!("publish({}{next})", table.generation()));
+                assert!(publication.next.is_sorted_by(|(one, _), (other, _)| one < other), "{publication:?}");
+                for id in self.kernel_ids() {
+                    assert!(self.registry_knows(id), "{id} is bound and not saved");
                 }
                 if self.acknowledge(Step::Publish, Done::Published) {
                     assert!(self.table.as_ref().is_none_or(|old| old.generation() < table.generation()));
                     self.table = Some(table);
+                    self.publication = Some(publication);
                 }
             }
             Effect::Apply(operations) => self.apply(&operations),
@@ -255,10 +291,16 @@ impl World {
                 self.kernel = next;
             }
         }
-        for id in self.kernel.bindings.values().chain(self.kernel.addresses.values()) {
-            assert!(self.registry_knows(*id), "{id} is in the kernel and not saved");
+        for id in self.kernel_ids() {
+            assert!(self.registry_knows(id), "{id} is in the kernel and not saved");
         }
         self.acks.push_back(Event::Done(Done::Applied(failures)));
+    }
+
+    fn kernel_ids(&self) -> Vec<IdentityId> {
+        let bound = |bound: &Bound| [bound.identity, bound.after];
+        let bound = self.kernel.bindings.values().flat_map(bound);
+        bound.chain(self.kernel.addresses.values().copied()).collect()
     }
 
     fn registry_knows(&self, id: IdentityId) -> bool {
@@ -323,7 +365,11 @@ pub(super) fn files(texts: &[&str]) -> Event {
 }
 
 pub(super) fn push(texts: &[&str]) -> Request {
-    Request::PolicyApply { files: texts.iter().map(|text| policy(text)).collect(), dry_run: false }
+    apply(texts.iter().map(|text| policy(text)).collect())
+}
+
+pub(super) fn apply(files: Vec<PolicyFile>) -> Request {
+    Request::PolicyApply { files, dry_run: false, confirm_within: None, by: None }
 }
 
 pub(super) fn delete(names: &[&str]) -> Request {
@@ -335,7 +381,16 @@ pub(super) fn key(app: &str) -> IdentityKey {
 }
 
 pub(super) fn seconds(count: u64) -> Event {
-    Event::Tick(Duration::from_secs(count))
+    Event::Tick(at(count))
+}
+
+/// What the clocks say so many seconds after the start: the host runs for 100 s more, and it is 1970-01-12T13:46:40Z.
+pub(super) fn at(count: u64) -> Clocks {
+    Clocks {
+        up: Duration::from_secs(count),
+        boot: BootTime((100 + count) * 1_000_000_000),
+        wall: Timestamp { seconds: 1_000_000 + i64::try_from(count).unwrap(), nanos: 0 },
+    }
 }
 
 pub(super) fn generation(world: &World) -> Option<Generation> {

@@ -39,7 +39,12 @@ fn a_push_is_answered_when_it_is_in_force() {
 #[test]
 fn a_dry_run_changes_nothing() {
     let mut world = World::enforcing();
-    let request = |dry_run| Request::PolicyApply { files: vec![policy("db<api")], dry_run };
+    let request = |dry_run| Request::PolicyApply {
+        files: vec![policy("db<api")],
+        dry_run,
+        confirm_within: None,
+        by: None,
+    };
     let before = format!("{:?}", world.state);
     let tried = world.changed(request(true));
     assert_eq!(world.trace(), "reply(1)");
@@ -54,7 +59,7 @@ fn one_bad_document_keeps_all_out() {
     let mut world = World::enforcing();
     let mut files = vec![policy("db<api"), policy("api<web")];
     files[1].text.push_str("  colour: red\n");
-    let refused = world.refusal(Request::PolicyApply { files, dry_run: false });
+    let refused = world.refusal(apply(files));
     assert_eq!(world.trace(), "reply(1)");
     assert_eq!(refused.message, "the documents have 1 problem; nothing was changed");
     assert!(refused.diagnostics[0].starts_with("dir/api.yaml:7:3: error"), "{refused:?}");
@@ -167,6 +172,8 @@ fn lists_say_what_is_there() {
 #[test]
 fn saved_policies_that_are_bad_now_are_named() {
     let stored = [PolicyFile { name: "state/policies/default.db.yaml".into(), text: "kind: Other\n".into() }];
-    let error = State::new(facts(&[]), Registry::default(), &stored).unwrap_err().to_string();
+    let error = State::new(facts(&[]), Remembered { documents: stored.into(), ..Remembered::default() })
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("state/policies/default.db.yaml:1:"), "{error}");
 }

@@ -58,6 +58,8 @@ pub struct Gauges {
     pub identities: u64,
     /// Workloads by state.
     pub endpoints: BTreeMap<&'static str, u64>,
+    /// Workloads in quarantine.
+    pub quarantined: u64,
     /// Bindings in the kernel.
     pub bindings: u64,
     /// Addresses in the kernel.
@@ -197,6 +199,7 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
     for (state, count) in &gauges.endpoints {
         exposition.add(m::ENDPOINTS, &[state], *count);
     }
+    exposition.add(m::QUARANTINED, &[], gauges.quarantined);
     for (map, entries) in
         [("bindings", gauges.bindings), ("addresses", gauges.addresses), ("policy_rows", gauges.policy_rows)]
     {

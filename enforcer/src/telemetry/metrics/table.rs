@@ -79,6 +79,8 @@ metrics! {
         "Identities with a number, those without a workload included.";
     ENDPOINTS "enforcer_endpoints" Gauge ["state"]
         "Workloads by state.";
+    QUARANTINED "enforcer_quarantined_workloads" Gauge []
+        "Workloads in quarantine, those included that are not there now.";
     HOOK_ATTACHED "enforcer_hook_attached" Gauge ["hook"]
         "1 if the hook is attached with this agent's program.";
     UNGUARDED "enforcer_unguarded_vectors" Gauge ["vector"]

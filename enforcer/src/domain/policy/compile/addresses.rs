@@ -14,7 +14,7 @@ use crate::domain::table::CompileError;
 const MAPPED: Range = (0xffff_0000_0000, 0xffff_ffff_ffff);
 
 /// A block as rules write it.
-type Block = (IpNet, Vec<IpNet>);
+pub(super) type Block = (IpNet, Vec<IpNet>);
 
 /// Address classes of all rules.
 #[derive(Debug)]
@@ -25,8 +25,14 @@ pub(super) struct AddressClasses {
 
 impl AddressClasses {
     /// Numbers classes from `next` on, because they share one number space with the classes of identities.
-    pub(super) fn new(policies: &[&Policy], next: u32) -> Result<Self, CompileError> {
-        let mut blocks: BTreeMap<Block, Vec<u32>> = BTreeMap::new();
+    ///
+    /// `others` are blocks that no rule names.
+    pub(super) fn new(
+        policies: &[&Policy],
+        others: impl Iterator<Item = Block>,
+        next: u32,
+    ) -> Result<Self, CompileError> {
+        let mut blocks: BTreeMap<Block, Vec<u32>> = others.map(|block| (block, Vec::new())).collect();
         for rule in policies.iter().flat_map(|policy| [&policy.ingress, &policy.egress]).flatten().flatten() {
             let Peers::AnyOf(peers) = &rule.peers else { continue };
             for peer in peers {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_common::id::IdentityId;
 use enforcer_common::limits::{SUBJECT_CLASSES, TABLE_ROWS};
 
+use super::wards::{Guest, Wards};
 use crate::domain::labels::{Condition, Selector};
 use crate::domain::policy::model::{Namespaces, Peer, Peers, Policy};
 use crate::domain::registry::{IdentityKey, Registry};
@@ -41,8 +42,16 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A selector where it stands: what is asked of an identity.
-type Question<'a> = (Scope<'a>, &'a Selector);
+/// What is asked of an identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Question<'a> {
+    /// Whether a selector matches it, where the selector stands.
+    Labels(Scope<'a>, &'a Selector),
+    /// Whether it is this one.
+    One(IdentityId),
+    /// Whether it is in quarantine with the guests of this number.
+    Ward(usize),
+}
 
 /// Classes of all identities.
 #[derive(Debug)]
@@ -54,16 +63,21 @@ pub(super) struct IdentityClasses<'a> {
 }
 
 impl<'a> IdentityClasses<'a> {
-    pub(super) fn new(policies: &[&'a Policy], registry: &Registry) -> Result<Self, CompileError> {
+    pub(super) fn new(
+        policies: &[&'a Policy],
+        wards: &Wards<'a>,
+        registry: &Registry,
+    ) -> Result<Self, CompileError> {
         let people = People::new(registry);
         let last = people.list.last().map_or(IdentityId::UNMANAGED, |(id, _)| *id);
         // Before anything of that size is made.
         CompileError::check("identities", u64::from(last.0) + 1, u64::from(TABLE_ROWS) * 16)?;
 
         let mut questions = questions(policies, &people);
+        ask_of_wards(&mut questions, wards);
         let mut matched: Vec<Vec<u32>> = vec![Vec::new(); people.list.len()];
-        for ((scope, selector), number) in questions.keys().zip(0..) {
-            for person in people.select(scope, selector) {
+        for (question, number) in questions.keys().zip(0..) {
+            for person in people.answer(question, wards) {
                 matched[person].push(number);
             }
         }
@@ -96,7 +110,12 @@ impl<'a> IdentityClasses<'a> {
 
     /// Classes that a selector matches: workloads only, never a reserved identity.
     pub(super) fn selected(&self, scope: Scope<'a>, selector: &'a Selector) -> &[u32] {
-        self.questions.get(&(scope, selector)).map_or(&[], Vec::as_slice)
+        self.asked(&Question::Labels(scope, selector))
+    }
+
+    /// Classes of which the answer is yes.
+    pub(super) fn asked(&self, question: &Question<'a>) -> &[u32] {
+        self.questions.get(question).map_or(&[], Vec::as_slice)
     }
 
     /// The first number that is not a class of identities.
@@ -117,17 +136,35 @@ fn questions<'a>(policies: &[&'a Policy], people: &People<'_>) -> BTreeMap<Quest
         if people.select(&own, &policy.subject).next().is_none() {
             continue;
         }
-        questions.insert((own, &policy.subject), Vec::new());
+        questions.insert(Question::Labels(own, &policy.subject), Vec::new());
         for rule in [&policy.ingress, &policy.egress].into_iter().flatten().flatten() {
             let Peers::AnyOf(peers) = &rule.peers else { continue };
             for peer in peers {
                 if let Peer::Workloads { namespaces, selector } = peer {
-                    questions.insert((Scope::of(namespaces, &policy.key.namespace), selector), Vec::new());
+                    let scope = Scope::of(namespaces, &policy.key.namespace);
+                    questions.insert(Question::Labels(scope, selector), Vec::new());
                 }
             }
         }
     }
     questions
+}
+
+/// Adds what has to be told apart because of quarantines.
+fn ask_of_wards<'a>(questions: &mut BTreeMap<Question<'a>, Vec<u32>>, wards: &Wards<'a>) {
+    for (index, (guests, _)) in wards.list.iter().enumerate() {
+        questions.insert(Question::Ward(index), Vec::new());
+        for guest in *guests {
+            let question = match guest {
+                Guest::Identity(id) => Question::One(*id),
+                Guest::Peer(Peer::Workloads { namespaces, selector }) => {
+                    Question::Labels(Scope::of(namespaces, ""), selector)
+                }
+                Guest::Peer(Peer::Cidr { .. } | Peer::Entity(_)) => continue,
+            };
+            questions.insert(question, Vec::new());
+        }
+    }
 }
 
 /// All identities of workloads by number, with indexes, so that a selector looks at few of them.
@@ -155,6 +192,22 @@ impl<'r> People<'r> {
             }
         }
         Self { list, by_namespace, by_label }
+    }
+
+    /// Indexes of the identities of which the answer is yes, each once.
+    fn answer(&self, question: &Question<'_>, wards: &Wards<'_>) -> Vec<usize> {
+        let index = |id: &IdentityId| self.list.binary_search_by_key(id, |(known, _)| *known).ok();
+        match question {
+            Question::Labels(scope, selector) => self.select(scope, selector).collect(),
+            Question::One(id) => index(id).into_iter().collect(),
+            Question::Ward(number) => wards
+                .list
+                .get(*number)
+                .map_or(&[][..], |(_, ids)| ids.as_slice())
+                .iter()
+                .filter_map(index)
+                .collect(),
+        }
     }
 
     /// Indexes of the identities that a selector matches, each once.

@@ -21,7 +21,7 @@ pub(super) struct PortClasses {
 
 impl PortClasses {
     pub(super) fn new(policies: &[&Policy]) -> Result<Self, CompileError> {
-        let rules = policies.iter().flat_map(|policy| [&policy.ingress, &policy.egress]).flatten().flatten();
+        let rules = policies.iter().flat_map(|policy| policy.sections()).flat_map(|(_, rules)| rules);
         let mut lists: BTreeMap<List, Vec<u16>> = rules
             .filter_map(|rule| match &rule.ports {
                 Ports::All => None,

@@ -25,7 +25,7 @@ fn selector(text: &str) -> Selector {
 }
 
 fn allow(peers: Peers, ports: Ports) -> Rule {
-    Rule { name: None, action: Action::Allow, peers, ports, errno: None }
+    Rule { name: None, action: Action::Allow, peers, ports, errno: None, expires: None }
 }
 
 fn app(text: &str) -> Peers {
@@ -46,6 +46,8 @@ fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
         subject: selector(subject),
         ingress: Some(ingress),
         egress: None,
+        listen: None,
+        expires: None,
     }
 }
 
@@ -143,4 +145,155 @@ fn only_audit_mode_needs_the_second_plane() {
     assert!(unmanaged.enforced.is_deny() && unmanaged.hypothetical.is_deny());
     let enforced = policy("db", "app=db", vec![]);
     assert_eq!(compile([&enforced], &mut registry, Generation(1)).unwrap().entries(), 3);
+}
+
+#[test]
+fn a_quarantine_beats_every_policy_and_only_its_guests_come_in() {
+    use crate::domain::quarantine::marked;
+    let (mut registry, ids) = world(&["app=db", "app=api", "app=web", "app=probe", "app=other"]);
+    let [db, api, web, probe, other] = ids[..] else { panic!() };
+    let key = |id: IdentityId, registry: &Registry| registry.identity_key(id).unwrap().clone();
+    let ward = marked(&key(db, &registry), "db");
+    let ward = registry.identity(&ward);
+    let closed = marked(&key(web, &registry), "web");
+    let closed = registry.identity(&closed);
+    // The database is open to everyone by an allow rule, and closed to the probe by a deny rule.
+    let mut open =
+        policy("db", "app=db", vec![allow(Peers::Everyone, Ports::All), allow(app("app=probe"), Ports::All)]);
+    if let Some(rules) = &mut open.ingress {
+        rules[1].action = Action::Deny;
+    }
+    let net = "10.0.0.0/24".parse().unwrap();
+    let guests =
+        [(ward, vec![Guest::Identity(probe), Guest::Peer(Peer::Cidr { net, except: Vec::new() })])].into();
+    let scene = Scene { guests, ..Scene::default() };
+    let table = compile_scene([&open], &scene, &mut registry, Generation(1)).unwrap();
+    let far = |query: Query| Query { address: Address::v4(Ipv4Addr::new(192, 0, 2, 1).into()), ..query };
+    let egress = |query: Query| Query { direction: Direction::Egress, ..query };
+    for (query, expect) in [
+        (far(query(ward, probe, 1)), Reason::AllowedByRule),
+        (query(ward, IdentityId::WORLD, 1), Reason::AllowedByRule),
+        (far(query(ward, api, 1)), Reason::Quarantined),
+        // The same to policies as the probe, and still not the probe.
+        (far(query(ward, other, 1)), Reason::Quarantined),
+        (far(query(ward, ward, 1)), Reason::Quarantined),
+        (far(query(ward, IdentityId::HOST, 1)), Reason::Quarantined),
+        (far(query(ward, IdentityId::UNKNOWN, 1)), Reason::Quarantined),
+        // Nobody who is let in can be called.
+        (egress(query(ward, probe, 1)), Reason::Quarantined),
+        (egress(query(ward, IdentityId::WORLD, 1)), Reason::Quarantined),
+        // Without guests nobody comes in.
+        (query(closed, probe, 1), Reason::Quarantined),
+        // Who is not in quarantine is judged as before.
+        (far(query(db, api, 1)), Reason::AllowedByRule),
+        (far(query(db, probe, 1)), Reason::DeniedByRule),
+        (egress(query(probe, ward, 1)), Reason::AllowedByDefault),
+    ] {
+        assert_eq!(reason(&table, &query), Some(expect), "{query:?}");
+    }
+    let denied = table.decide(&far(query(ward, api, 1))).enforced;
+    assert_eq!((denied.errno(), denied.rule()), (Errno::Perm, RuleId::NONE));
+}
+
+#[test]
+fn a_mark_without_a_quarantine_is_closed_and_costs_one_class() {
+    use crate::domain::quarantine::marked;
+    let (mut registry, ids) = world(&["app=db"]);
+    let key = registry.identity_key(ids[0]).unwrap().clone();
+    let left: Vec<IdentityId> =
+        (0..20).map(|name| registry.identity(&marked(&key, &name.to_string()))).collect();
+    let mut audited = policy("db", "app=db", vec![allow(Peers::Everyone, Ports::All)]);
+    audited.mode = PolicyMode::Audit;
+    let table = compile([&audited], &mut registry, Generation(1)).unwrap();
+    for id in left {
+        let verdict = table.decide(&query(id, ids[0], 1));
+        let reasons =
+            [verdict.enforced, verdict.hypothetical].map(|word| Reason::from_code(word.reason_code()));
+        assert_eq!(reasons, [Some(Reason::Quarantined); 2], "audit mode does not open it");
+    }
+    // Unmanaged and quarantined: two directions in two planes each. The policy: its one rule, in one plane, for the
+    // class of the database and for that of the marked ones, which has a stronger word already.
+    assert_eq!(table.entries(), 4 + 4 + 1);
+}
+
+#[test]
+fn what_is_over_is_left_out_and_its_isolation_stays() {
+    let (mut registry, ids) = world(&["app=db", "app=api", "app=web"]);
+    let [db, api, web] = ids[..] else { panic!() };
+    let at = |seconds| Timestamp { seconds, nanos: 0 };
+    let until = |seconds, rule: Rule| Rule { expires: Some(at(seconds)), ..rule };
+    let deny = Rule { action: Action::Deny, ..allow(app("app=web"), Ports::All) };
+    let rules = vec![
+        until(10, allow(app("app=api"), Ports::All)),
+        until(20, deny),
+        allow(app("app=web"), Ports::All),
+    ];
+    let whole = Policy { expires: Some(at(30)), ..policy("db", "app=db", rules) };
+    assert_eq!(whole.expiries().collect::<Vec<_>>(), [at(10), at(20), at(30)]);
+    let numbers = {
+        let mut compiled = |seconds| {
+            let scene = Scene { at: at(seconds), ..Scene::default() };
+            let table = compile_scene([&whole], &scene, &mut registry, Generation(1)).unwrap();
+            [api, web].map(|peer| reason(&table, &query(db, peer, 1)).unwrap())
+        };
+        use Reason::{AllowedByDefault, AllowedByRule, DeniedByRule, Isolated};
+        for (seconds, expect) in [
+            (9, [AllowedByRule, DeniedByRule]),
+            (10, [Isolated, DeniedByRule]),
+            (19, [Isolated, DeniedByRule]),
+            (20, [Isolated, AllowedByRule]),
+            (29, [Isolated, AllowedByRule]),
+            (30, [AllowedByDefault; 2]),
+        ] {
+            assert_eq!(compiled(seconds), expect, "{seconds}");
+        }
+        registry.rules().count()
+    };
+    assert_eq!(numbers, 4, "the isolation and three rules, whatever is over");
+}
+
+#[test]
+fn listening_and_being_called_are_two_things() {
+    let (mut registry, ids) = world(&["app=db", "app=web"]);
+    let [db, web] = ids[..] else { panic!() };
+    let rule = |action, ports| Rule { action, ..allow(Peers::Everyone, ports) };
+    let listen = |rules| Policy { ingress: None, listen: Some(rules), ..policy("listen", "app=db", vec![]) };
+    let only =
+        listen(vec![rule(Action::Allow, tcp(&[(5432, 5440)])), rule(Action::Deny, tcp(&[(5433, 5433)]))]);
+    let table = compile([&only], &mut registry, Generation(1)).unwrap();
+    let asked = |table: &PolicyTable, subject, port| {
+        Reason::from_code(table.decide_listen(subject, 6, port).enforced.reason_code()).unwrap()
+    };
+    for (subject, port, expect) in [
+        (db, 5432, Reason::AllowedByRule),
+        (db, 5433, Reason::DeniedByRule),
+        (db, 80, Reason::Isolated),
+        (web, 80, Reason::AllowedByDefault),
+        (IdentityId::HOST, 80, Reason::AllowedByDefault),
+        (IdentityId(9_999), 80, Reason::InvalidIdentity),
+    ] {
+        assert_eq!(asked(&table, subject, port), expect, "{subject} {port}");
+    }
+    let denied = table.decide_listen(db, 17, 5432).enforced;
+    assert_eq!(
+        (Reason::from_code(denied.reason_code()), denied.errno()),
+        (Some(Reason::Isolated), Errno::ConnRefused)
+    );
+    let rules: BTreeMap<RuleId, String> = registry.rules().map(|(key, id)| (id, key.to_string())).collect();
+    assert_eq!(rules[&denied.rule()], "default/listen listen (isolated)");
+    assert_eq!(rules[&table.decide_listen(db, 6, 5433).enforced.rule()], "default/listen listen[1]");
+    // It isolates nobody's flows.
+    for port in [80, 5432, 5433] {
+        assert_eq!(reason(&table, &query(db, web, port)), Some(Reason::AllowedByDefault));
+    }
+    // And isolated flows keep nobody from listening.
+    let table = compile([&policy("db", "app=db", vec![])], &mut registry, Generation(1)).unwrap();
+    assert_eq!(asked(&table, db, 80), Reason::AllowedByDefault);
+    assert_eq!(reason(&table, &query(db, web, 80)), Some(Reason::Isolated));
+    // Nothing at all, and in audit mode.
+    let table = compile([&listen(vec![])], &mut registry, Generation(1)).unwrap();
+    assert_eq!(asked(&table, db, 80), Reason::Isolated);
+    let audited = Policy { mode: PolicyMode::Audit, ..listen(vec![]) };
+    let table = compile([&audited], &mut registry, Generation(1)).unwrap();
+    assert!(table.decide_listen(db, 6, 80).is_audited());
 }

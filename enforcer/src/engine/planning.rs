@@ -1,0 +1,218 @@
+//! What a change would lead to: computed on copies, so that what can't be done has changed nothing.
+
+use std::sync::Arc;
+
+use super::confirm::Unconfirmed;
+use super::event::Ticket;
+use super::policies::{PolicySet, Touched};
+use super::schedule::Schedule;
+use super::state::{Area, Inputs, State, Waiting};
+use super::{confirm, quarantine, schedule, views, wanted};
+use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
+use crate::domain::delta::Tables;
+use crate::domain::id::{Generation, IdentityId};
+use crate::domain::publication::Publication;
+use crate::domain::quarantine::Quarantines;
+use crate::domain::registry::Registry;
+
+/// What people have asked for, as far as it is or is about to be in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) policies: PolicySet,
+    pub(super) quarantines: Quarantines,
+    /// The push that is in force and not confirmed.
+    pub(super) unconfirmed: Option<Unconfirmed>,
+}
+
+/// What a change leads to.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) asked: Asked,
+    pub(super) revision: u64,
+    /// Replaces the state's registry; `None` if no table had to be made.
+    pub(super) registry: Option<Registry>,
+    pub(super) table: Option<(Arc<Publication>, Inputs)>,
+    pub(super) wanted: Tables,
+    pub(super) answer: Option<Answer>,
+}
+
+/// What to tell who asked for a change.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) ticket: Ticket,
+    pub(super) reply: Reply,
+    /// Whether the change is in force with its bindings only, and not with its tables already.
+    pub(super) bindings: bool,
+    /// A line for the log when it is in force.
+    pub(super) log: Option<String>,
+}
+
+/// Makes the change that a request asks for, or its answer if there is nothing to do.
+pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Reply> {
+    let Waiting { ticket, request } = waiting;
+    match request {
+        Request::PolicyApply { files, dry_run, confirm_within, by } => {
+            let push = pushed(state, files, *dry_run, confirm_within.map(|seconds| (seconds, *by)));
+            policies(state, *ticket, push)
+        }
+        Request::PolicyDelete { names } => {
+            let push = confirm::refuse_second(state).and_then(|()| {
+                let (policies, touched) = state.asked.policies.delete(names)?;
+                let asked = Asked { policies, ..state.asked.clone() };
+                Ok(Push { asked, touched, dry_run: false, log: None })
+            });
+            policies(state, *ticket, push)
+        }
+        Request::PolicyConfirm { by } => {
+            let push = confirm::confirmed(state).map(|(asked, touched)| {
+                let log = format!("the push is confirmed by user {}", quarantine::user(*by));
+                Push { asked, touched, dry_run: false, log: Some(log) }
+            });
+            policies(state, *ticket, push)
+        }
+        Request::QuarantineAdd(wish) => {
+            let added = quarantine::add(state, wish);
+            quarantines(state, *ticket, added)
+        }
+        Request::QuarantineRelease { workload, by } => {
+            let released = quarantine::release(state, workload, *by);
+            quarantines(state, *ticket, released)
+        }
+        Request::PolicyList
+        | Request::IdentityList
+        | Request::EndpointList
+        | Request::QuarantineList
+        | Request::Status => Err(views::answer(state, request)),
+    }
+}
+
+/// A change of the policies.
+struct Push {
+    asked: Asked,
+    touched: Touched,
+    dry_run: bool,
+    log: Option<String>,
+}
+
+fn pushed(
+    state: &State,
+    files: &[PolicyFile],
+    dry_run: bool,
+    confirm: Option<(u64, Option<u32>)>,
+) -> Result<Push, Refused> {
+    if !dry_run {
+        confirm::refuse_second(state)?;
+    }
+    let (policies, touched) = state.asked.policies.apply(files)?;
+    let mut asked = Asked { policies, ..state.asked.clone() };
+    let mut log = None;
+    if let Some((seconds, by)) = confirm {
+        let push = confirm::unconfirmed(state, seconds, by)?;
+        // What changes nothing need not be confirmed.
+        if asked.policies != state.asked.policies {
+            log = Some(format!(
+                "a push by user {} is taken back at {} unless it is confirmed",
+                quarantine::user(by),
+                push.until.wall.whole_seconds()
+            ));
+            asked.unconfirmed = Some(push);
+        }
+    }
+    Ok(Push { asked, touched, dry_run, log })
+}
+
+fn policies(state: &mut State, ticket: Ticket, push: Result<Push, Refused>) -> Result<Plan, Reply> {
+    let Push { asked, touched, dry_run, log } = push.map_err(Reply::Refused)?;
+    let unchanged = asked == state.asked;
+    let same_policies = asked.policies == state.asked.policies;
+    let revision = if same_policies { state.revision } else { state.revision + 1 };
+    let confirm_until = asked.unconfirmed.as_ref().map(|push| push.until.wall.whole_seconds());
+    let mut plan = plan(state, asked, revision).map_err(Reply::Refused)?;
+    let entries_before =
+        state.published.as_ref().map_or(0, |published| published.publication.table.entries() as u64);
+    let table = plan.table.as_ref().map(|(publication, _)| &publication.table);
+    let changed = Changed {
+        generation: match table {
+            Some(table) if !dry_run => table.generation().0,
+            _ => state.enforced(),
+        },
+        dry_run,
+        policies: changes(state, touched),
+        confirm_until: confirm_until.filter(|_| !dry_run),
+        entries_before,
+        entries_after: table.map_or(entries_before, |table| table.entries() as u64),
+    };
+    let reply = Reply::Changed(changed);
+    if dry_run || (unchanged && state.published.is_some() && state.hooks.is_some()) {
+        return Err(reply);
+    }
+    plan.answer = Some(Answer { ticket, reply, bindings: false, log });
+    Ok(plan)
+}
+
+fn quarantines(
+    state: &mut State,
+    ticket: Ticket,
+    changed: Result<quarantine::Change, Refused>,
+) -> Result<Plan, Reply> {
+    let quarantine::Change { quarantines, info, log } = changed.map_err(Reply::Refused)?;
+    let asked = Asked { quarantines, ..state.asked.clone() };
+    let mut plan = plan(state, asked, state.revision).map_err(Reply::Refused)?;
+    let reply = Reply::Quarantine(Box::new(info));
+    plan.answer = Some(Answer { ticket, reply, bindings: true, log: Some(log) });
+    Ok(plan)
+}
+
+fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
+    let (endpoints, _) = wanted::endpoints(&state.sources);
+    touched
+        .into_iter()
+        .map(|(key, (change, loaded))| PolicyChange {
+            name: key.to_string(),
+            change,
+            selects: views::selects(&endpoints, &loaded.policy),
+        })
+        .collect()
+}
+
+/// Works out what is asked for leads to, together with what the sources say now.
+pub(super) fn plan(state: &mut State, asked: Asked, revision: u64) -> Result<Plan, Refused> {
+    let wanted = want(state, &asked.quarantines);
+    let guests = quarantine::guests(state, &asked.quarantines);
+    let schedule = Schedule::new(state, &asked);
+    let inputs = Inputs { revision, last: last(&state.registry), guests, schedule };
+    let mut plan = Plan { asked, revision, registry: None, table: None, wanted, answer: None };
+    if state.published.as_ref().is_some_and(|published| published.inputs.are_as(&inputs)) {
+        return Ok(plan);
+    }
+    let mut registry = state.registry.clone();
+    let generation = Generation(state.generation.0 + 1);
+    let publication =
+        schedule::tables(&plan.asked, &inputs.schedule, &inputs.guests, &mut registry, generation)?;
+    plan.table = Some((Arc::new(publication), inputs));
+    plan.registry = Some(registry);
+    Ok(plan)
+}
+
+/// What is asked for already, with the tables in force.
+pub(super) fn as_it_is(state: &mut State) -> Plan {
+    let asked = state.asked.clone();
+    let wanted = want(state, &asked.quarantines);
+    Plan { asked, revision: state.revision, registry: None, table: None, wanted, answer: None }
+}
+
+/// What the kernel's bindings and addresses should be. Notes what is disputed between workloads.
+fn want(state: &mut State, quarantines: &Quarantines) -> Tables {
+    let (endpoints, mut problems) = wanted::endpoints(&state.sources);
+    let (mut tables, disputes) = wanted::tables(&endpoints, &state.managed, quarantines, &mut state.registry);
+    // Before the source speaks, what an earlier agent found stays.
+    let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
+    tables.own = own.cloned().unwrap_or_default();
+    problems.extend(disputes);
+    state.set_problems(Area::Workload, problems);
+    tables
+}
+
+fn last(registry: &Registry) -> IdentityId {
+    registry.identities().map(|(_, id)| id).max().unwrap_or_default()
+}
