@@ -100,14 +100,15 @@ pub fn recall_far(cookie: u64, flow: FlowId) -> Memory {
     }
 }
 
-/// Remembers that a flow was allowed. A stream has one flow only.
+/// Remembers that a flow was allowed. A stream has one flow only. Whether it is the first of this socket.
 ///
 /// # Safety
 /// `socket` is a live value of socket storage.
 #[inline(always)]
-pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, protocol: u8, decided: u64, parties: u64) {
+pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, protocol: u8, decided: u64, parties: u64) -> bool {
     // SAFETY: the caller's promise.
     let socket = unsafe { &mut *socket };
+    let first = socket.flows[0].flow == 0;
     let slot = if protocol == TCP {
         0
     } else {
@@ -118,6 +119,7 @@ pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, protocol: u8, 
     if let Some(place) = socket.flows.get_mut(slot as usize) {
         *place = DecidedFlow { flow: flow.0, seal: seal_word(flow, decided), parties };
     }
+    first
 }
 
 /// Remembers a datagram flow beyond its socket. That the map is full or busy costs a repeated verdict at most.

@@ -59,8 +59,8 @@ unsafe fn add_datagram(raw: *mut __sk_buff, parties: u64, flow: u64) -> u64 {
 #[inline(always)]
 pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
     let op = word!(ops, bpf_sock_ops, op);
-    let opened = op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
-    if opened {
+    let is_opened = op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+    if is_opened {
         // SAFETY: the hook's own context. Fails only for partial sockets, which these two operations never see.
         unsafe { bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG.cast_signed()) };
     } else if op != BPF_SOCK_OPS_STATE_CB || state(ops) != CLOSE {
@@ -74,6 +74,10 @@ pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
     }
     // SAFETY: not null, and alive as long as the socket.
     let (role, parties) = unsafe { ((*own).role, (*own).flows[0].parties) };
+    if parties == 0 {
+        // A server's end, which is counted with its first packet, or not at all.
+        return 1;
+    }
     let port = if role == Role::Server as u64 {
         word!(ops, bpf_sock_ops, local_port) as u16
     } else {
@@ -85,13 +89,31 @@ pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
     }
     // SAFETY: a live value of this CPU's row, made of aligned words.
     unsafe {
-        if opened {
+        if is_opened {
             add(addr_of_mut!((*row).opened), 1);
         } else {
             close(ops, row);
         }
     }
     1
+}
+
+/// A server's end of a connection is known.
+#[inline(always)]
+pub fn opened(parties: u64, port: u16, role: u64) {
+    count_opened(parties, u64::from(port), role);
+}
+
+/// Global (see `judge.rs`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn count_opened(parties: u64, port: u64, role: u64) -> u64 {
+    let row = row(parties, port as u16, TCP, role);
+    if !row.is_null() {
+        // SAFETY: a live value of this CPU's row, made of aligned words.
+        unsafe { add(addr_of_mut!((*row).opened), 1) };
+    }
+    0
 }
 
 /// Takes over the kernel's counts at the end of a connection.

@@ -173,7 +173,11 @@ unsafe fn conclude_packet(
     if !own.is_null() && !facts.has(LISTENS) {
         let flow = flows::of(facts);
         // SAFETY: not null, and alive as long as the socket.
-        unsafe { flows::remember(own, flow, facts.protocol(), decided, parties) };
+        let first = unsafe { flows::remember(own, flow, facts.protocol(), decided, parties) };
+        if first && facts.protocol() == TCP && facts.has(SERVER) {
+            // Only now it is known with whom: when the connection was established, this socket did not exist.
+            traffic::opened(parties, facts.port(), role as u64);
+        }
         if facts.protocol() != TCP {
             // SAFETY: the hook's own context.
             flows::remember_far(unsafe { bpf_get_socket_cookie(raw.cast()) }, flow, decided);
@@ -259,7 +263,11 @@ fn stream(
         if !own.is_null() {
             // Connections inherit it. Whatever this socket was before, it is a server's now.
             // SAFETY: not null, and alive as long as the socket.
-            unsafe { (*own).role = Role::Server as u64 };
+            unsafe {
+                (*own).role = Role::Server as u64;
+                (*own).flows[0].flow = 0;
+                (*own).flows[0].parties = 0;
+            }
         }
         return Stream::Role(SERVER);
     }

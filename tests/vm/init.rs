@@ -22,6 +22,7 @@ const MOUNTS: [(&str, &str); 10] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("debugfs", "/sys/kernel/debug"),
+    ("securityfs", "/sys/kernel/security"),
     ("devtmpfs", "/dev"),
     ("devpts", "/dev/pts"),
     ("tmpfs", "/dev/shm"),
