@@ -86,11 +86,8 @@ pub struct Judged {
 impl InForce {
     /// From the tables of an agent.
     pub fn new(table: Arc<PolicyTable>, tables: &Tables) -> Self {
-        let binding = |(cgroup, identity): (&enforcer_common::id::CgroupId, &IdentityId)| Binding {
-            cgroup: cgroup.0,
-            until: u64::MAX,
-            identity: identity.0,
-            after: identity.0,
+        let binding = |(cgroup, identity): (&enforcer_common::id::CgroupId, &IdentityId)| {
+            Binding::new(cgroup.0, identity.0, u64::MAX, identity.0)
         };
         Self::with_bindings(table, tables.bindings.iter().map(binding), &tables.addresses)
     }

@@ -90,8 +90,7 @@ pub(super) fn published_generation(ebpf: &mut Ebpf) -> Result<Option<Generation>
 pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error> {
     match operation {
         Operation::Bind(cgroup, identity) => {
-            let binding =
-                Binding { cgroup: cgroup.0, until: u64::MAX, identity: identity.0, after: identity.0 };
+            let binding = Binding::new(cgroup.0, identity.0, u64::MAX, identity.0);
             bindings(ebpf)?.insert(cgroup.0, binding, 0).map_err(full_or("BINDINGS", limits::BINDINGS))
         }
         Operation::Unbind(cgroup) => gone(bindings(ebpf)?.remove(&cgroup.0), "BINDINGS"),
