@@ -18,7 +18,7 @@ pub const PORTS: [u16; 2] = [80, 443];
 pub const KEYS: u32 = 256;
 /// The cgroup of the first binding: far above every id that a kernel gives.
 pub const FIRST_CGROUP: u64 = 0xc0de_0000_0000_0000;
-/// First 64 bits of the prefixes (2001:db8::/32, RFC 3849); the last 64 are the number.
+/// First 64 bits of the prefixes (`2001:db8::/32`, RFC 3849); the last 64 are the number.
 pub const PREFIX: u64 = 0x2001_0db8_0000_0000;
 
 wire! {

@@ -1,13 +1,13 @@
 //! Who is who on this side: the creator of a socket, and the calling process.
 
-use core::ptr;
+use core::ptr::{self, read_volatile};
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns, bpf_skb_ancestor_cgroup_id,
 };
 use enforcer_common::abi::config::Stat;
-use enforcer_common::abi::identity::SocketIdentity;
+use enforcer_common::abi::identity::{Binding, SocketIdentity};
 use enforcer_common::id::IdentityId;
 use enforcer_common::limits::CGROUP_DEPTH;
 
@@ -96,7 +96,7 @@ pub fn bound(cgroup: u64) -> u64 {
     if identity == WRONG_KEY { u64::from(IdentityId::UNMANAGED.0) } else { identity }
 }
 
-/// Not an identity: the map returned another key's value.
+/// Not an identity: the map returned another key's value, or one that changed meanwhile.
 const WRONG_KEY: u64 = u64::MAX;
 
 #[inline(never)]
@@ -104,16 +104,25 @@ fn look(cgroup: u64) -> u64 {
     if cgroup == 0 {
         return 0;
     }
-    // SAFETY: the value is read at once and its key is compared, so a reused slot is noticed.
-    match unsafe { BINDINGS.get(cgroup) } {
-        None => 0,
-        Some(binding) if binding.cgroup == cgroup => {
-            // SAFETY: no arguments.
-            let over = binding.until != u64::MAX && unsafe { bpf_ktime_get_boot_ns() } >= binding.until;
-            u64::from(if over { binding.after } else { binding.identity })
+    // SAFETY: copied at once and checked.
+    let Some(place) = (unsafe { BINDINGS.get(cgroup) }) else { return 0 };
+    // The element can be given to another key at any moment, also between the check of a word and its use.
+    // SAFETY: a live, aligned value; volatile, so that no word is read again after the check.
+    let binding = unsafe {
+        Binding {
+            cgroup: read_volatile(&raw const place.cgroup),
+            until: read_volatile(&raw const place.until),
+            identity: read_volatile(&raw const place.identity),
+            after: read_volatile(&raw const place.after),
+            seal: read_volatile(&raw const place.seal),
         }
-        Some(_) => WRONG_KEY,
+    };
+    if binding.cgroup != cgroup || !binding.is_whole() {
+        return WRONG_KEY;
     }
+    // SAFETY: no arguments.
+    let over = binding.until != u64::MAX && unsafe { bpf_ktime_get_boot_ns() } >= binding.until;
+    u64::from(if over { binding.after } else { binding.identity })
 }
 
 /// The identity of a packet's socket, where no storage could be made for it.

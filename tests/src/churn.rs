@@ -27,8 +27,8 @@ use crate::world::World;
 /// How much is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Verdicts at least; as many bindings and addresses are looked up.
-    pub verdicts: u64,
+    /// Look-ups at least: verdicts, bindings and addresses.
+    pub lookups: u64,
     /// Swaps of tables at least.
     pub swaps: u64,
 }
@@ -42,7 +42,7 @@ impl Plan {
             Err(_) => default,
         };
         Self {
-            verdicts: number("ENFORCER_CHURN_LOOKUPS", self.verdicts),
+            lookups: number("ENFORCER_CHURN_LOOKUPS", self.lookups),
             swaps: number("ENFORCER_CHURN_SWAPS", self.swaps),
         }
     }
@@ -64,7 +64,7 @@ pub struct Found {
 impl Found {
     /// Look-ups of every kind.
     pub fn lookups(&self) -> u64 {
-        self.sum.asked + self.sum.bound + self.sum.placed
+        lookups(&self.sum)
     }
 
     /// What must be 0, by name.
@@ -84,6 +84,10 @@ impl Found {
         ];
         faults.into_iter().filter(|(_, count)| *count > 0).collect()
     }
+}
+
+fn lookups(churn: &Churn) -> u64 {
+    churn.asked + churn.bound + churn.placed
 }
 
 impl fmt::Display for Found {
@@ -153,7 +157,7 @@ pub fn run(plan: Plan) -> Found {
             .collect();
         // A panic must not leave the others running.
         let ended = EndsAll(&over);
-        while swaps < plan.swaps || asked.load(Ordering::Relaxed) < plan.verdicts {
+        while swaps < plan.swaps || asked.load(Ordering::Relaxed) < plan.lookups {
             generation += 1;
             publish(&mut direct, generation);
             swaps += 1;
@@ -234,7 +238,7 @@ fn ask(program: &OwnedFd, seed: u64, generation: u64, over: &AtomicBool, asked: 
         let one = churn(&packet);
         assert_eq!(one.asked, QUESTIONS, "every question is asked");
         add(&mut sum, &one);
-        asked.fetch_add(one.asked, Ordering::Relaxed);
+        asked.fetch_add(lookups(&one), Ordering::Relaxed);
     }
     sum
 }
@@ -307,7 +311,7 @@ impl Maps {
     fn set(&self, number: u32, version: u32) {
         let identity = identity(number, version);
         let cgroup = FIRST_CGROUP + u64::from(number);
-        let binding = Binding { cgroup, until: u64::MAX, identity, after: identity };
+        let binding = Binding::new(cgroup, identity, u64::MAX, identity);
         self.bindings.set(&cgroup, &binding).expect("a binding");
         let entry = AddressEntry { high: PREFIX, low: number.into(), prefix: 128, identity };
         self.addresses.set(&prefix(number), &entry).expect("an address");

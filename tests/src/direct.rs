@@ -102,7 +102,10 @@ impl Engine {
     /// Appends the events that are there, or come very soon.
     fn drain(&mut self, batch: &mut Vec<FlowEvent>) {
         // Twice as long as the reader sleeps.
-        let limit = std::time::Duration::from_millis(100);
+        self.drain_within(std::time::Duration::from_millis(100), batch);
+    }
+
+    fn drain_within(&mut self, limit: std::time::Duration, batch: &mut Vec<FlowEvent>) {
         let next = async { tokio::time::timeout(limit, self.events.next(batch)).await };
         if let Ok(result) = self.runtime.block_on(next) {
             result.expect("the ring can be read");
@@ -320,6 +323,17 @@ impl Direct {
             }
         }
         panic!("no event is {what}; there were {seen:#?}");
+    }
+
+    /// Makes room in the ring, as the daemon's reader does all the time.
+    pub fn forget_events(&mut self) {
+        loop {
+            let mut batch = Vec::new();
+            self.engine().drain_within(std::time::Duration::ZERO, &mut batch);
+            if batch.is_empty() {
+                return;
+            }
+        }
     }
 
     /// The events that are there, or come very soon.

@@ -18,7 +18,7 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
 /// File system type and where it goes, in order: later ones lie inside earlier ones.
-const MOUNTS: [(&str, &str); 10] = [
+const MOUNTS: [(&str, &str); 11] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("debugfs", "/sys/kernel/debug"),

@@ -6,8 +6,9 @@ use crate::wire::wire;
 wire! {
     /// Value of map `BINDINGS`, keyed by cgroup id. Holds for the directory and everything below it.
     ///
-    /// The key is repeated inside: a BPF hash that changes in place was measured to return another key's value,
-    /// so the reader compares and looks again.
+    /// The key is repeated inside: a BPF hash that changes in place was measured to return another key's value. The
+    /// element can even change between two reads of its words, so the words are bound to each other by a seal: the
+    /// reader takes a copy, checks that it is whole and has the right key, and looks again if not.
     pub struct Binding {
         /// The cgroup id this binding is for.
         pub cgroup: u64,
@@ -17,6 +18,54 @@ wire! {
         pub identity: u32,
         /// The identity number that counts from `until` on.
         pub after: u32,
+        /// Made of all other words.
+        pub seal: u64,
+    }
+}
+
+impl Binding {
+    /// A sealed one.
+    pub const fn new(cgroup: u64, identity: u32, until: u64, after: u32) -> Self {
+        Self { cgroup, until, identity, after, seal: Self::seal_of(cgroup, until, identity, after) }
+    }
+
+    /// Whether all words belong together.
+    #[inline(always)]
+    pub const fn is_whole(&self) -> bool {
+        self.seal == Self::seal_of(self.cgroup, self.until, self.identity, self.after)
+    }
+
+    /// One-to-one in each word while the others stay (odd factors, as in splitmix64): a single word of another binding
+    /// never goes unnoticed, and several do once in 2^64.
+    #[inline(always)]
+    const fn seal_of(cgroup: u64, until: u64, identity: u32, after: u32) -> u64 {
+        let mut x = cgroup.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x ^= x >> 31;
+        x = (x ^ until).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 29;
+        x = (x ^ (identity as u64) << 32 ^ after as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x ^ x >> 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_another_binding_is_noticed() {
+        let (one, other) = (Binding::new(7, 300, u64::MAX, 300), Binding::new(8, 301, 5, 302));
+        assert!(one.is_whole() && other.is_whole());
+        for bits in 1..31_u8 {
+            let mixed = Binding {
+                cgroup: if bits & 1 == 0 { one.cgroup } else { other.cgroup },
+                until: if bits & 2 == 0 { one.until } else { other.until },
+                identity: if bits & 4 == 0 { one.identity } else { other.identity },
+                after: if bits & 8 == 0 { one.after } else { other.after },
+                seal: if bits & 16 == 0 { one.seal } else { other.seal },
+            };
+            assert!(!mixed.is_whole(), "{mixed:?}");
+        }
     }
 }
 

@@ -86,11 +86,9 @@ pub struct Judged {
 impl InForce {
     /// From the tables of an agent.
     pub fn new(table: Arc<PolicyTable>, tables: &Tables) -> Self {
-        let binding = |(cgroup, bound): (&enforcer_common::id::CgroupId, &Bound)| Binding {
-            cgroup: cgroup.0,
-            until: bound.until.map_or(u64::MAX, |until| until.0),
-            identity: bound.identity.0,
-            after: bound.after.0,
+        let binding = |(cgroup, bound): (&enforcer_common::id::CgroupId, &Bound)| {
+            let until = bound.until.map_or(u64::MAX, |until| until.0);
+            Binding::new(cgroup.0, bound.identity.0, until, bound.after.0)
         };
         Self::with_bindings(table, tables.bindings.iter().map(binding), &tables.addresses)
     }

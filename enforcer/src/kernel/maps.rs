@@ -121,7 +121,7 @@ pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error>
     match operation {
         Operation::Bind(cgroup, Bound { identity, until, after }) => {
             let until = until.map_or(u64::MAX, |until| until.0);
-            let binding = Binding { cgroup: cgroup.0, until, identity: identity.0, after: after.0 };
+            let binding = Binding::new(cgroup.0, identity.0, until, after.0);
             bindings(ebpf)?.insert(cgroup.0, binding, 0).map_err(full_or("BINDINGS", limits::BINDINGS))
         }
         Operation::Unbind(cgroup) => gone(bindings(ebpf)?.remove(&cgroup.0), "BINDINGS"),

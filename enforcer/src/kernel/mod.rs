@@ -359,7 +359,8 @@ fn refuse_other_versions(pins: &Path) -> Result<(), Error> {
     // Version 1 kept two 32-bit words, the first of which was the version.
     let found = Array::<_, u64>::try_from(aya::maps::Map::Array(data))
         .and_then(|config| config.get(&(Setting::Abi as u32), 0))
-        .map_err(Error::map("read the version in", "CONFIG"))? as u32;
+        .map_err(Error::map("read the version in", "CONFIG"))?;
+    let found = u32::try_from(found & u64::from(u32::MAX)).unwrap_or(u32::MAX);
     // 0: an earlier start was killed between making the map and writing the version.
     if found == abi::VERSION || found == 0 {
         return Ok(());

@@ -171,6 +171,9 @@ impl Site {
 
     /// One round of so many operations.
     pub(super) fn round(&mut self, kind: Kind, count: u64) -> Round {
+        if let Some(direct) = &mut self.direct {
+            direct.forget_events();
+        }
         let before = self.client.cpu_time() + self.server.cpu_time();
         let wall = self.client.ask(kind, count, self.at, self.spread);
         Round { wall, cpu: self.client.cpu_time() + self.server.cpu_time() - before }

@@ -186,7 +186,7 @@ fn who_is_not_known_stays() {
 fn kernel_time_changes_who_is_who() {
     let rules = in_force(TIERS);
     let identity = |cgroup| rules.bindings[&cgroup].identity;
-    let until = |cgroup, until, identity, after| Binding { cgroup, until, identity, after };
+    let until = |cgroup, until, identity, after| Binding::new(cgroup, identity, until, after);
     let bindings =
         [until(API, 1_000, identity(API), identity(WEB)), until(DB, u64::MAX, identity(DB), identity(DB))];
     let timed = InForce::with_bindings(Arc::clone(&rules.table), bindings, &BTreeMap::new());
