@@ -96,6 +96,10 @@ pub(super) fn refuse_other_cgroup(hook: Hook, settings: &Settings) -> Result<(),
 pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result<OwnedFd, Error> {
     let pin = pin(hook, settings);
     if !is_cgroup(hook) {
+        // The kernel attaches a program of this kind once: where the pinned link runs it already, that link stays.
+        if pin.exists() && problem(ebpf, hook, settings).is_none() {
+            return sys::open_pin(&pin);
+        }
         return attach_beside(program(ebpf, hook)?, hook, &pin);
     }
     if pin.exists() {

@@ -37,6 +37,13 @@ pub(super) const LISTED: &[Listed] = &[
     without_lsm(36, "af_packet", "AF_PACKET: no cgroup hook sees it; needs CAP_NET_RAW"),
     without_lsm(37, "af_xdp", "AF_XDP: no cgroup hook sees it; needs CAP_NET_RAW"),
     Listed {
+        number: 41,
+        name: Some("foreign source from before the start"),
+        unless: None,
+        vector: None,
+        reason: "a source address that a socket was bound to before the start is taken for its own",
+    },
+    Listed {
         number: 62,
         name: None,
         unless: None,
