@@ -94,6 +94,7 @@ impl Owner {
         // Not before: an agent that refuses to go on must not change what the kernel does with denials.
         if self.ended.is_none() {
             lock(&self.kernel).set_mode(mode)?;
+            fail_point!("mode-set");
         }
         while self.ended.is_none() {
             let wake = tokio::select! {
@@ -150,6 +151,7 @@ impl Owner {
                 tracing::info!(
                     "{signal}: ending; what is attached stays and enforces, `enforcer uninstall` removes it"
                 );
+                fail_point!("stopping");
                 self.notifier.stopping();
                 self.feed(Event::Shutdown);
             }
@@ -186,10 +188,13 @@ impl Owner {
         match effect {
             Effect::Save(save) => {
                 let Save { registry, write, remove } = *save;
+                fail_point!("before-save");
                 let saved = self.store.save(registry.as_ref(), &write, &remove);
+                fail_point!("after-save");
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
             Effect::Publish(table) => {
+                fail_point!("before-publish");
                 let begin = Instant::now();
                 let published = lock(&self.kernel).publish(&table);
                 tracing::info!(
@@ -199,13 +204,17 @@ impl Owner {
                     table.rows().len(),
                     begin.elapsed().as_micros(),
                 );
+                fail_point!("after-publish");
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));
             }
             Effect::Apply(operations) => {
+                fail_point!("before-apply");
                 let failures = self.apply(&operations);
+                fail_point!("after-apply");
                 self.next.push_back(Event::Done(Done::Applied(failures)));
             }
             Effect::Attach => {
+                fail_point!("before-attach");
                 let mut kernel = lock(&self.kernel);
                 let attached = kernel.attach().map(|seeded| {
                     self.attached = true;
@@ -215,12 +224,15 @@ impl Owner {
                     )
                 });
                 drop(kernel);
+                fail_point!("after-attach");
                 self.acknowledge(Step::Attach, attached);
             }
             Effect::Reply { ticket, reply } => {
+                fail_point!("before-reply");
                 if let Some(sender) = self.replies.remove(&ticket) {
                     // The asker may be gone.
                     sender.send(reply).ok();
+                    fail_point!("after-reply");
                 }
             }
             Effect::PublishNames(names) => drop(self.outputs.names.send_replace(names)),

@@ -105,10 +105,12 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let outputs = Outputs { names, readiness, gauges, demand, pipeline };
     let ended =
         Owner::new(state, store, kernel, outputs).run(adopted, facts.mode, event_queue, call_queue).await;
+    fail_point!("owner-ended");
     close.send_replace(true);
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());
     }
+    fail_point!("parts-ended");
     ended
 }
 

@@ -82,6 +82,7 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     require_cgroup2(&cgroup_root)?;
     let attach = attach(config, &cgroup_root)?;
     let (store, saved) = Store::open(&config.state_dir)?;
+    fail_point!("state-opened");
     let facts = facts(config, &cgroup_root);
     let state = State::new(facts.clone(), saved.registry, &saved.documents)?;
     let access = Access::of_this_process(config.socket_group.as_deref())?;
@@ -98,6 +99,7 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
         pins = PinsLock::take(&config.pins)?;
     }
     let (counted, counted_rules) = counted(&kernel)?;
+    fail_point!("adopted");
     let adopted = engine::Adopted { generation, bindings, addresses, counted, counted_rules };
     let host = fact("/proc/sys/kernel/hostname");
     Ok(Started {

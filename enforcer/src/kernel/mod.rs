@@ -94,7 +94,9 @@ impl Kernel {
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
+        fail_point!("maps-made");
         let absent = links::load_programs(&mut ebpf)?;
+        fail_point!("programs-loaded");
         let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), absent };
         kernel.write_version()?;
         kernel.write_secret()?;
@@ -117,6 +119,7 @@ impl Kernel {
             self.links.insert(*hook, link);
             if first && *hook == Hook::SockCreate {
                 seeded = seed::seed(&mut self.ebpf, &self.settings.cgroup_root)?;
+                fail_point!("sockets-seeded");
             }
         }
         Ok(seeded)
@@ -125,15 +128,18 @@ impl Kernel {
     /// Makes a table the one that is enforced, with one write. The old one is freed when its last reader is done.
     pub fn publish(&mut self, table: &PolicyTable) -> Result<(), Error> {
         let inner = maps::table(table.rows())?;
+        fail_point!("table-filled");
         maps::tables(&mut self.ebpf)?
             .set(0, &inner, 0)
             .map_err(Error::map("switch to the new table in", "TABLES"))?;
+        fail_point!("table-switched");
         self.new_epoch()
     }
 
     /// Performs one map operation.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
         maps::apply(&mut self.ebpf, operation)?;
+        fail_point!("operation-applied");
         self.new_epoch()
     }
 
@@ -141,6 +147,7 @@ impl Kernel {
     fn new_epoch(&mut self) -> Result<(), Error> {
         let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
         maps::set(&mut self.ebpf, Setting::Epoch, epoch + 1)?;
+        fail_point!("epoch-raised");
         // TODO: the earliest time that kernel time decides about.
         maps::set(&mut self.ebpf, Setting::FreshUntil, u64::MAX)
     }
@@ -215,7 +222,9 @@ impl Kernel {
         if maps::setting(&mut self.ebpf, Setting::Abi)? == u64::from(abi::VERSION) {
             return Ok(());
         }
-        maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())
+        maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())?;
+        fail_point!("version-written");
+        Ok(())
     }
 
     /// Chooses the secret of fingerprints once, when the maps are made.
@@ -228,8 +237,10 @@ impl Kernel {
             path: "getrandom".into(),
             source,
         })?;
-        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)?;
-        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)
+        // Before the secret, which tells that all of this was done: a start that is killed in between is made up for.
+        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)?;
+        fail_point!("kinds-written");
+        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {

@@ -36,6 +36,7 @@ impl<'a> Batch<'a> {
             .mode(0o600)
             .open(&unfinished)
             .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+        fail_point!("file-unfinished");
         written.map_err(|source| Error::Io { operation: "write", path: path.to_owned(), source })
     }
 
@@ -52,6 +53,7 @@ impl<'a> Batch<'a> {
                 path: path.clone(),
                 source,
             })?;
+            fail_point!("file-renamed");
         }
         self.ready.clear();
         for path in &self.remove {
