@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, seal};
 
 /// How names of files begin that are not finished. Nothing else begins so.
 const UNFINISHED: &str = ".unfinished-";
@@ -25,7 +25,7 @@ impl<'a> Batch<'a> {
         Self { directory, ready: Vec::new(), remove: Vec::new() }
     }
 
-    /// Puts the content for `path`, a file of the directory, on disk under another name.
+    /// Puts the content for `path`, a file of the directory, on disk under another name, sealed.
     pub(super) fn write(&mut self, path: &Path, content: &[u8]) -> Result<(), Error> {
         let unfinished = self.directory.join(format!("{UNFINISHED}{}", self.ready.len()));
         self.ready.push((unfinished.clone(), path.to_owned()));
@@ -35,7 +35,7 @@ impl<'a> Batch<'a> {
             .truncate(true)
             .mode(0o600)
             .open(&unfinished)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+            .and_then(|mut file| file.write_all(&seal::seal(content)).and_then(|()| file.sync_all()));
         fail_point!("file-unfinished");
         written.map_err(|source| Error::Io { operation: "write", path: path.to_owned(), source })
     }

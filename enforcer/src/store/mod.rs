@@ -4,12 +4,14 @@
 //! STATE_DIR/            0700, owned by the agent's user
 //!   lock                held (flock) as long as the agent runs; its process id inside
 //!   registry.json       numbers of identities and rules
-//!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed
+//!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed, and its seal
 //! ```
 //!
 //! Invariants:
 //! * A file is whole or not there: it is written beside its place, flushed, and renamed. After a crash at any point
 //!   the old or the new content is found, never a part.
+//! * A file that was changed behind our back is noticed: each ends with a seal (see `seal.rs`), because a document that
+//!   was cut short may be a valid one that allows more.
 //! * What can't be read is never guessed, repaired or passed over. The agent refuses to start and names the file,
 //!   because with other numbers the counters in the kernel would be someone else's, and without a pushed policy
 //!   something it closes would be open.
@@ -18,6 +20,7 @@
 mod atomic;
 mod error;
 mod lock;
+mod seal;
 
 #[cfg(test)]
 mod tests;
@@ -39,8 +42,8 @@ use crate::domain::registry::Registry;
 
 /// Version of the saved forms. Another one is refused.
 const VERSION: u32 = 1;
-/// A policy file is never larger than what the API takes; anything larger was not written here.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+/// A policy file is never larger than what the API takes and a seal; anything larger was not written here.
+const DOCUMENT_LIMIT: u64 = (8 << 20) + 256;
 
 const REGISTRY: &str = "registry.json";
 const POLICIES: &str = "policies";
@@ -159,7 +162,8 @@ fn read_registry(path: &Path) -> Result<Registry, Error> {
         Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
     };
     let corrupt = |problem: String| Error::Corrupt { path: path.to_owned(), problem };
-    let file: RegistryFile = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
+    let text = seal::open(&text).map_err(|problem| corrupt(problem.to_owned()))?;
+    let file: RegistryFile = serde_json::from_slice(text).map_err(|error| corrupt(error.to_string()))?;
     if file.version != VERSION {
         return Err(Error::Version { path: path.to_owned(), found: file.version, known: VERSION });
     }
@@ -181,16 +185,15 @@ fn read_documents(directory: &Path) -> Result<Vec<PolicyFile>, Error> {
 
 fn read_document(path: &Path) -> Result<PolicyFile, Error> {
     let corrupt = |problem: &str| Error::Corrupt { path: path.to_owned(), problem: problem.to_owned() };
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(DOCUMENT_LIMIT + 1).read_to_string(&mut text));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes));
     match read {
         Ok(size) if size as u64 > DOCUMENT_LIMIT => return Err(corrupt("it is larger than any policy")),
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(corrupt("it is no UTF-8 text"));
-        }
         Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
     }
+    let content = seal::open(&bytes).map_err(corrupt)?;
+    let text = String::from_utf8(content.to_vec()).map_err(|_| corrupt("it is no UTF-8 text"))?;
     let file = PolicyFile { name: path.display().to_string(), text };
     // What is wrong inside is told later, with its place. Here it must only be the policy that its name says, because
     // that name is how it is replaced and removed.

@@ -123,6 +123,7 @@ fn damage_is_refused_with_its_file_and_the_next_command() {
     ];
     for (text, problem) in rows {
         let root = tempfile::tempdir().unwrap();
+        let text = String::from_utf8(seal::seal(text.as_bytes())).unwrap();
         fs::write(root.path().join(REGISTRY), &text).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains("registry.json"), "{text}: {error}");
@@ -145,8 +146,27 @@ fn a_document_is_what_its_name_says() {
     for (name, text, problem) in rows {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("policies")).unwrap();
-        fs::write(root.path().join("policies").join(name), text).unwrap();
+        fs::write(root.path().join("policies").join(name), seal::seal(&text)).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains(name), "{error}");
     }
+}
+
+#[test]
+fn a_file_without_its_seal_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
+    store.save(Some(&registry()), &[(key("db"), document("db"))], &[]).unwrap();
+    drop(store);
+    for name in [REGISTRY, "policies/default.db.yaml"] {
+        let path = root.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        let content = seal::open(&whole).unwrap();
+        // A document by itself is valid, and so is a part of it.
+        fs::write(&path, content).unwrap();
+        let error = refusal(root.path());
+        assert!(error.contains(name) && error.contains("no seal"), "{error}");
+        fs::write(&path, &whole).unwrap();
+    }
+    Store::open(root.path()).unwrap();
 }
