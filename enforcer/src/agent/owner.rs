@@ -272,9 +272,13 @@ impl Owner {
             gauges.identities = report.identities;
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;
-            gauges.endpoints =
-                [("bound", report.bound), ("waiting-for-cgroup", report.waiting), ("remote", report.remote)]
-                    .into();
+            gauges.endpoints = [
+                ("bound", report.bound),
+                ("waiting-for-cgroup", report.waiting),
+                ("remote", report.remote),
+                ("no-room", report.no_room),
+            ]
+            .into();
             for (area, count) in &mut gauges.problems {
                 *count = report.problems.get(area).copied().unwrap_or(0);
             }

@@ -171,6 +171,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         cgroup_root: cgroup_root.display().to_string(),
         pins: config.pins.display().to_string(),
         mode: config.mode,
+        limits: engine::Limits::default(),
         unguarded: UNGUARDED.map(str::to_owned).to_vec(),
         required,
     }

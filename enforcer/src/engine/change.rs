@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::event::{Done, Effect, Level, Save, Step, Ticket};
 use super::policies::{PolicySet, Touched, refused};
 use super::state::{Area, Inputs, Published, Retry, State, Waiting, size, texts};
-use super::{views, wanted};
+use super::{room, views, wanted};
 use crate::domain::command::{Changed, PolicyChange, Refused, Reply, Request};
 use crate::domain::delta::{Operation, Tables, delta};
 use crate::domain::id::{Generation, IdentityId};
@@ -132,8 +132,12 @@ fn plan(state: &mut State, policies: PolicySet, revision: u64) -> Result<Plan, R
 /// What the kernel's bindings and addresses should be. Notes what is disputed between workloads.
 fn want(state: &mut State) -> Tables {
     let (endpoints, mut problems) = wanted::endpoints(&state.sources);
-    let (tables, disputes) = wanted::tables(&endpoints, &state.managed, &mut state.registry);
+    let (mut tables, disputes) = wanted::tables(&endpoints, &state.managed, &mut state.registry);
     problems.extend(disputes);
+    let (left_out, overflow) =
+        room::fit(&mut tables, state.programmed.as_ref(), &endpoints, state.facts.limits);
+    problems.extend(overflow);
+    state.left_out = left_out;
     state.set_problems(Area::Workload, problems);
     tables
 }
@@ -218,7 +222,8 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
     }
     if flight.step == Step::Apply {
         if let Some(programmed) = &state.programmed {
-            flight.operations = delta(programmed, &flight.plan.wanted);
+            let operations = delta(programmed, &flight.plan.wanted);
+            flight.operations = room::in_order(operations, programmed, state.facts.limits);
         }
         if !flight.operations.is_empty() {
             effects.push(Effect::Apply(flight.operations.clone()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::room::Limits;
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Operation;
@@ -35,6 +36,8 @@ pub struct Facts {
     pub mode: Mode,
     /// What this version does not guard, one sentence each.
     pub unguarded: Vec<String>,
+    /// How much the kernel's maps hold.
+    pub limits: Limits,
     /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
     pub required: BTreeSet<String>,
 }
@@ -180,6 +183,8 @@ pub struct Report {
     pub waiting: u64,
     /// Workloads known by address only.
     pub remote: u64,
+    /// Workloads for which the kernel has no room.
+    pub no_room: u64,
     /// Bindings in the kernel.
     pub bindings: u64,
     /// Addresses in the kernel.

@@ -33,6 +33,7 @@
 mod change;
 mod event;
 mod policies;
+mod room;
 mod state;
 mod views;
 mod wanted;
@@ -41,6 +42,7 @@ mod wanted;
 mod tests;
 
 pub use event::{Adopted, Done, Effect, Event, Facts, Level, MANAGED, POLICIES, Report, Save, Step, Ticket};
+pub use room::Limits;
 pub use state::{Area, Error, Phase, State};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@ mod converge;
 mod failures;
 mod lifecycle;
 mod requests;
+mod room;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -280,6 +281,8 @@ pub(super) fn workload(text: &str) -> Resolved {
             addresses: Vec::new(),
         },
         cgroup: cgroup.parse().ok().map(CgroupId),
+        // `/test` is cgroup 1000.
+        above: vec![CgroupId(1000)],
     }
 }
 
