@@ -18,10 +18,11 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 9] = [
+    let modules: [(&str, &[Test]); 10] = [
         ("bad_input", crate::bad_input::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
+        ("faults", crate::faults::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),

@@ -11,6 +11,7 @@ mod ebpf;
 mod lint;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 mod test;
 mod tidy;
@@ -43,6 +44,7 @@ enum Command {
     Vm(vm::Arguments),
     Verifier(verifier::Arguments),
     Demo(demo::Arguments),
+    Soak(soak::Arguments),
     Clean(clean::Arguments),
 }
 
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }
 }
