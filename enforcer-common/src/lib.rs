@@ -15,6 +15,7 @@
 
 pub mod abi;
 pub mod address;
+pub mod churn;
 pub mod flow_id;
 pub mod hook;
 pub mod id;

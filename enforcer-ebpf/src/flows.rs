@@ -87,7 +87,7 @@ pub unsafe fn recall(socket: *mut SocketIdentity, flow: FlowId) -> Memory {
 pub fn recall_far(cookie: u64, flow: FlowId) -> Memory {
     let key = FlowRef { cookie, flow: flow.0 };
     // SAFETY: one word is read at once and checked to belong to the key.
-    match unsafe { FLOWS.get(&key) } {
+    match unsafe { FLOWS.get(key) } {
         Some(sealed) => {
             let word = unseal(far(cookie, flow), *sealed);
             if is_credible(word, setting(Setting::Epoch)) {
@@ -124,7 +124,7 @@ pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, protocol: u8, 
 #[inline(always)]
 pub fn remember_far(cookie: u64, flow: FlowId, decided: u64) {
     let key = FlowRef { cookie, flow: flow.0 };
-    let _ = FLOWS.insert(&key, &seal_word(far(cookie, flow), decided), 0);
+    let _ = FLOWS.insert(key, seal_word(far(cookie, flow), decided), 0);
 }
 
 /// `(epoch << 2) | role`.

@@ -62,11 +62,11 @@ pub fn outbound(hook: Hook, ctx: &SockAddrContext) -> i32 {
     facts::gather(hook as u64, ctx, &mut facts);
     // SAFETY: the hook's own context, and live values.
     unsafe {
-        if prepare(ctx.sock_addr, hook as u64, &mut facts) == PASS {
+        if prepare(ctx.sock_addr, hook as u64, &raw mut facts) == PASS {
             return ALLOW;
         }
         judge::judge(&facts, &mut judgement);
-        conclude(ctx.sock_addr, hook as u64, &facts, &judgement, epoch);
+        conclude(ctx.sock_addr, hook as u64, &raw const facts, &raw const judgement, epoch);
     }
     if judgement.lets_through() {
         return ALLOW;

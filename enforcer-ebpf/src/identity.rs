@@ -87,7 +87,7 @@ fn resolve_current() -> u64 {
 /// The identity bound to this directory, or 0. A BPF hash that changes in place can return another key's value, so
 /// the value carries its key; after two mismatches the answer is an identity that nothing allows.
 #[inline(never)]
-fn bound(cgroup: u64) -> u64 {
+pub fn bound(cgroup: u64) -> u64 {
     let mut identity = look(cgroup);
     if identity == WRONG_KEY {
         fault::report(Stat::WrongKey);

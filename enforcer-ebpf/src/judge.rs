@@ -201,35 +201,35 @@ unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u
     };
     judgement.generation = verdict::generation(table).0;
     let (own, other) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
-    let serves = facts.has(SERVER);
-    let (client, server) = if serves { (other, own) } else { (own, other) };
+    let answers = facts.has(SERVER);
+    let (client, server) = if answers { (other, own) } else { (own, other) };
     let known = answers_for_itself(facts.peer);
     let mut query = Query {
         subject: client,
         peer: server,
-        address: if serves { facts.source } else { facts.address },
+        address: if answers { facts.source } else { facts.address },
         port: facts.port(),
         protocol: facts.protocol(),
         direction: Direction::Egress,
     };
-    judgement.set(Side::silent(), Side::silent(), if serves { INGRESS } else { 0 });
+    judgement.set(Side::silent(), Side::silent(), if answers { INGRESS } else { 0 });
     // Of a flow that is opened, a server judges its own end: the client's end was judged where it was opened.
-    if !serves || known && facts.has(AGAIN) {
+    if !answers || known && facts.has(AGAIN) {
         let verdict = policy::verdict(table, &query);
         judgement.set(side(verdict, facts), Side::silent(), 0);
         if verdict.enforced.is_deny() {
             return 0;
         }
     }
-    if serves || known {
+    if answers || known {
         // The same query turned round in its place: a second one would take stack.
         query.subject = server;
         query.peer = client;
-        query.address = if serves { facts.address } else { facts.source };
+        query.address = if answers { facts.address } else { facts.source };
         query.direction = Direction::Ingress;
         let ingress = side(policy::verdict(table, &query), facts);
         let egress = judgement.egress();
-        judgement.set(egress, ingress, decisive(egress, ingress, serves));
+        judgement.set(egress, ingress, decisive(egress, ingress, answers));
     }
     0
 }
@@ -242,10 +242,13 @@ fn answers_for_itself(peer: Party) -> bool {
 
 /// Which direction decides: a denial, then what audit mode held back, then this end's own.
 #[inline(always)]
-fn decisive(egress: Side, ingress: Side, serves: bool) -> u64 {
-    let stronger = serves && egress.outcome == Outcome::Forwarded as u64
-        || egress.outcome == Outcome::Forwarded as u64 && ingress.outcome != Outcome::Forwarded as u64
-        || egress.outcome == Outcome::Audit as u64 && ingress.outcome == Outcome::Dropped as u64;
+fn decisive(egress: Side, ingress: Side, answers: bool) -> u64 {
+    let let_through = Outcome::Forwarded as u64;
+    let stronger = if egress.outcome == let_through {
+        answers || ingress.outcome != let_through
+    } else {
+        egress.outcome == Outcome::Audit as u64 && ingress.outcome == Outcome::Dropped as u64
+    };
     if stronger { INGRESS } else { 0 }
 }
 

@@ -4,6 +4,7 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod churn;
 mod emit;
 mod facts;
 mod family;
@@ -83,7 +84,7 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
 
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
-    traffic::connection(ctx.ops) as u32
+    traffic::connection(ctx.ops)
 }
 
 #[lsm(hook = "socket_create")]
@@ -95,6 +96,12 @@ pub fn socket_create(ctx: LsmContext) -> i32 {
 #[classifier]
 pub fn judge(ctx: TcContext) -> i32 {
     probe::judge(&ctx)
+}
+
+/// Never attached: asks itself questions whose answers are known, while user space changes what is asked.
+#[classifier]
+pub fn churn(ctx: TcContext) -> i32 {
+    churn::churn(&ctx)
 }
 
 /// A panic must be impossible: this loop has no end, so the verifier refuses a program that could reach it.

@@ -67,7 +67,7 @@ unsafe fn is_own(ctx: *mut bpf_sock_addr, address: Address) -> bool {
     }
     let key = address.bytes();
     // SAFETY: the value is compared with the key at once.
-    unsafe { OWN_ADDRESSES.get(&key) }.is_some_and(|value| *value == key)
+    unsafe { OWN_ADDRESSES.get(key) }.is_some_and(|value| *value == key)
 }
 
 /// Who is known to have this address.

@@ -91,14 +91,12 @@ pub fn adopt(skb: *mut __sk_buff, sk: *mut bpf_sock) -> *mut SocketIdentity {
     if !found.is_null() {
         // SAFETY: not null, and alive as long as the socket.
         let socket = unsafe { &mut *found };
-        let mut level = 1;
-        for slot in &mut socket.cgroups {
+        for (level, slot) in (1..).zip(socket.cgroups.iter_mut()) {
             // SAFETY: the hook's own context.
             *slot = unsafe { bpf_skb_ancestor_cgroup_id(skb, level) };
             if *slot == 0 {
                 break;
             }
-            level += 1;
         }
         socket.leaf = leaf(skb);
     }

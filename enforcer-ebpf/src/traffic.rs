@@ -57,12 +57,12 @@ unsafe fn add_datagram(raw: *mut __sk_buff, parties: u64, flow: u64) -> u64 {
 
 /// A TCP connection was established, or ended. The kernel keeps its own exact counts: they are taken over at the end.
 #[inline(always)]
-pub fn connection(ops: *mut bpf_sock_ops) -> i32 {
+pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
     let op = word!(ops, bpf_sock_ops, op);
     let opened = op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
     if opened {
         // SAFETY: the hook's own context. Fails only for partial sockets, which these two operations never see.
-        unsafe { bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG as i32) };
+        unsafe { bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG.cast_signed()) };
     } else if op != BPF_SOCK_OPS_STATE_CB || state(ops) != CLOSE {
         return 1;
     }
@@ -136,7 +136,7 @@ fn row(parties: u64, port: u16, protocol: u8, role: u64) -> *mut Traffic {
         role: role as u8,
         reserved: 0,
     };
-    if let Some(row) = TRAFFIC.get_ptr_mut(&key) {
+    if let Some(row) = TRAFFIC.get_ptr_mut(key) {
         return row;
     }
     let empty = Traffic {
@@ -150,11 +150,9 @@ fn row(parties: u64, port: u16, protocol: u8, role: u64) -> *mut Traffic {
         rtt_microseconds: 0,
     };
     let _ = TRAFFIC.insert(key, empty, BPF_NOEXIST.into());
-    match TRAFFIC.get_ptr_mut(&key) {
-        Some(row) => row,
-        None => {
-            fault::count(Stat::TrafficFull);
-            core::ptr::null_mut()
-        }
-    }
+    let Some(row) = TRAFFIC.get_ptr_mut(key) else {
+        fault::count(Stat::TrafficFull);
+        return core::ptr::null_mut();
+    };
+    row
 }

@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
-use enforcer_common::abi::config::{Mode, Setting, Stat};
+use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
 use enforcer_common::abi::identity::{Role, SocketIdentity};
 use enforcer_common::hook::Hook;
 use enforcer_common::id::IdentityId;
@@ -56,13 +56,13 @@ pub fn packet(hook: Hook, raw: *mut __sk_buff) -> i32 {
     let mut judgement = Judgement::unjudged();
     // SAFETY: the hook's own context, and live values.
     unsafe {
-        match prepare_packet(raw, hook as u64, &mut facts) {
+        match prepare_packet(raw, hook as u64, &raw mut facts) {
             PASS => return ALLOW,
             JUDGE => {}
             _ => return REFUSE,
         }
         judge::judge(&facts, &mut judgement);
-        as_return(conclude_packet(raw, hook as u64, &facts, &judgement, epoch))
+        as_return(conclude_packet(raw, hook as u64, &raw const facts, &raw const judgement, epoch))
     }
 }
 
@@ -118,7 +118,7 @@ unsafe fn prepare_packet(raw: *mut __sk_buff, hook: u64, facts: *mut Facts) -> u
         return PASS;
     }
     let memory = remembered(raw, own, facts);
-    let listens = word!(sk, bpf_sock, state) == peer::LISTEN;
+    let listens = facts.protocol() == TCP && word!(sk, bpf_sock, state) == peer::LISTEN;
     if facts.protocol() == TCP {
         match stream(raw, own, outbound, listens, facts) {
             Stream::Passes => return PASS,
@@ -321,11 +321,14 @@ unsafe fn find_peer(raw: *mut __sk_buff, facts: *mut Facts, parties: u64) -> u64
     0
 }
 
-/// Whether a packet claims to come from another workload's address. An address that the socket is bound to was checked by
-/// the kernel when it was bound.
+/// Whether a packet claims to come from another workload's address. Only raw sockets can do that: of the others the kernel
+/// checks the address, unless an option is set that the hook on `setsockopt` refuses.
 #[inline(always)]
 fn is_spoofed(sk: *mut bpf_sock, facts: &Facts) -> bool {
-    if !identity::is_managed(facts.creator) || own_address!(sk) == facts.source || facts.source.is_loopback()
+    if setting(Setting::SocketKinds) & SocketKind::Raw.bit() == 0
+        || !identity::is_managed(facts.creator)
+        || own_address!(sk) == facts.source
+        || facts.source.is_loopback()
     {
         return false;
     }

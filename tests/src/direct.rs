@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Mutex;
@@ -118,6 +119,7 @@ pub struct Direct {
     policies: Vec<Policy>,
     names: BTreeMap<u32, String>,
     bound: BTreeSet<CgroupId>,
+    own: BTreeSet<IpAddr>,
     stats: [u64; Stat::COUNT],
 }
 
@@ -137,6 +139,7 @@ impl Direct {
             policies: Vec::new(),
             names: reserved.map(|(id, name)| (id, name.to_owned())).into(),
             bound: BTreeSet::new(),
+            own: BTreeSet::new(),
             stats,
         };
         direct.publish();
@@ -155,6 +158,21 @@ impl Direct {
     /// The kernel room.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.engine().kernel
+    }
+
+    /// The directory of its pins.
+    pub fn pins(&self) -> &Path {
+        &self.engine_ref().settings.pins
+    }
+
+    /// The generation that the next table has.
+    pub fn next_generation(&self) -> u64 {
+        self.engine_ref().generation + 1
+    }
+
+    /// Tables up to this generation were published by way of the kernel room.
+    pub fn skip_generations(&mut self, last: u64) {
+        self.engine().generation = last;
     }
 
     /// Numbers of identities and rules.
@@ -181,6 +199,14 @@ impl Direct {
         self.apply(&Operation::Bind(crate::workload::cgroup_id(directory), identity));
     }
 
+    /// Makes an address known as the host's own, in the namespace of this world.
+    pub fn own_address(&mut self, world: &World, address: IpAddr) {
+        let kernel = self.kernel();
+        world.inside(|| kernel.set_own_namespace()).unwrap_or_else(|error| panic!("{error}"));
+        self.apply(&Operation::SetOwn(address));
+        self.own.insert(address);
+    }
+
     /// Removes the binding of a directory.
     pub fn unbind(&mut self, cgroup: CgroupId) {
         self.apply(&Operation::Unbind(cgroup));
@@ -190,7 +216,10 @@ impl Direct {
         match operation {
             Operation::Bind(cgroup, _) => _ = self.bound.insert(*cgroup),
             Operation::Unbind(cgroup) => _ = self.bound.remove(cgroup),
-            Operation::SetAddress(..) | Operation::RemoveAddress(_) => {}
+            Operation::SetAddress(..)
+            | Operation::RemoveAddress(_)
+            | Operation::SetOwn(_)
+            | Operation::RemoveOwn(_) => {}
         }
         self.kernel().apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}"));
     }
@@ -325,8 +354,12 @@ impl Drop for Direct {
     fn drop(&mut self) {
         let Some(mut engine) = self.engine.take() else { return };
         let unbound = self.bound.iter().try_for_each(|id| engine.kernel.apply(&Operation::Unbind(*id)));
-        let clean =
-            unbound.is_ok() && engine.kernel.set_mode(Mode::Enforce).is_ok() && engine.detach().is_ok();
+        let not_own =
+            self.own.iter().try_for_each(|address| engine.kernel.apply(&Operation::RemoveOwn(*address)));
+        let clean = unbound.is_ok()
+            && not_own.is_ok()
+            && engine.kernel.set_mode(Mode::Enforce).is_ok()
+            && engine.detach().is_ok();
         if clean {
             IDLE.lock().expect("nobody panics here").push(engine);
         } else {

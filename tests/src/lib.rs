@@ -13,14 +13,20 @@
 )]
 
 pub mod agent;
+pub mod bench;
+pub mod bpf;
+pub mod bypass;
+pub mod churn;
 pub mod demo;
 pub mod direct;
 pub mod expect;
 pub mod first;
+pub mod foreign;
 pub mod generate;
 pub mod hammer;
 pub mod numbers;
 pub mod oracle;
+pub mod packets;
 pub mod patience;
 pub mod puppet;
 pub mod residue;

@@ -22,7 +22,7 @@ use crate::oracle::{Judgement, Question, Side, judge};
 const FLOWS: usize = 50;
 
 /// How many (policies, flow) pairs to judge; CI asks for more than a developer's run.
-fn requested() -> usize {
+pub(crate) fn requested() -> usize {
     match std::env::var("ENFORCER_PROPTEST_CASES") {
         Ok(text) => text.parse().expect("ENFORCER_PROPTEST_CASES is a number"),
         Err(_) => 100_000,

@@ -125,7 +125,7 @@ fn owner(name: &str) -> Option<u32> {
 /// Whether the process that made this still runs. A process id that meanwhile means another program does not count.
 fn is_owned(name: &str) -> bool {
     let Some(pid) = owner(name) else { return false };
-    let ours = |program: String| program.starts_with("live") || program.starts_with("demo");
+    let ours = |program: String| ["live", "demo", "bench"].iter().any(|name| program.starts_with(name));
     let is_zombie = |state: String| state.contains(") Z ");
     !fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(is_zombie)
         && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(ours)

@@ -30,7 +30,8 @@ pub struct Workload {
 /// A server socket of a workload that takes what comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Server {
-    fd: Fd,
+    /// Its descriptor.
+    pub fd: Fd,
     /// Its port.
     pub port: u16,
 }

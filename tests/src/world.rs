@@ -130,6 +130,13 @@ impl World {
         Workload::new(namespace, name, labels, cgroup, puppet)
     }
 
+    /// A workload in another network namespace than the test's.
+    pub fn workload_at(&self, namespace: BorrowedFd<'_>, name: &str, labels: &[(&str, &str)]) -> Workload {
+        let cgroup = self.directory(&format!("default.{name}"));
+        let puppet = Puppet::start(name, &cgroup, namespace);
+        Workload::new("default", name, labels, cgroup, puppet)
+    }
+
     /// A process of the host: inside the guarded directory, in no workload's.
     pub fn host(&self) -> Workload {
         self.workload_in("", "host", &[])
@@ -189,8 +196,8 @@ pub fn inside<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Sen
     })
 }
 
-/// A network namespace with nothing but a loopback device that is up.
-fn new_namespace() -> OwnedFd {
+/// A network namespace with nothing but a loopback device that is up. It goes with the last process in it.
+pub fn new_namespace() -> OwnedFd {
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
         loopback_up();

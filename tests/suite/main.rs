@@ -11,16 +11,20 @@
 )]
 
 mod bad_input;
+mod bypass;
+mod churn;
 mod counters;
 mod differential;
 mod faults;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod never_a_gap;
 mod policies;
 mod registry;
 mod replies;
 mod residue;
+mod revocation;
 
 use std::process::ExitCode;
 

@@ -18,17 +18,21 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 10] = [
+    let modules: [(&str, &[Test]); 14] = [
         ("bad_input", crate::bad_input::TESTS),
+        ("bypass", crate::bypass::TESTS),
+        ("churn", crate::churn::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("faults", crate::faults::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),
+        ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
+        ("revocation", crate::revocation::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()

@@ -18,9 +18,10 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::Pid;
 
 /// File system type and where it goes, in order: later ones lie inside earlier ones.
-const MOUNTS: [(&str, &str); 9] = [
+const MOUNTS: [(&str, &str); 10] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
+    ("debugfs", "/sys/kernel/debug"),
     ("devtmpfs", "/dev"),
     ("devpts", "/dev/pts"),
     ("tmpfs", "/dev/shm"),
@@ -61,10 +62,14 @@ fn run() -> Result<i32> {
     fs::write("/proc/sys/kernel/hostname", "testvm").context("cannot set the host name")?;
     loopback_up().context("cannot bring lo up")?;
     load_modules();
+    if let Some(model) = preemption() {
+        println!("init: preempt {model}");
+    }
     let arguments = fs::read_to_string("/etc/live-args").context("cannot read /etc/live-args")?;
     let child = Command::new("/bin/live")
         .args(arguments.lines())
         .env_clear()
+        .envs(variables())
         .env("PATH", "/bin")
         .env("HOME", "/root")
         .env("TMPDIR", "/tmp")
@@ -75,6 +80,19 @@ fn run() -> Result<i32> {
         .context("cannot start /bin/live")?;
     let suite = i32::try_from(child.id()).context("the suite's process id is out of range")?;
     reap_until(Pid::from_raw(suite))
+}
+
+/// What the kernel's command line has for the suite: parameters that a kernel does not know become variables of its first
+/// process.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars().filter(|(name, _)| name.starts_with("ENFORCER_"))
+}
+
+/// When the kernel lets tasks be preempted, in its own word: the one in brackets.
+fn preemption() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok()?;
+    let (_, rest) = text.split_once('(')?;
+    rest.split_once(')').map(|(model, _)| model.to_owned())
 }
 
 /// Orphans become children of the first process: all are reaped, the suite's own status is the answer.

@@ -34,15 +34,17 @@ pub(crate) fn run(_: &Arguments) -> Result<ExitCode> {
 }
 
 fn fmt(root: &Path) -> Result<()> {
-    let hint = "`cargo fmt --all && cargo fmt --manifest-path enforcer-ebpf/Cargo.toml` formats";
-    let host = shell::status(shell::cargo(root).args(["fmt", "--all", "--check"]))?;
-    let ebpf = shell::status(shell::cargo(root).args([
-        "fmt",
-        "--manifest-path",
-        "enforcer-ebpf/Cargo.toml",
-        "--check",
-    ]))?;
-    if host.success() && ebpf.success() { Ok(()) } else { bail!("not formatted; {hint}") }
+    const APART: [&str; 2] = ["enforcer-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+    let mut formatted = shell::status(shell::cargo(root).args(["fmt", "--all", "--check"]))?.success();
+    for manifest in APART {
+        let mut cargo = shell::cargo(root);
+        formatted &= shell::status(cargo.args(["fmt", "--manifest-path", manifest, "--check"]))?.success();
+    }
+    if formatted {
+        return Ok(());
+    }
+    let hint = APART.map(|manifest| format!(" && cargo fmt --manifest-path {manifest}")).concat();
+    bail!("not formatted; `cargo fmt --all{hint}` formats")
 }
 
 fn clippy_host(root: &Path) -> Result<()> {

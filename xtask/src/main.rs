@@ -5,9 +5,12 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod bench;
+mod bypass;
 mod clean;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -42,9 +45,12 @@ enum Command {
     Lint(lint::Arguments),
     Tidy(tidy::Arguments),
     Vm(vm::Arguments),
+    Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Soak(soak::Arguments),
+    Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
 
@@ -66,9 +72,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
+        Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }
 }

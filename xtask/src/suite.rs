@@ -53,6 +53,13 @@ pub(crate) fn build_with(root: &Path, bin: &str) -> Result<(PathBuf, PathBuf)> {
     Ok((pick(&built, "enforcer")?, pick(&built, bin)?))
 }
 
+/// Builds the benchmark as it is released: the load must cost little beside what it measures.
+pub(crate) fn build_bench(root: &Path) -> Result<PathBuf> {
+    let mut cargo = shell::cargo(root);
+    cargo.args(["build", "--release", "--package", "enforcer-tests", "--bin", "bench"]);
+    pick(&executables(&mut cargo, "building the benchmark")?, "bench")
+}
+
 /// The suite's binary, ready to run as root on this machine.
 pub(crate) fn native(root: &Path, binaries: &Binaries) -> Result<Command> {
     let policies = root.join("policies");

@@ -194,6 +194,7 @@ impl Run {
         let options = vm::Options {
             timeout: Duration::from_secs(arguments.vm_timeout),
             cpus: vm::CPUS,
+            append: Vec::new(),
             live: Vec::new(),
         };
         for (name, outcome) in vm::run_all(&self.root, &kernels, binaries, &options) {

@@ -6,6 +6,7 @@
 //!   API calls ---+--> owner: engine::step -+--> kernel    (publish, apply, attach)
 //!   time --------+    one task, one state  +--> API       (replies, readiness)
 //!   signals ----/                          \--> telemetry (names, numbers)
+//!                                          \\--> revoke    (open sockets, beside the owner)
 //!   event ring --> reader --> telemetry::Pipeline --> API (flows)
 //! ```
 //!
@@ -24,6 +25,7 @@ mod notify;
 mod owner;
 mod parts;
 mod pins;
+mod revoke;
 mod start;
 mod supervise;
 

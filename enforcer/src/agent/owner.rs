@@ -1,22 +1,26 @@
 //! The owner of the state: one task, which feeds the engine and performs what it asks for.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use enforcer_common::hook::Hook;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::notify::Notifier;
-use super::{Error, SharedKernel, clock, lock};
+use super::pins::PinsLock;
+use super::{Error, SharedKernel, clock, lock, revoke};
 use crate::api::{Call, Readiness};
 use crate::domain::Mode;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
+use crate::domain::revoke::InForce;
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
-use crate::kernel::Seeded;
+use crate::kernel::{Seeded, Seen};
 use crate::store::Store;
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::Gauges;
@@ -32,6 +36,7 @@ pub(super) struct Outputs {
     pub(super) readiness: watch::Sender<Readiness>,
     pub(super) gauges: watch::Sender<Gauges>,
     pub(super) demand: watch::Sender<u64>,
+    pub(super) in_force: watch::Sender<revoke::Latest>,
     pub(super) pipeline: Arc<Pipeline>,
 }
 
@@ -48,7 +53,12 @@ pub(super) struct Owner {
     replies: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     tickets: u64,
     attached: bool,
-    kernel_problems: Vec<String>,
+    mode: Mode,
+    /// What the last look at the kernel found.
+    seen: Seen,
+    pins: PathBuf,
+    /// On the directory of pins, if it was made anew meanwhile.
+    lock: Option<PinsLock>,
     ended: Option<Result<(), Error>>,
 }
 
@@ -62,7 +72,12 @@ enum Wake {
 }
 
 impl Owner {
-    pub(super) fn new(state: State, store: Store, kernel: SharedKernel, outputs: Outputs) -> Self {
+    pub(super) fn new(
+        state: State,
+        store: Store,
+        (kernel, pins): (SharedKernel, PathBuf),
+        outputs: Outputs,
+    ) -> Self {
         Self {
             state,
             store,
@@ -74,7 +89,10 @@ impl Owner {
             replies: BTreeMap::new(),
             tickets: 0,
             attached: false,
-            kernel_problems: Vec::new(),
+            mode: Mode::default(),
+            seen: Seen::default(),
+            pins,
+            lock: None,
             ended: None,
         }
     }
@@ -87,13 +105,16 @@ impl Owner {
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<(), Error> {
+        self.mode = mode;
         let mut signals = Signals::new().map_err(Error::Signals)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.feed(Event::Adopted(adopted));
         // Not before: an agent that refuses to go on must not change what the kernel does with denials.
         if self.ended.is_none() {
-            lock(&self.kernel).set_mode(mode)?;
+            let mut kernel = lock(&self.kernel);
+            kernel.set_mode(mode)?;
+            kernel.set_own_namespace()?;
             fail_point!("mode-set");
         }
         while self.ended.is_none() {
@@ -161,12 +182,43 @@ impl Owner {
     fn tick(&mut self) {
         self.outputs.pipeline.set_clock_offset(clock::boot_to_wall());
         // Before the hooks are attached they are missing, which is no problem then.
-        let problems = if self.attached { lock(&self.kernel).check() } else { Vec::new() };
-        if problems != self.kernel_problems {
-            self.kernel_problems.clone_from(&problems);
-            self.feed(Event::KernelProblems(problems));
+        if self.attached {
+            self.watch();
         }
         self.feed(Event::Tick(self.started.elapsed()));
+    }
+
+    /// Has the kernel looked at, and put right.
+    fn watch(&mut self) {
+        let seen = lock(&self.kernel).watch();
+        if seen == self.seen {
+            return;
+        }
+        for (_, said) in &seen.repairs {
+            tracing::warn!("repaired: {said}");
+        }
+        if seen.pins_made {
+            match PinsLock::take(&self.pins) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => tracing::warn!("the new directory of pins is not locked: {error}"),
+            }
+        }
+        self.outputs.gauges.send_modify(|gauges| {
+            for (kind, _) in &seen.repairs {
+                *gauges.repairs.entry(kind.label()).or_default() += 1;
+            }
+            gauges.foreign = Hook::ALL
+                .iter()
+                .map(|hook| (hook.program(), seen.foreign.get(hook).copied().unwrap_or_default()))
+                .collect();
+        });
+        if seen.problems != self.seen.problems {
+            self.feed(Event::KernelProblems(seen.problems.clone()));
+        }
+        let hooks = seen.hooks.iter().map(|hook| hook.program().to_owned()).collect();
+        self.feed(Event::KernelSeen { notices: seen.notices.clone(), hooks });
+        // A repair is told once, however often the same is repaired.
+        self.seen = Seen { repairs: Vec::new(), pins_made: false, ..seen };
     }
 
     /// Feeds the engine, performs what it asks for, and feeds it the acknowledgements, until nothing is left.
@@ -226,6 +278,12 @@ impl Owner {
                 drop(kernel);
                 fail_point!("after-attach");
                 self.acknowledge(Step::Attach, attached);
+            }
+            Effect::Revoke { table, tables } => {
+                if self.mode == Mode::Enforce {
+                    let in_force = Arc::new(InForce::new(table, &tables));
+                    self.outputs.in_force.send_replace(Some(in_force));
+                }
             }
             Effect::Reply { ticket, reply } => {
                 fail_point!("before-reply");

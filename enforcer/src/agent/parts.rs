@@ -6,19 +6,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enforcer_common::abi::flow::FlowEvent;
+use enforcer_common::hook::Hook;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::owner::{Outputs, Owner};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock};
+use super::{Error, SharedKernel, clock, lock, revoke};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::names::Names;
 use crate::engine::{self, Event};
-use crate::kernel::Events;
-use crate::sources::{self, CgroupTree, Look, Managed, PolicyDir, PolicyEvent, PolicyPath, StaticFile};
+use crate::kernel::{Events, Repair, Revoker};
+use crate::sources::{
+    self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
+};
 use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::{Exporter, Gauges, KernelSample};
 
@@ -66,6 +69,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         version: start::VERSION,
         start_seconds: clock::wall_seconds(),
         problems: start::no_problems(),
+        foreign: Hook::ALL.iter().map(|hook| (hook.program(), 0)).collect(),
+        repairs: Repair::ALL.iter().map(|kind| (kind.label(), 0)).collect(),
         ..Gauges::default()
     };
     let (gauges, gauges_seen) = watch::channel(gauges);
@@ -91,7 +96,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     };
     let shared = Shared { events, demand: demanded, closing };
     let mut parts = JoinSet::new();
-    spawn_sources(&mut parts, config, cgroup_root, &shared);
+    spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
+    spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
         Arc::clone(&pipeline),
@@ -100,11 +106,13 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         shared.closing.clone(),
     ));
     spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
+    let (in_force, latest) = watch::channel(None);
+    spawn_revocation(&mut parts, (config.pins.clone(), cgroup_root), latest, &gauges, &shared);
     drop(shared);
     drop(backend);
-    let outputs = Outputs { names, readiness, gauges, demand, pipeline };
-    let ended =
-        Owner::new(state, store, kernel, outputs).run(adopted, facts.mode, event_queue, call_queue).await;
+    let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
+    let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs);
+    let ended = owner.run(adopted, facts.mode, event_queue, call_queue).await;
     fail_point!("owner-ended");
     close.send_replace(true);
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
@@ -180,6 +188,36 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
     }
 }
 
+/// The host's own addresses, by which it is found that a peer is here.
+fn spawn_own_addresses(parts: &mut JoinSet<()>, shared: &Shared) {
+    let (events, demand, closing) = (shared.events.clone(), shared.demand.clone(), shared.closing.clone());
+    let start = move || {
+        let (sender, mut told) = mpsc::channel(EVENTS);
+        let running = sources::run_own_addresses(sender, demand.clone());
+        let (events, closing) = (events.clone(), closing.clone());
+        tokio::spawn(async move {
+            let forward = async {
+                while let Some(event) = told.recv().await {
+                    let event = match event {
+                        OwnEvent::Addresses(addresses) => Event::OwnAddresses(addresses),
+                        OwnEvent::Problem(message) => Event::SourceProblem { source: engine::OWN, message },
+                    };
+                    if events.send(event).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                ended = running => ended.map_err(|error| error.to_string()),
+                () = forward => Ok(()),
+                () = closed(closing) => Ok(()),
+            }
+        })
+    };
+    let name = "the source of own addresses";
+    parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
+}
+
 fn spawn_servers(
     parts: &mut JoinSet<()>,
     config: &Config,
@@ -212,6 +250,23 @@ fn spawn_servers(
         })
     };
     parts.spawn(supervise("the monitoring port", shared.events.clone(), shared.closing.clone(), start));
+}
+
+fn spawn_revocation(
+    parts: &mut JoinSet<()>,
+    (pins, cgroup_root): (PathBuf, PathBuf),
+    latest: watch::Receiver<revoke::Latest>,
+    gauges: &watch::Sender<Gauges>,
+    shared: &Shared,
+) {
+    let (gauges, closing) = (gauges.clone(), shared.closing.clone());
+    let start = move || -> JoinHandle<Result<(), String>> {
+        let revoker = Revoker::new(&pins, &cgroup_root).map_err(|error| error.to_string());
+        let (latest, gauges, closing) = (latest.clone(), gauges.clone(), closing.clone());
+        tokio::spawn(async move { revoke::run(revoker?, latest, gauges, closing).await })
+    };
+    let name = "the revocation of open sockets";
+    parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
 }
 
 /// A server may end only when it was asked to.

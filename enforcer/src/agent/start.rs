@@ -93,14 +93,14 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     // Pins of an earlier agent are locked before they are touched; new ones as soon as they are there.
     let mut pins = PinsLock::take(&config.pins)?;
     let is_new = !config.pins.exists();
-    let (kernel, kernel::Adopted { generation, bindings, addresses, attached: _ }) =
+    let (kernel, kernel::Adopted { generation, bindings, addresses, own, attached: _ }) =
         Kernel::start(&settings)?;
     if is_new {
         pins = PinsLock::take(&config.pins)?;
     }
     let (counted, counted_rules) = counted(&kernel)?;
     fail_point!("adopted");
-    let adopted = engine::Adopted { generation, bindings, addresses, counted, counted_rules };
+    let adopted = engine::Adopted { generation, bindings, addresses, own, counted, counted_rules };
     let host = fact("/proc/sys/kernel/hostname");
     Ok(Started {
         facts,

@@ -198,6 +198,9 @@ pub struct Status {
     pub pins: String,
     /// Hooks attached, by program name.
     pub hooks: Vec<String>,
+    /// What is no fault and worth knowing, one sentence each.
+    #[serde(default)]
+    pub notices: Vec<String>,
     /// What this version does not guard, one sentence each.
     pub unguarded: Vec<String>,
     /// Seconds since the agent started.

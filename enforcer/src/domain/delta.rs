@@ -1,6 +1,7 @@
 //! The difference between the tables in the kernel and those that are wanted, as operations in a safe order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use enforcer_common::id::{CgroupId, IdentityId};
 use ipnet::IpNet;
@@ -12,6 +13,8 @@ pub struct Tables {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Identity of addresses; the longest prefix counts.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// The host's own addresses, loopback left out: who is reached by one is found by its socket.
+    pub own: BTreeSet<IpAddr>,
 }
 
 /// One map operation.
@@ -25,10 +28,14 @@ pub enum Operation {
     Bind(CgroupId, IdentityId),
     /// Removes a binding.
     Unbind(CgroupId),
+    /// Adds an own address of the host.
+    SetOwn(IpAddr),
+    /// Removes an own address.
+    RemoveOwn(IpAddr),
 }
 
-/// The operations that turn `have` into `want`: addresses set, directories bound, directories unbound, addresses
-/// removed.
+/// The operations that turn `have` into `want`: own addresses added, addresses set, directories bound, directories
+/// unbound, addresses removed, own addresses removed.
 ///
 /// A workload's peers know it before it may speak, and until after it may. Nothing is removed before what replaces it
 /// is there, so that no address and no directory is nobody's in between when a prefix is split or a binding moves to
@@ -38,7 +45,9 @@ pub fn delta(have: &Tables, want: &Tables) -> Vec<Operation> {
     let bind = changed(&have.bindings, &want.bindings).map(|(cgroup, id)| Operation::Bind(cgroup, id));
     let unbind = missing(&have.bindings, &want.bindings).map(Operation::Unbind);
     let remove = missing(&have.addresses, &want.addresses).map(Operation::RemoveAddress);
-    set.chain(bind).chain(unbind).chain(remove).collect()
+    let own = want.own.difference(&have.own).map(|address| Operation::SetOwn(*address));
+    let not_own = have.own.difference(&want.own).map(|address| Operation::RemoveOwn(*address));
+    own.chain(set).chain(bind).chain(unbind).chain(remove).chain(not_own).collect()
 }
 
 /// What is wanted and is not there, or is there with another value.
@@ -59,7 +68,7 @@ fn missing<'a, K: Ord + Copy>(
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::btree_map;
+    use proptest::collection::{btree_map, btree_set};
     use proptest::prelude::*;
 
     use super::*;
@@ -71,8 +80,12 @@ mod tests {
             IpNet::new(address, length).unwrap().trunc()
         });
         let bindings = btree_map((0..8_u64).prop_map(CgroupId), id(), 0..6);
-        (bindings, btree_map(net, id(), 0..6))
-            .prop_map(|(bindings, addresses)| Tables { bindings, addresses })
+        let own = btree_set((0..4_u8).prop_map(|host| IpAddr::from([192, 0, 2, host])), 0..4);
+        (bindings, btree_map(net, id(), 0..6), own).prop_map(|(bindings, addresses, own)| Tables {
+            bindings,
+            addresses,
+            own,
+        })
     }
 
     fn apply(tables: &mut Tables, operation: Operation) -> bool {
@@ -81,15 +94,19 @@ mod tests {
             Operation::RemoveAddress(net) => tables.addresses.remove(&net).is_some(),
             Operation::Bind(cgroup, id) => tables.bindings.insert(cgroup, id) != Some(id),
             Operation::Unbind(cgroup) => tables.bindings.remove(&cgroup).is_some(),
+            Operation::SetOwn(address) => tables.own.insert(address),
+            Operation::RemoveOwn(address) => tables.own.remove(&address),
         }
     }
 
     fn stage(operation: &Operation) -> u8 {
         match operation {
-            Operation::SetAddress(..) => 0,
-            Operation::Bind(..) => 1,
-            Operation::Unbind(_) => 2,
-            Operation::RemoveAddress(_) => 3,
+            Operation::SetOwn(_) => 0,
+            Operation::SetAddress(..) => 1,
+            Operation::Bind(..) => 2,
+            Operation::Unbind(_) => 3,
+            Operation::RemoveAddress(_) => 4,
+            Operation::RemoveOwn(_) => 5,
         }
     }
 

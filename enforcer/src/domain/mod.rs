@@ -8,6 +8,7 @@ pub mod labels;
 pub mod names;
 pub mod policy;
 pub mod registry;
+pub mod revoke;
 pub mod syntax;
 pub mod table;
 pub mod timestamp;

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::labels::LabelSet;
 use super::policy::model::RuleKey;
 
+/// No number is as high as this: they are given one by one, so a file that names one was not written by the store, and to
+/// go on from there would end in numbers that are given twice.
+const NEVER: u32 = 1 << 31;
+
 /// What distinguishes an identity: its namespace and labels, never its name or address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IdentityKey {
@@ -83,6 +87,9 @@ pub enum Invalid {
     /// Two things have one number, or one thing two.
     #[error("number {0} is given twice, or to something that has another one")]
     Twice(u32),
+    /// Numbers are given one by one, and nothing ever needed so many.
+    #[error("number {0} was never given: they begin at the bottom")]
+    Never(u32),
     /// The number means something else on every host.
     #[error("number {0} is reserved")]
     Reserved(u32),
@@ -98,6 +105,9 @@ impl TryFrom<Saved> for Registry {
             if id < IdentityId::FIRST_WORKLOAD.0 {
                 return Err(Invalid::Reserved(id));
             }
+            if id >= NEVER {
+                return Err(Invalid::Never(id));
+            }
             if !seen.insert(id) || registry.identities.insert(key, IdentityId(id)).is_some() {
                 return Err(Invalid::Twice(id));
             }
@@ -107,6 +117,9 @@ impl TryFrom<Saved> for Registry {
         for (id, key) in saved.rules {
             if id == RuleId::NONE.0 {
                 return Err(Invalid::Reserved(id));
+            }
+            if id >= NEVER {
+                return Err(Invalid::Never(id));
             }
             if !seen.insert(id) || registry.rules.insert(key, RuleId(id)).is_some() {
                 return Err(Invalid::Twice(id));
@@ -155,10 +168,17 @@ mod tests {
             ([row(256, "web"), row(256, "api")], "256 is given twice"),
             ([row(256, "web"), row(257, "web")], "257 is given twice"),
             ([row(1, "web"), row(257, "api")], "1 is reserved"),
+            ([row(256, "web"), row(u32::MAX, "api")], "4294967295 was never given"),
         ] {
             let text = format!(r#"{{"identities":[{}],"rules":[]}}"#, rows.join(","));
             let error = serde_json::from_str::<Registry>(&text).unwrap_err().to_string();
             assert!(error.contains(needle), "{error}");
         }
+        let rule = |id: u32| {
+            let rule = r#"{"policy":{"namespace":"default","name":"db"},"direction":"ingress","index":null}"#;
+            serde_json::from_str::<Registry>(&format!(r#"{{"identities":[],"rules":[[{id},{rule}]]}}"#))
+        };
+        assert!(rule(NEVER - 1).is_ok());
+        assert!(rule(NEVER).unwrap_err().to_string().contains("was never given"));
     }
 }

@@ -133,6 +133,9 @@ fn plan(state: &mut State, policies: PolicySet, revision: u64) -> Result<Plan, R
 fn want(state: &mut State) -> Tables {
     let (endpoints, mut problems) = wanted::endpoints(&state.sources);
     let (mut tables, disputes) = wanted::tables(&endpoints, &state.managed, &mut state.registry);
+    // Before the source speaks, what an earlier agent found stays.
+    let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
+    tables.own = own.cloned().unwrap_or_default();
     problems.extend(disputes);
     let (left_out, overflow) =
         room::fit(&mut tables, state.programmed.as_ref(), &endpoints, state.facts.limits);
@@ -269,9 +272,19 @@ fn finish(state: &mut State, failed: bool, effects: &mut Vec<Effect>) {
         state.retry = Some(Retry { at: state.now + pause, attempt });
     } else {
         state.retry = None;
+        revoke(state, effects);
     }
     if state.draining {
         effects.push(Effect::Stop);
+    }
+}
+
+/// Has open sockets judged by what is in force now. Not after half a change: what was cut off can't be mended.
+fn revoke(state: &mut State, effects: &mut Vec<Effect>) {
+    if let (Some(published), Some(tables), Some(_)) = (&state.published, &state.programmed, &state.hooks)
+        && std::mem::take(&mut state.unjudged) > 0
+    {
+        effects.push(Effect::Revoke { table: Arc::clone(&published.table), tables: tables.clone() });
     }
 }
 
@@ -284,6 +297,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
         Done::Attached(_) => Step::Attach,
     };
     let Some(mut flight) = take(state, step, effects) else { return };
+    state.unjudged += u32::from(step != Step::Save);
     match done {
         Done::Saved => {
             if let Some(registry) = &flight.save.registry {

@@ -1,6 +1,7 @@
 //! What can happen to the agent, and what the engine can ask for. Both lists are closed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use super::room::Limits;
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
-use crate::domain::delta::Operation;
+use crate::domain::delta::{Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
@@ -47,6 +48,9 @@ pub const POLICIES: &str = "policies";
 /// Name of the source of managed directories.
 pub const MANAGED: &str = "managed";
 
+/// Name of the source of own addresses.
+pub const OWN: &str = "own addresses";
+
 /// What an earlier agent left in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
@@ -56,6 +60,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Identities that counters are kept for.
     pub counted: BTreeSet<IdentityId>,
     /// Rules that counters are kept for.
@@ -71,11 +77,13 @@ pub enum Event {
     Workloads(WorkloadEvent),
     /// Every managed directory, with its id if it exists.
     Managed(BTreeMap<String, Option<CgroupId>>),
+    /// All own addresses of the host.
+    OwnAddresses(BTreeSet<IpAddr>),
     /// All policy files of the configured directories.
     PolicyFiles(Vec<PolicyFile>),
-    /// The source of policies or of managed directories can't be read; its last snapshot stays.
+    /// The source of policies, of managed directories or of own addresses can't be read; its last snapshot stays.
     SourceProblem {
-        /// [`POLICIES`] or [`MANAGED`].
+        /// [`POLICIES`], [`MANAGED`] or [`OWN`].
         source: &'static str,
         /// One sentence.
         message: String,
@@ -103,6 +111,13 @@ pub enum Event {
     },
     /// What is wrong with the kernel side now; empty when all is well.
     KernelProblems(Vec<String>),
+    /// What else was seen at the kernel.
+    KernelSeen {
+        /// What is no fault and worth knowing, one sentence each.
+        notices: Vec<String>,
+        /// Names of the hooks that are attached now.
+        hooks: Vec<String>,
+    },
     /// A part of the agent ended or works again.
     Part {
         /// Its name.
@@ -205,6 +220,13 @@ pub enum Effect {
     Apply(Vec<Operation>),
     /// Attach the programs, or replace those that an earlier agent attached.
     Attach,
+    /// A change took effect: destroy open sockets whose flows these tables no longer allow.
+    Revoke {
+        /// The table in force.
+        table: Arc<PolicyTable>,
+        /// Bindings and addresses in force.
+        tables: Tables,
+    },
     /// Answer a request.
     Reply {
         /// Whose.

@@ -41,11 +41,14 @@ mod wanted;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Adopted, Done, Effect, Event, Facts, Level, MANAGED, POLICIES, Report, Save, Step, Ticket};
+pub use event::{
+    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Report, Save, Step, Ticket,
+};
 pub use room::Limits;
 pub use state::{Area, Error, Phase, State};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use self::policies::refused;
 use self::state::Waiting;
@@ -70,6 +73,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             state.set_problem(Area::Source, &source, Some(message));
         }
         Event::Managed(directories) => managed(state, directories),
+        Event::OwnAddresses(addresses) => own_addresses(state, addresses),
         Event::PolicyFiles(files) => policy_files(state, files),
         Event::SourceProblem { source, message } => {
             state.set_problem(Area::Source, source, Some(message));
@@ -85,6 +89,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             let numbered = problems.into_iter().enumerate().map(|(at, message)| (at.to_string(), message));
             state.set_problems(Area::Drift, numbered);
         }
+        Event::KernelSeen { notices, hooks } => kernel_seen(state, notices, hooks, &mut effects),
         Event::Part { name, problem } => state.set_problem(Area::Part, name, problem),
         Event::Tick(now) => tick(state, now),
         Event::Quiet => {
@@ -100,7 +105,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
 
 /// Takes over what the kernel has, unless its numbers mean something else than the registry says.
 fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
-    let Adopted { generation, bindings, addresses, counted, counted_rules } = adopted;
+    let Adopted { generation, bindings, addresses, own, counted, counted_rules } = adopted;
     let identities: BTreeSet<IdentityId> = state.registry.identities().map(|(_, id)| id).collect();
     let rules: BTreeSet<RuleId> = state.registry.rules().map(|(_, id)| id).collect();
     let unknown = bindings
@@ -123,7 +128,7 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
         )));
         return;
     }
-    state.programmed = Some(Tables { bindings, addresses });
+    state.programmed = Some(Tables { bindings, addresses, own });
     state.generation = generation.unwrap_or(Generation(0));
     state.adopted = generation;
     state.dirty = true;
@@ -150,6 +155,26 @@ fn managed(state: &mut State, directories: BTreeMap<String, Option<CgroupId>>) {
     state.set_problems(Area::Managed, absent);
     if state.missing.remove(MANAGED) || state.managed != directories {
         state.managed = directories;
+        state.dirty = true;
+    }
+}
+
+/// Notes what was seen, and says what is new of it.
+fn kernel_seen(state: &mut State, notices: Vec<String>, hooks: Vec<String>, effects: &mut Vec<Effect>) {
+    for notice in notices.iter().filter(|notice| !state.notices.contains(notice)) {
+        effects.push(Effect::Log { level: Level::Warn, message: notice.clone() });
+    }
+    state.notices = notices;
+    // Before the first attachment there is nothing to be lost.
+    if state.hooks.is_some() {
+        state.hooks = Some(hooks);
+    }
+}
+
+fn own_addresses(state: &mut State, addresses: BTreeSet<IpAddr>) {
+    state.set_problem(Area::Source, OWN, None);
+    if state.own.as_ref() != Some(&addresses) {
+        state.own = Some(addresses);
         state.dirty = true;
     }
 }

@@ -1,6 +1,7 @@
 //! What the engine knows. Changed by [`step`](super::step) only.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +153,8 @@ pub struct State {
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
+    /// The host's own addresses; `None` before they were told.
+    pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
     pub(super) policies: PolicySet,
@@ -170,12 +173,16 @@ pub struct State {
     pub(super) adopted: Option<Generation>,
     pub(super) published: Option<Published>,
     pub(super) hooks: Option<Vec<String>>,
+    /// What is worth knowing of the kernel.
+    pub(super) notices: Vec<String>,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
     /// Something changed since the last plan was made.
     pub(super) dirty: bool,
     pub(super) retry: Option<Retry>,
+    /// Steps that took effect since open sockets were last judged.
+    pub(super) unjudged: u32,
     pub(super) problems: BTreeMap<(Area, String), String>,
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
@@ -205,6 +212,7 @@ impl State {
             draining: false,
             sources: Sources::new(),
             managed: BTreeMap::new(),
+            own: None,
             files: None,
             stored: texts(&pushed),
             policies: PolicySet { pushed, directory: Documents::new() },
@@ -217,11 +225,13 @@ impl State {
             adopted: None,
             published: None,
             hooks: None,
+            notices: Vec::new(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,
             dirty: true,
             retry: None,
+            unjudged: 0,
             problems: BTreeMap::new(),
             touched: true,
             told: Told::default(),

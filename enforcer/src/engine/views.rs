@@ -166,6 +166,7 @@ fn status(state: &State) -> Status {
         cgroup_root: facts.cgroup_root.clone(),
         pins: facts.pins.clone(),
         hooks: state.hooks.clone().unwrap_or_default(),
+        notices: state.notices.clone(),
         unguarded: facts.unguarded.clone(),
         uptime_seconds: state.now.as_secs(),
     }

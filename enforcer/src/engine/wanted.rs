@@ -81,7 +81,7 @@ pub(super) fn tables(
         managed.values().flatten().map(|cgroup| (*cgroup, IdentityId::UNMANAGED)).collect();
     bindings.extend(cgroups.into_iter().map(|(cgroup, claim)| (cgroup, claim.identity)));
     let addresses = addresses.into_iter().map(|(address, claim)| (address, claim.identity)).collect();
-    (Tables { bindings, addresses }, problems)
+    (Tables { bindings, addresses, ..Tables::default() }, problems)
 }
 
 /// Replaces identities above `last`, which the enforced table does not know, by one that is denied everything.
@@ -90,6 +90,7 @@ pub(super) fn known_only(tables: &Tables, last: IdentityId) -> Tables {
     Tables {
         bindings: tables.bindings.iter().map(|(cgroup, id)| (*cgroup, known(*id))).collect(),
         addresses: tables.addresses.iter().map(|(address, id)| (*address, known(*id))).collect(),
+        own: tables.own.clone(),
     }
 }
 
@@ -134,5 +135,7 @@ pub(super) fn apply(tables: &mut Tables, operation: Operation) {
         Operation::RemoveAddress(net) => drop(tables.addresses.remove(&net)),
         Operation::Bind(cgroup, id) => drop(tables.bindings.insert(cgroup, id)),
         Operation::Unbind(cgroup) => drop(tables.bindings.remove(&cgroup)),
+        Operation::SetOwn(address) => drop(tables.own.insert(address)),
+        Operation::RemoveOwn(address) => drop(tables.own.remove(&address)),
     }
 }

@@ -87,7 +87,7 @@ impl Events {
 }
 
 /// Copies a record out of the ring; `None` if it is not of this version and size.
-fn decode(record: &[u8]) -> Option<FlowEvent> {
+pub fn decode(record: &[u8]) -> Option<FlowEvent> {
     if record.len() != size_of::<FlowEvent>() {
         return None;
     }

@@ -29,6 +29,17 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<BTreeMap<Hook, String>, E
     Ok(absent)
 }
 
+/// A descriptor of a program, loaded if it is not yet.
+pub(super) fn descriptor(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    let refused = |source: ProgramError| Error::Program { program: name, source: Box::new(source) };
+    let program = ebpf.program_mut(name).ok_or(Error::MissingProgram(name))?;
+    if program.fd().is_err() {
+        load(program).map_err(refused)?;
+    }
+    let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
+    fd.map_err(|source| Error::Io { operation: "copy the descriptor of", path: name.into(), source })
+}
+
 /// Loads one program.
 pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
     match program {
@@ -138,7 +149,8 @@ fn attach_beside(program: &mut Program, hook: Hook, pin: &Path) -> Result<OwnedF
     let failed = |operation, path: &Path, source| Error::Io { operation, path: path.to_path_buf(), source };
     let Program::Lsm(program) = program else { return Err(Error::MissingProgram(hook.program())) };
     let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused(hook))?;
-    let beside = pin.with_extension("new");
+    // A BPF file system takes no names with a dot.
+    let beside = pin.with_file_name(format!("link_{}_new", hook.program()));
     // Left by a start that was killed here.
     if let Err(error) = std::fs::remove_file(&beside)
         && error.kind() != std::io::ErrorKind::NotFound

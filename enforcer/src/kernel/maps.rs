@@ -15,7 +15,7 @@ use enforcer_common::limits;
 use ipnet::IpNet;
 
 use super::error::Error;
-use super::generation_of;
+use super::{generation_of, own};
 use crate::domain::delta::{Operation, Tables};
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
@@ -36,7 +36,7 @@ pub(super) const NAMES: &[&str] = &[
 /// `BPF_F_INNER_MAP`: tables of different lengths fit one slot.
 const INNER_MAP: u32 = 1 << 12;
 
-type Table = Array<MapData, Row>;
+pub(super) type Table = Array<MapData, Row>;
 type Bindings<'a> = HashMap<&'a mut MapData, u64, Binding>;
 type Addresses<'a> = LpmTrie<&'a mut MapData, [u8; 16], AddressEntry>;
 
@@ -105,12 +105,14 @@ pub(super) fn apply(ebpf: &mut Ebpf, operation: &Operation) -> Result<(), Error>
             let (address, prefix) = canonical(net);
             gone(addresses(ebpf)?.remove(&Key::new(prefix, address.bytes())), "ADDRESSES")
         }
+        Operation::SetOwn(address) => own::set(ebpf, *address),
+        Operation::RemoveOwn(address) => own::remove(ebpf, *address),
     }
 }
 
 /// Bindings and addresses in force.
 pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
-    let mut found = Tables::default();
+    let mut found = Tables { own: own::all(ebpf)?, ..Tables::default() };
     for entry in &bindings(ebpf)? {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
         found.bindings.insert(CgroupId(cgroup), IdentityId(binding.identity));
@@ -149,7 +151,7 @@ pub(super) fn stats(ebpf: &Ebpf) -> Result<[u64; Stat::COUNT], Error> {
 }
 
 /// `E2BIG` is a full hash map's word, `ENOSPC` a full trie's.
-fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
+pub(super) fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
     move |source| match &source {
         MapError::SyscallError(error)
             if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
@@ -161,7 +163,7 @@ fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
 }
 
 /// Removing what is not there is done already.
-fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+pub(super) fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

@@ -4,18 +4,28 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+mod cgroups;
+mod diag;
 mod error;
 mod events;
+mod foreign;
 mod judge;
 mod links;
 mod maps;
+mod namespaces;
+mod own;
 pub mod probe;
+mod query;
+mod repair;
+mod revoke;
 mod seed;
 mod sys;
 mod uninstall;
+mod watch;
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData};
@@ -33,9 +43,11 @@ use crate::domain::delta::{Operation, Tables};
 use crate::domain::table::PolicyTable;
 
 pub use error::Error;
-pub use events::Events;
+pub use events::{Events, decode};
+pub use revoke::{Pass, Revoker};
 pub use seed::Seeded;
 pub use uninstall::uninstall;
+pub use watch::{Repair, Seen};
 
 /// The kernel programs, built from source and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_EBPF_OBJECT"));
@@ -60,6 +72,8 @@ pub struct Adopted {
     pub bindings: BTreeMap<CgroupId, IdentityId>,
     /// Addresses in force.
     pub addresses: BTreeMap<IpNet, IdentityId>,
+    /// Own addresses of the host.
+    pub own: BTreeSet<IpAddr>,
     /// Whether the programs are attached.
     pub attached: bool,
 }
@@ -71,6 +85,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// A handle on each link: while the daemon lives, removing a pin detaches nothing.
     links: BTreeMap<Hook, OwnedFd>,
+    watch: watch::Watch,
     /// Hooks that this kernel does without, and why.
     absent: BTreeMap<Hook, String>,
 }
@@ -97,7 +112,8 @@ impl Kernel {
         fail_point!("maps-made");
         let absent = links::load_programs(&mut ebpf)?;
         fail_point!("programs-loaded");
-        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), absent };
+        let watch = watch::Watch::new(settings)?;
+        let mut kernel = Self { settings: settings.clone(), ebpf, links: BTreeMap::new(), watch, absent };
         kernel.write_version()?;
         kernel.write_secret()?;
         let adopted = kernel.adopted()?;
@@ -133,6 +149,7 @@ impl Kernel {
             .set(0, &inner, 0)
             .map_err(Error::map("switch to the new table in", "TABLES"))?;
         fail_point!("table-switched");
+        self.watch.published = Some(watch::Published { generation: table.generation(), table: inner });
         self.new_epoch()
     }
 
@@ -146,20 +163,26 @@ impl Kernel {
     /// From now on nothing counts that sockets remember of verdicts.
     fn new_epoch(&mut self) -> Result<(), Error> {
         let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
-        maps::set(&mut self.ebpf, Setting::Epoch, epoch + 1)?;
+        self.set(Setting::Epoch, epoch + 1)?;
         fail_point!("epoch-raised");
         // TODO: the earliest time that kernel time decides about.
-        maps::set(&mut self.ebpf, Setting::FreshUntil, u64::MAX)
+        self.set(Setting::FreshUntil, u64::MAX)
+    }
+
+    /// Writes a setting, which the watch keeps as it is from now on.
+    fn set(&mut self, setting: Setting, value: u64) -> Result<(), Error> {
+        self.watch.keep(setting, value);
+        maps::set(&mut self.ebpf, setting, value)
     }
 
     /// Sets the kinds of sockets that workloads may create.
     pub fn set_socket_kinds(&mut self, kinds: u64) -> Result<(), Error> {
-        maps::set(&mut self.ebpf, Setting::SocketKinds, kinds)
+        self.set(Setting::SocketKinds, kinds)
     }
 
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
-        maps::set(&mut self.ebpf, Setting::Mode, mode as u64)?;
+        self.set(Setting::Mode, mode as u64)?;
         self.new_epoch()
     }
 
@@ -169,6 +192,15 @@ impl Kernel {
     /// If the kernel does not run the program, or no table was published.
     pub fn judge(&mut self, query: &Query) -> Result<Verdict, Error> {
         judge::judge(&mut self.ebpf, query)
+    }
+
+    /// A descriptor of one of the programs, for tests and measurements: to run it, or to read what the kernel counts of
+    /// it. Loads the program if no hook needed it so far.
+    ///
+    /// # Errors
+    /// If the object has no such program, or the kernel refuses it.
+    pub fn program(&mut self, name: &'static str) -> Result<OwnedFd, Error> {
+        links::descriptor(&mut self.ebpf, name)
     }
 
     /// All flow counters, summed over the CPUs.
@@ -186,9 +218,12 @@ impl Kernel {
         Events::new(&mut self.ebpf)
     }
 
-    /// Hooks whose pinned link is attached with our program.
+    /// Hooks that are attached with our program.
     pub fn attached_hooks(&self) -> Vec<Hook> {
-        let ours = |hook: &Hook| links::problem(&self.ebpf, *hook, &self.settings).is_none();
+        let ours = |hook: &Hook| match self.links.get(hook) {
+            Some(link) => self.runs_ours(*hook, link.as_fd()),
+            None => links::problem(&self.ebpf, *hook, &self.settings).is_none(),
+        };
         self.hooks().filter(ours).collect()
     }
 
@@ -200,22 +235,6 @@ impl Kernel {
     /// Hooks that this kernel does without, and why.
     pub fn absent_hooks(&self) -> &BTreeMap<Hook, String> {
         &self.absent
-    }
-
-    /// What is wrong with pins and links, one sentence each.
-    pub fn check(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
-            self.hooks().filter_map(|hook| links::problem(&self.ebpf, hook, &self.settings)).collect();
-        problems.extend(maps::NAMES.iter().filter_map(|name| {
-            let path = self.settings.pins.join(name);
-            (!path.exists()).then(|| {
-                format!(
-                    "the pin of map {name} is gone ({}): a restart would lose its content; restart enforcer",
-                    path.display()
-                )
-            })
-        }));
-        problems
     }
 
     fn write_version(&mut self) -> Result<(), Error> {
@@ -244,11 +263,12 @@ impl Kernel {
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {
-        let Tables { bindings, addresses } = maps::identities(&mut self.ebpf)?;
+        let Tables { bindings, addresses, own } = maps::identities(&mut self.ebpf)?;
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
             bindings,
             addresses,
+            own,
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })
     }

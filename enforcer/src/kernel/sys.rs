@@ -39,9 +39,16 @@ pub(super) fn require_bpffs(directory: &Path) -> Result<(), Error> {
     }
 }
 
+/// `BPF_LINK_TYPE_CGROUP`
+pub(super) const CGROUP_LINK: u32 = 3;
+
 /// What the kernel says of a cgroup link.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinkInfo {
+    /// Kind of link, a `BPF_LINK_TYPE_` number; only [`CGROUP_LINK`] has a directory and an attach type here.
+    pub(super) kind: u32,
+    /// Where in the kernel it is attached, a `bpf_attach_type` number.
+    pub(super) attach_type: u32,
     /// Id of the attached program.
     pub(super) program: u32,
     /// Id of the directory; 0 when the link is detached because the directory is gone.
@@ -152,7 +159,8 @@ pub(super) fn link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<LinkInfo, Er
         path: pin.to_path_buf(),
         source,
     })?;
-    Ok(LinkInfo { program: info.prog_id, cgroup: info.cgroup_id })
+    let Info { kind, prog_id: program, cgroup_id: cgroup, attach_type, .. } = info;
+    Ok(LinkInfo { kind, attach_type, program, cgroup })
 }
 
 /// A handle on a process that can't come to mean another one (`pidfd_open(2)`).
@@ -188,7 +196,7 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 /// The `bpf(2)` system call.
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live, exclusively borrowed struct whose size is passed along; pointers inside it outlive the
     // call because their owners do in every caller above.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };

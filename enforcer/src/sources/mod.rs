@@ -15,6 +15,7 @@
 
 mod files;
 mod managed;
+mod own_addresses;
 mod policy_dir;
 mod run;
 mod static_file;
@@ -25,6 +26,7 @@ mod watch;
 mod tests;
 
 pub use managed::{Directories, Managed};
+pub use own_addresses::{OwnEvent, run as run_own_addresses};
 pub use policy_dir::{PolicyDir, PolicyEvent, PolicyPath};
 pub use run::run;
 pub use static_file::{STATIC, StaticFile};

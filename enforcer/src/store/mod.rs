@@ -105,9 +105,8 @@ impl Store {
     ) -> Result<(), Error> {
         if let Some(registry) = registry {
             let path = self.root.join(REGISTRY);
-            let file = RegistryFile { version: VERSION, registry: registry.clone() };
             let text =
-                serde_json::to_vec(&file).map_err(|source| Error::Encode { path: path.clone(), source })?;
+                encode_registry(registry).map_err(|source| Error::Encode { path: path.clone(), source })?;
             let mut batch = Batch::new(&self.root);
             batch.write(&path, &text)?;
             batch.commit()?;
@@ -155,14 +154,25 @@ fn private_directory(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The text of the registry's file.
+pub fn encode_registry(registry: &Registry) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&RegistryFile { version: VERSION, registry: registry.clone() })
+}
+
 fn read_registry(path: &Path) -> Result<Registry, Error> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Registry::default()),
         Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
     };
+    let content = seal::open(&text)
+        .map_err(|problem| Error::Corrupt { path: path.to_owned(), problem: problem.to_owned() })?;
+    decode_registry(path, content)
+}
+
+/// The registry in the text of its file; `path` is what errors name.
+pub fn decode_registry(path: &Path, text: &[u8]) -> Result<Registry, Error> {
     let corrupt = |problem: String| Error::Corrupt { path: path.to_owned(), problem };
-    let text = seal::open(&text).map_err(|problem| corrupt(problem.to_owned()))?;
     let file: RegistryFile = serde_json::from_slice(text).map_err(|error| corrupt(error.to_string()))?;
     if file.version != VERSION {
         return Err(Error::Version { path: path.to_owned(), found: file.version, known: VERSION });

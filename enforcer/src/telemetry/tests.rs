@@ -216,6 +216,12 @@ fn render(exporter: &Exporter, counters: Vec<(FlowKey, u64)>) -> String {
         problems: [("source", 2)].into(),
         generation: 7,
         endpoints: [("bound", 3)].into(),
+        repairs: [("pin", 2)].into(),
+        foreign: [("connect4", 1)].into(),
+        revocation: metrics::Revocation {
+            destroyed: [((6, Reason::Isolated as u8), 5)].into(),
+            ..metrics::Revocation::default()
+        },
         ..Gauges::default()
     };
     let read = ReadCounts { read: 11, told: 9, undecodable: 2 };

@@ -162,6 +162,7 @@ pub(crate) fn status() -> Status {
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
         hooks: texts(&["sock_create", "connect4", "connect6", "sendmsg4", "sendmsg6"]),
+        notices: Vec::new(),
         unguarded: texts(&["raw and packet sockets are not judged"]),
         uptime_seconds: 192,
     }
@@ -170,6 +171,7 @@ pub(crate) fn status() -> Status {
 pub(crate) fn degraded() -> Status {
     Status {
         state: "degraded".into(),
+        notices: texts(&["program somebody of another owner runs at hook connect4"]),
         problems: texts(&["the address map is full", "the static source can't be read"]),
         mode: "audit".into(),
         endpoints_waiting: 2,

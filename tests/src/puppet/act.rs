@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::background::{Counter, Hammer, serve, visit};
 use super::order::{Answer, Fd, Order, Tally};
 use super::uring;
+use crate::bypass::vectors;
 use crate::patience;
 
 /// Seconds after which a blocking call on a puppet's socket gives up.
@@ -20,6 +21,7 @@ const LIMIT: u64 = 5;
 pub(super) struct State {
     servers: HashMap<Fd, Counter>,
     hammer: Option<Hammer>,
+    held: Vec<Fd>,
     /// How long to go on without orders.
     pub(super) stay: Duration,
 }
@@ -31,6 +33,16 @@ impl State {
             Order::Bind { fd, to } => timed(|| bind(fd, &to)),
             // SAFETY: no pointers.
             Order::Listen { fd } => timed(|| check(unsafe { libc::listen(fd, 4096) })),
+            Order::Accept { fd } => timed(|| accept(fd)),
+            Order::Receive { fd } => timed(|| receive(fd, 0)),
+            Order::Hold { count, to } => timed(|| {
+                self.hold(count, || {
+                    let fd = socket(family(&to), libc::SOCK_STREAM, 0)?;
+                    connect(Fd::try_from(fd).unwrap(), &to).map(|_| fd)
+                })
+            }),
+            Order::Keep { count, fd } => timed(|| self.hold(count, || accept(fd))),
+            Order::Lost => Answer { tally: self.lost(), ..Answer::default() },
             Order::Connect { fd, to } => timed(|| connect(fd, &to)),
             Order::Send { fd, to, data, flags, control } => timed(|| {
                 let mut message = Message::new(to, data, control);
@@ -74,8 +86,40 @@ impl State {
                 self.stay = Duration::from_secs(seconds);
                 Answer::default()
             }
+            Order::Demote => timed(demote),
+            Order::Attempt { vector, family } => {
+                timed(|| vectors::run(&vector, family).map(|got| i64::try_from(got).unwrap()))
+            }
             Order::RingConnect { fd, to } => timed(|| uring::connect(fd, &to)),
         }
+    }
+}
+
+impl State {
+    /// Makes sockets and keeps them.
+    fn hold(&mut self, count: u64, mut make: impl FnMut() -> io::Result<i64>) -> io::Result<i64> {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+        for _ in 0..count {
+            let fd = make()?;
+            self.held.push(Fd::try_from(fd).unwrap());
+        }
+        Ok(i64::try_from(self.held.len()).unwrap())
+    }
+
+    /// What became of the sockets that are kept; those that live are left out.
+    fn lost(&self) -> Tally {
+        let mut tally = Tally::new();
+        for fd in &self.held {
+            match receive(*fd, libc::MSG_DONTWAIT | libc::MSG_PEEK) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    *tally.entry(result.map_or_else(|error| errno(&error), |_| 0)).or_default() += 1;
+                }
+            }
+        }
+        tally
     }
 }
 
@@ -131,6 +175,17 @@ fn bind(fd: Fd, to: &[u8]) -> io::Result<i64> {
 pub(super) fn connect(fd: Fd, to: &[u8]) -> io::Result<i64> {
     // SAFETY: pointer and length of one live slice.
     check(unsafe { libc::connect(fd, to.as_ptr().cast(), length(to)) })
+}
+
+fn accept(fd: Fd) -> io::Result<i64> {
+    // SAFETY: null addresses mean that none is wanted.
+    check(unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) })
+}
+
+fn receive(fd: Fd, flags: i32) -> io::Result<i64> {
+    let mut buffer = [0_u8; 64];
+    // SAFETY: pointer and length of one live buffer.
+    check_size(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
 fn set_option<T>(fd: Fd, level: i32, name: i32, value: &T) -> io::Result<i64> {
@@ -191,6 +246,16 @@ fn send_many(fd: Fd, to: Vec<Vec<u8>>) -> io::Result<i64> {
     let count = u32::try_from(headers.len()).expect("messages are few");
     // SAFETY: as many headers as `count` says, each pointing into a message that outlives the call.
     check(unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), count, 0) })
+}
+
+/// The user nobody, without a capability or a group.
+fn demote() -> io::Result<i64> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+    setgroups(&[])?;
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)?;
+    Ok(0)
 }
 
 fn mailbox(path: &Path) -> io::Result<i64> {

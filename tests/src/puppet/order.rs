@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bypass::Family;
+
 /// A descriptor of the puppet's process.
 pub type Fd = i32;
 
@@ -35,6 +37,32 @@ pub enum Order {
         /// The socket.
         fd: Fd,
     },
+    /// `accept(2)`; the new descriptor.
+    Accept {
+        /// The server's socket.
+        fd: Fd,
+    },
+    /// `recv(2)` of up to a few bytes; how many came. 0 is the orderly end of a stream.
+    Receive {
+        /// The socket.
+        fd: Fd,
+    },
+    /// Opens as many connections and keeps them; how many there are.
+    Hold {
+        /// How many.
+        count: u64,
+        /// Where.
+        to: Vec<u8>,
+    },
+    /// Takes as many connections and keeps them; how many there are.
+    Keep {
+        /// How many.
+        count: u64,
+        /// The server's socket.
+        fd: Fd,
+    },
+    /// How many of the connections that are held or kept have failed, by errno.
+    Lost,
     /// `connect(2)`
     Connect {
         /// The socket.
@@ -144,6 +172,15 @@ pub enum Order {
     Stay {
         /// Seconds.
         seconds: u64,
+    },
+    /// Gives up everything that root may and others may not.
+    Demote,
+    /// Tries a way round the hooks (`bypass::vectors`).
+    Attempt {
+        /// Its name.
+        vector: String,
+        /// By which addresses.
+        family: Family,
     },
     /// `connect(2)` by way of `io_uring`.
     RingConnect {

@@ -22,8 +22,30 @@ pub(crate) const KERNELS: [Line; 2] = [
     Line { name: "6.12", package: "linux-image-6.12-cloud-amd64" },
 ];
 
-/// What the live suite uses and these kernels do not have built in, in loading order.
-const MODULES: [&str; 5] = ["inet_diag", "tcp_diag", "udp_diag", "veth", "dummy"];
+/// What the live suite uses and these kernels do not have built in, in loading order: each after what it needs.
+const MODULES: [&str; 20] = [
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "veth",
+    "dummy",
+    // The ways round the hooks that only a kernel with these has.
+    "libcrc32c",
+    "udp_tunnel",
+    "ip6_udp_tunnel",
+    "sctp",
+    "dccp",
+    "dccp_ipv4",
+    "dccp_ipv6",
+    "l2tp_core",
+    "l2tp_ip",
+    "l2tp_ip6",
+    "vsock",
+    "vmw_vsock_virtio_transport_common",
+    "vsock_loopback",
+    "af_alg",
+    "kcm",
+];
 
 /// An unpacked kernel.
 #[derive(Debug, Clone)]
@@ -35,11 +57,19 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
+/// By which an unpacked kernel is known to have been unpacked for this list.
+fn wanted() -> String {
+    MODULES.join("\n")
+}
+
 /// The unpacked kernel of that line, or what is missing.
 pub(crate) fn find(root: &Path, name: &str) -> Result<Kernel, String> {
     let folder = root.join(".tools/kernels").join(name);
     let missing = |_| format!("not unpacked yet (.tools/kernels/{name})");
     let release = fs::read_to_string(folder.join("release")).map_err(missing)?;
+    if fs::read_to_string(folder.join("wanted")).unwrap_or_default() != wanted() {
+        return Err(format!("unpacked with other modules (.tools/kernels/{name})"));
+    }
     Ok(Kernel {
         release: release.trim().to_owned(),
         image: folder.join("vmlinuz"),
@@ -141,6 +171,7 @@ fn keep(tree: &Path, kept: &Path) -> Result<()> {
         };
         copy(file, &modules.join(format!("{rank:02}-{wanted}.{end}")))?;
     }
+    fs::write(kept.join("wanted"), wanted()).context("cannot write the list of modules")?;
     // Written last: its presence says that the folder is complete.
     fs::write(kept.join("release"), format!("{release}\n")).context("cannot write the kernel's release")
 }

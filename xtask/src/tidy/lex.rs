@@ -41,8 +41,9 @@ impl Source {
             code: stripped.lines().map(str::to_owned).collect(),
             tokens,
             test_modules,
-            // The suite's crate, and a crate's integration tests.
-            test: path.starts_with("tests/") || path.contains("/tests/"),
+            // The suite's crate, a crate's integration tests, and fuzz targets, whose panic is a finding.
+            test: ["tests/", "fuzz/"].iter().any(|folder| path.starts_with(folder))
+                || path.contains("/tests/"),
         }
     }
 

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 pub(crate) use qemu::{End, Report};
 
+use crate::bypass;
 use crate::setup::{self, Scope};
 use crate::shell;
 use crate::suite::{self, Binaries, Tally};
@@ -32,6 +33,10 @@ pub(crate) struct Arguments {
     /// Processors of each machine
     #[arg(long, default_value_t = CPUS)]
     cpus: u32,
+    /// Another parameter on the kernel's command line, such as `preempt=full`; `NAME=VALUE` in capitals becomes a
+    /// variable of the suite
+    #[arg(long, value_name = "PARAMETER")]
+    append: Vec<String>,
     /// Handed to the suite: a filter, --exact, --list, ...
     #[arg(last = true)]
     live: Vec<String>,
@@ -45,6 +50,8 @@ pub(crate) const CPUS: u32 = 2;
 pub(crate) struct Options {
     pub(crate) timeout: Duration,
     pub(crate) cpus: u32,
+    /// Parameters of the kernel.
+    pub(crate) append: Vec<String>,
     pub(crate) live: Vec<String>,
 }
 
@@ -53,6 +60,8 @@ pub(crate) struct Options {
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) tally: Tally,
+    /// Lines that are cells of the bypass matrix.
+    pub(crate) cells: Vec<String>,
 }
 
 impl Outcome {
@@ -77,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = Options {
         timeout: Duration::from_secs(arguments.timeout),
         cpus: arguments.cpus,
+        append: arguments.append.clone(),
         live: arguments.live.clone(),
     };
     let mut worst = 0_u8;
@@ -151,14 +161,33 @@ fn run_one(root: &Path, name: &str, binaries: &Binaries, options: &Options) -> R
         image: &kernel.image,
         first_files: &first_files,
         cpus: options.cpus,
+        append: &options.append,
         timeout: options.timeout,
     };
     println!("[{name}] starting {}", kernel.release);
-    let mut tally = Tally::default();
+    let (mut tally, mut cells) = (Tally::default(), Vec::new());
+    let mut preemption = None;
     let report = machine.run(|line| {
         tally.read(line);
-        println!("[{name}] {line}");
+        if let Some(model) = line.strip_prefix("init: preempt ") {
+            preemption = Some(model.to_owned());
+        }
+        if bypass::is_cell(line) {
+            cells.push(line.to_owned());
+        } else {
+            println!("[{name}] {line}");
+        }
     });
     fs::remove_file(&first_files).with_context(|| format!("cannot remove {}", first_files.display()))?;
-    Ok(Outcome { report: report?, tally })
+    let report = report?;
+    // A kernel passes over what it does not know.
+    if let Some(wanted) = options.append.iter().find_map(|one| one.strip_prefix("preempt="))
+        && preemption.as_deref() != Some(wanted)
+    {
+        bail!(
+            "the kernel was told preempt={wanted}, but says {}",
+            preemption.as_deref().unwrap_or("nothing")
+        );
+    }
+    Ok(Outcome { report, tally, cells })
 }

@@ -43,6 +43,7 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     pub(super) first_files: &'a Path,
     pub(super) cpus: u32,
+    pub(super) append: &'a [String],
     pub(super) timeout: Duration,
 }
 
@@ -81,7 +82,12 @@ impl Machine<'_> {
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024", "-smp"])
             .arg(self.cpus.to_string())
             .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"])
-            .args(["-append", "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init"])
+            .arg("-append")
+            .arg(
+                [&["console=ttyS0 quiet panic=-1 oops=panic rdinit=/init".to_owned()], self.append]
+                    .concat()
+                    .join(" "),
+            )
             .arg("-kernel")
             .arg(self.image)
             .arg("-initrd")

@@ -37,6 +37,7 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Pins", absent(&status.pins)),
     ];
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
+    lines.extend(status.notices.iter().map(|notice| ("Notice", Paint::Yellow.on(&clean(notice), color))));
     lines.extend(status.unguarded.iter().map(|unguarded| ("Unguarded", clean(unguarded).into_owned())));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
 }

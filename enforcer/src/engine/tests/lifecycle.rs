@@ -24,6 +24,42 @@ fn any_number_of_events_costs_one_publication() {
 }
 
 #[test]
+fn open_sockets_are_judged_once_after_each_change() {
+    let mut world = World::enforcing();
+    assert_eq!(world.judged, 1, "when the hooks are attached");
+    world.changed(push(&["db<api"]));
+    world.batch([workloads(&["web@11", "api@2", "db@3"])]);
+    assert_eq!(world.judged, 3);
+    world.batch([workloads(&["web@11", "api@2", "db@3"]), seconds(9)]);
+    assert_eq!(world.judged, 3, "nothing changed");
+    // Half of a change is no reason to cut anybody off.
+    world.refused = vec![CgroupId(12)];
+    world.batch([workloads(&["web@12", "new@4", "db@3"])]);
+    assert_eq!(world.judged, 3);
+    world.refused.clear();
+    world.batch([seconds(99)]);
+    assert_eq!(world.judged, 4);
+}
+
+#[test]
+fn own_addresses_reach_the_kernel_and_outlive_the_agent() {
+    let mut world = World::enforcing();
+    let own = |last: &[u8]| Event::OwnAddresses(last.iter().map(|it| [192, 0, 2, *it].into()).collect());
+    world.batch([own(&[1, 2])]);
+    assert_eq!(world.trace(), "apply(2)");
+    world.batch([own(&[2, 3]), own(&[2, 3])]);
+    assert_eq!(world.trace(), "apply(2)");
+    assert_eq!(world.kernel.own, [[192, 0, 2, 2].into(), [192, 0, 2, 3].into()].into());
+    world.restart();
+    let adopted = world.adopted();
+    world.batch([adopted, workloads(&["web@1", "api@2", "db@3"]), files(&[])]);
+    assert_eq!(world.trace(), "publish(2) attach", "what was found before stays until it is told anew");
+    world.batch([own(&[])]);
+    assert_eq!(world.trace(), "apply(2)");
+    assert!(world.kernel.own.is_empty());
+}
+
+#[test]
 fn what_changes_nothing_does_nothing() {
     let mut world = World::enforcing();
     world.batch([

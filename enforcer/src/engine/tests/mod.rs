@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) replies: BTreeMap<u64, Reply>,
     pub(super) readiness: (bool, String),
     pub(super) log: Vec<String>,
+    /// How often open sockets were judged.
+    pub(super) judged: u32,
     /// Effects since the last look, without logs and numbers.
     trace: Vec<String>,
     next: u64,
@@ -77,6 +79,7 @@ impl World {
             replies: BTreeMap::new(),
             readiness: (false, String::new()),
             log: Vec::new(),
+            judged: 0,
             trace: Vec::new(),
             next: 0,
         }
@@ -109,6 +112,7 @@ impl World {
             generation: self.table.as_ref().map(|table| table.generation()),
             bindings: self.kernel.bindings.clone(),
             addresses: self.kernel.addresses.clone(),
+            own: self.kernel.own.clone(),
             ..Adopted::default()
         })
     }
@@ -230,6 +234,11 @@ impl World {
             Effect::Log { message, .. } => self.log.push(message),
             Effect::Refuse(message) => self.trace.push(format!("refuse: {message}")),
             Effect::Stop => self.trace.push("stop".into()),
+            Effect::Revoke { table, tables } => {
+                self.judged += 1;
+                assert_eq!(self.table.as_ref().map(|it| it.generation()), Some(table.generation()));
+                assert_eq!(self.kernel, tables, "sockets are judged by what is in force");
+            }
             Effect::PublishNames(_) | Effect::Report(_) => {}
         }
     }

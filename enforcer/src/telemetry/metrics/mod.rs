@@ -18,12 +18,13 @@ use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::FlowKey;
 use enforcer_common::hook::Hook;
 use enforcer_common::limits;
+use enforcer_common::reason::Reason;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use self::table as m;
 use self::verdicts::Budget;
-use super::ReadCounts;
+use super::{ReadCounts, names};
 use crate::domain::names::Names;
 
 /// Series of verdicts that are told apart.
@@ -56,6 +57,33 @@ pub struct Gauges {
     pub bindings: u64,
     /// Addresses in the kernel.
     pub addresses: u64,
+    /// What was put back in the kernel since the start, by kind, kinds without repairs included.
+    pub repairs: BTreeMap<&'static str, u64>,
+    /// Programs of other owners by hook.
+    pub foreign: BTreeMap<&'static str, u64>,
+    /// What became of open sockets.
+    pub revocation: Revocation,
+}
+
+/// What became of open sockets after changes, since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Revocation {
+    /// Passes over all sockets.
+    pub passes: u64,
+    /// Time they took, in seconds.
+    pub seconds: f64,
+    /// Destroyed sockets by IP protocol number and the reason's code.
+    pub destroyed: BTreeMap<(u8, u8), u64>,
+    /// Passes that could not be made.
+    pub failed_passes: u64,
+    /// Network namespaces that could not be visited, or not as a whole.
+    pub failed_namespaces: u64,
+    /// Sockets that the kernel did not destroy.
+    pub failed_sockets: u64,
+    /// Processes of the last pass whose network namespaces could not be told.
+    pub hidden_processes: u64,
+    /// Sockets of the last pass whose ends could not be told.
+    pub undecided: u64,
 }
 
 /// What the kernel says at the moment of the scrape.
@@ -157,6 +185,31 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
         ("counters", limits::COUNTERS as u64),
     ] {
         exposition.add(m::MAP_CAPACITY, &[map], capacity);
+    }
+    for (kind, count) in &gauges.repairs {
+        exposition.add(m::REPAIRS, &[kind], *count);
+    }
+    for (hook, count) in &gauges.foreign {
+        exposition.add(m::FOREIGN_PROGRAMS, &[hook], *count);
+    }
+    revocation(exposition, &gauges.revocation);
+}
+
+fn revocation(exposition: &mut Exposition, revocation: &Revocation) {
+    exposition.add(m::REVOCATIONS, &[], revocation.passes);
+    exposition.add_value(m::REVOCATION_SECONDS, &[], revocation.seconds);
+    for (kind, count) in [
+        ("pass", revocation.failed_passes),
+        ("namespace", revocation.failed_namespaces),
+        ("socket", revocation.failed_sockets),
+    ] {
+        exposition.add(m::REVOCATION_FAILURES, &[kind], count);
+    }
+    exposition.add(m::REVOCATION_HIDDEN, &[], revocation.hidden_processes);
+    exposition.add(m::REVOCATION_UNDECIDED, &[], revocation.undecided);
+    for ((protocol, reason), count) in &revocation.destroyed {
+        let reason = Reason::from_code(*reason).unwrap_or(Reason::None).label();
+        exposition.add(m::SOCKETS_DESTROYED, &[&names::protocol(*protocol), reason], *count);
     }
 }
 

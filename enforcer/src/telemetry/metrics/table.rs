@@ -57,6 +57,22 @@ metrics! {
         "Workloads by state.";
     HOOK_ATTACHED "enforcer_hook_attached" Gauge ["hook"]
         "1 if the hook is attached with this agent's program.";
+    FOREIGN_PROGRAMS "enforcer_foreign_programs" Gauge ["hook"]
+        "Programs of other owners that run at the hook, above or below the directory that enforcer is attached to.";
+    REPAIRS "enforcer_repairs_total" Counter ["kind"]
+        "What somebody took away or changed in the kernel, and this agent put back.";
+    SOCKETS_DESTROYED "enforcer_sockets_destroyed_total" Counter ["protocol", "reason"]
+        "Open sockets that were destroyed because their flow is no longer allowed.";
+    REVOCATIONS "enforcer_revocations_total" Counter []
+        "Times that all open sockets were judged anew, which follows every change that took effect.";
+    REVOCATION_SECONDS "enforcer_revocation_seconds_total" Counter []
+        "Time that judging all open sockets took.";
+    REVOCATION_FAILURES "enforcer_revocation_failures_total" Counter ["kind"]
+        "What could not be done while all open sockets were judged: pass = any of it, namespace = visit a network namespace or list all of its sockets, socket = destroy a socket. The packets are judged nevertheless.";
+    REVOCATION_HIDDEN "enforcer_revocation_hidden_processes" Gauge []
+        "Processes whose network namespaces could not be told when all open sockets were judged last.";
+    REVOCATION_UNDECIDED "enforcer_revocation_undecided_sockets" Gauge []
+        "Connected sockets whose two ends could not be told when all were judged last. They stay, and their packets are judged.";
     MAP_ENTRIES "enforcer_map_entries" Gauge ["map_name"]
         "Entries of the kernel maps.";
     MAP_CAPACITY "enforcer_map_capacity" Gauge ["map_name"]

@@ -1,0 +1,110 @@
+//! Programs of other owners at our hooks: above the directory that is attached to, at it, and below it.
+//!
+//! Others may have good reasons (service managers count and filter by such programs), so they are told and not touched.
+//! The tree is looked through in portions, because a host can have thousands of directories.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use enforcer_common::hook::Hook;
+
+use super::query;
+
+/// Directories per look.
+const PORTION: usize = 256;
+
+/// One of our hooks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) hook: Hook,
+    /// A `bpf_attach_type` number.
+    pub(super) attach_type: u32,
+    /// The id of our program.
+    pub(super) program: u32,
+}
+
+/// Foreign programs by hook and id, each with the outermost directory where it was found.
+type Foreign = BTreeMap<(Hook, u32), PathBuf>;
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) foreign: Foreign,
+    /// Hooks of ours that do not run for a directory.
+    pub(super) missing: BTreeSet<(Hook, PathBuf)>,
+    /// Why a directory could not be asked.
+    pub(super) problem: Option<io::Error>,
+}
+
+/// Goes through the tree, again and again.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// Directories that are still to be looked at.
+    rest: Vec<PathBuf>,
+    /// What was found since the tree was begun.
+    now: (Foreign, BTreeSet<(Hook, PathBuf)>),
+    /// What was found when it was last gone through.
+    last: (Foreign, BTreeSet<(Hook, PathBuf)>),
+}
+
+impl Sweep {
+    /// Looks at the next portion. What was found in the others counts until they are looked at again.
+    pub(super) fn look(&mut self, top: &Path, places: &[Place]) -> Found {
+        let mut found = Found::default();
+        let mut portion = PORTION;
+        if self.rest.is_empty() {
+            self.rest.push(top.to_owned());
+        }
+        while portion > 0
+            && let Some(directory) = self.rest.pop()
+        {
+            portion -= 1;
+            let at_top = directory == top;
+            if let Err(error) = self.ask(&directory, at_top, places) {
+                // Directories come and go.
+                if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) {
+                    found.problem = Some(error);
+                }
+                continue;
+            }
+            self.rest.extend(children(&directory));
+        }
+        if self.rest.is_empty() {
+            self.last = std::mem::take(&mut self.now);
+        }
+        for (foreign, missing) in [&self.last, &self.now] {
+            found.foreign.extend(foreign.iter().map(|(key, path)| (*key, path.clone())));
+            found.missing.extend(missing.iter().cloned());
+        }
+        found
+    }
+
+    /// At the top all that runs there is asked for, below it what is attached to each directory itself.
+    fn ask(&mut self, directory: &Path, at_top: bool, places: &[Place]) -> io::Result<()> {
+        let open = File::open(directory)?;
+        for place in places {
+            let attached = query::programs(open.as_fd(), place.attach_type, at_top)?;
+            let others = attached.iter().filter(|id| **id != place.program);
+            let others: Vec<u32> = others.copied().collect();
+            if others.is_empty() && !at_top {
+                continue;
+            }
+            let running = query::programs(open.as_fd(), place.attach_type, true)?;
+            if !running.contains(&place.program) {
+                self.now.1.insert((place.hook, directory.to_owned()));
+            }
+            for id in others {
+                self.now.0.entry((place.hook, id)).or_insert_with(|| directory.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()).collect()
+}

@@ -1,0 +1,35 @@
+//! The file of numbers that a restart reads.
+#![no_main]
+
+use std::path::Path;
+
+use enforcer::domain::labels::LabelSet;
+use enforcer::domain::policy::model::{PolicyKey, RuleDirection, RuleKey};
+use enforcer::domain::registry::IdentityKey;
+use enforcer::store::{decode_registry, encode_registry};
+use enforcer_common::id::{IdentityId, RuleId};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let path = Path::new("registry.json");
+    let registry = match decode_registry(path, data) {
+        Ok(registry) => registry,
+        Err(error) => return assert!(error.to_string().contains("registry.json"), "{error}"),
+    };
+    let text = encode_registry(&registry).expect("a registry is JSON");
+    assert_eq!(decode_registry(path, &text).expect("that can be read again"), registry);
+
+    // What is new gets a number that nothing had.
+    let mut grown = registry.clone();
+    let key = IdentityKey { namespace: "not a name".into(), labels: LabelSet::default() };
+    if !registry.identities().any(|(known, _)| *known == key) {
+        let id = grown.identity(&key);
+        assert!(id >= IdentityId::FIRST_WORKLOAD && registry.identities().all(|(_, known)| known != id));
+    }
+    let policy = PolicyKey { namespace: "not a name".into(), name: String::new() };
+    let rule = RuleKey { policy, direction: RuleDirection::Ingress, index: None };
+    if !registry.rules().any(|(known, _)| *known == rule) {
+        let id = grown.rule(&rule);
+        assert!(id != RuleId::NONE && registry.rules().all(|(_, known)| known != id));
+    }
+});

@@ -1,0 +1,131 @@
+//! What somebody else could do to the kernel's side: a program of their own, and writing to our pins.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+const MAP_UPDATE: libc::c_long = 2;
+const MAP_DELETE: libc::c_long = 3;
+const PROG_LOAD: libc::c_long = 5;
+const OBJ_GET: libc::c_long = 7;
+const LINK_CREATE: libc::c_long = 28;
+const LINK_UPDATE: libc::c_long = 29;
+
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`
+const SOCK_ADDR: u32 = 18;
+/// `BPF_CGROUP_INET4_CONNECT`
+const CONNECT4: u32 = 10;
+
+/// A program for `connect4` that lets everything pass.
+#[derive(Debug)]
+pub struct Foreign {
+    program: OwnedFd,
+}
+
+impl Foreign {
+    /// Loads one with this name.
+    pub fn load(name: &str) -> Self {
+        #[repr(C)]
+        struct Attr {
+            kind: u32,
+            count: u32,
+            instructions: u64,
+            license: u64,
+            log_level: u32,
+            log_size: u32,
+            log: u64,
+            kernel: u32,
+            flags: u32,
+            name: [u8; 16],
+            device: u32,
+            attach_type: u32,
+        }
+        // r0 = 1; exit
+        let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+        let mut bytes = [0; 16];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        let mut attr = Attr {
+            kind: SOCK_ADDR,
+            count: 2,
+            instructions: instructions.as_ptr().addr() as u64,
+            license: c"GPL".as_ptr().addr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel: 0,
+            flags: 0,
+            name: bytes,
+            device: 0,
+            attach_type: CONNECT4,
+        };
+        Self { program: call(PROG_LOAD, &mut attr).expect("load a program").expect("a program") }
+    }
+
+    /// Attaches it to a directory, as long as the answer lives.
+    pub fn attach(&self, directory: &Path) -> OwnedFd {
+        let directory = File::open(directory).expect("the directory");
+        let number = |fd: i32| u32::try_from(fd).expect("descriptors are not negative");
+        let mut attr = [number(self.program.as_raw_fd()), number(directory.as_raw_fd()), CONNECT4, 0];
+        call(LINK_CREATE, &mut attr).expect("attach a program").expect("a link")
+    }
+
+    /// Puts it into somebody's pinned link.
+    pub fn put_into(&self, pin: &Path) {
+        let number = |fd: &OwnedFd| u32::try_from(fd.as_raw_fd()).expect("descriptors are not negative");
+        let link = open(pin);
+        let mut attr = [number(&link), number(&self.program), 0, 0];
+        call(LINK_UPDATE, &mut attr).expect("update the link");
+    }
+}
+
+/// Writes to a pinned array of words.
+pub fn write_word(pin: &Path, index: u32, value: u64) {
+    element(MAP_UPDATE, pin, index, value).expect("write to the map");
+}
+
+/// Removes an element from a pinned map.
+pub fn remove(pin: &Path, index: u32) {
+    element(MAP_DELETE, pin, index, 0).expect("remove from the map");
+}
+
+fn element(command: libc::c_long, pin: &Path, key: u32, value: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        map: u64,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let map = open(pin);
+    let map = u64::try_from(map.as_raw_fd()).expect("descriptors are not negative");
+    let is_removal = command == MAP_DELETE;
+    let mut attr = Attr {
+        map,
+        key: (&raw const key).addr() as u64,
+        value: if is_removal { 0 } else { (&raw const value).addr() as u64 },
+        flags: 0,
+    };
+    call(command, &mut attr).map(drop)
+}
+
+fn open(pin: &Path) -> OwnedFd {
+    let path = CString::new(pin.as_os_str().as_bytes()).expect("a path");
+    let mut attr = [path.as_ptr().addr() as u64, 0];
+    call(OBJ_GET, &mut attr).expect("open the pin").expect("an object")
+}
+
+/// `bpf(2)`; the descriptor that it made, if it made one.
+fn call<T>(command: libc::c_long, attr: &mut T) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: a live struct of the size that is passed along; what it points to outlives the call in every caller above.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let makes = [PROG_LOAD, OBJ_GET, LINK_CREATE].contains(&command);
+    let fd = i32::try_from(result).expect("descriptors are small");
+    // SAFETY: these commands return a new descriptor that nothing else owns.
+    Ok(makes.then(|| unsafe { OwnedFd::from_raw_fd(fd) }))
+}

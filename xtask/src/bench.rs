@@ -1,0 +1,53 @@
+//! `cargo xtask bench`: what enforcement costs, on this machine.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::setup::{self, Scope};
+use crate::{shell, suite};
+
+/// Measure what enforcement costs, in paired rounds with and without it
+///
+/// How, and what came out last, is told in docs/benchmarks.md.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Connections, requests and throughput, against nothing and against nftables
+    Datapath {
+        /// Fewer rounds: less than a minute instead of a quarter of an hour
+        #[arg(long)]
+        short: bool,
+        /// Fail when a ratio with its interval lies below what the project promises
+        #[arg(long)]
+        gate: bool,
+        /// Output for people or for machines
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let What::Datapath { short, gate, output } = arguments.what;
+    let root = shell::root()?;
+    shell::warm_sudo()?;
+    setup::ensure(&root, Scope::Build)?;
+    let bench = suite::build_bench(&root)?;
+    let mut command = shell::as_root(bench, &[])?;
+    command.current_dir(&root).arg("datapath");
+    let flags = [(short, "--short"), (gate, "--gate"), (output == Output::Json, "--json")];
+    command.args(flags.iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag));
+    Ok(shell::exit_code(shell::status(&mut command)?))
+}
