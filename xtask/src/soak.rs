@@ -38,13 +38,14 @@ enum Place {
 }
 
 /// All faults: the names of their tests, and where they are tried.
-const FAULTS: [(&str, Place); 12] = [
+const FAULTS: [(&str, Place); 13] = [
     ("kills", Place::Here),
     ("points", Place::Here),
     ("swaps", Place::Here),
     ("memory", Place::Machines),
     ("full_maps", Place::Here),
     ("full_bindings", Place::Here),
+    ("idle", Place::Here),
     ("stalled", Place::Here),
     ("state_files", Place::Here),
     ("clock", Place::Machines),
@@ -119,6 +120,7 @@ fn elsewhere(root: &Path, binaries: &Binaries, name: &str, arguments: &Arguments
         timeout: Duration::from_secs(arguments.vm_timeout),
         cpus: vm::CPUS,
         live: options(name, arguments.short),
+        append: Vec::new(),
     };
     let outcomes = vm::run_all(root, &kernels, binaries, &run);
     let told = outcomes.into_iter().map(|(kernel, outcome)| match outcome {

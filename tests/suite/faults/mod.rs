@@ -9,6 +9,7 @@ mod clock;
 mod files;
 mod first;
 mod full;
+mod idle;
 mod kills;
 mod memory;
 mod points;
@@ -32,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("memory", memory::memory),
     ("full_maps", full::full_maps),
     ("full_bindings", full::full_bindings),
+    ("idle", idle::idle),
     ("stalled", stalled::stalled),
     ("state_files", files::state_files),
     ("clock", clock::clock),
