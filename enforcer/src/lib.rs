@@ -5,6 +5,9 @@
 //! `sources`, `store`, `telemetry` and `api` make it happen and never see each other; `agent` wires them;
 //! `cli` is the command line.
 
+#[macro_use]
+pub mod fail;
+
 pub mod agent;
 pub mod api;
 pub mod cli;

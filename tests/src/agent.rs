@@ -168,6 +168,39 @@ impl Agent {
         self.folder.join("agent.log")
     }
 
+    /// Arms a point at which it ends itself, when it comes there for the `turn`th time from now on.
+    pub fn arm(&self, point: &str, turn: u64) {
+        fs::write(self.fail_point(), format!("{point} {turn}\n")).expect("arm a point");
+    }
+
+    /// Disarms every point.
+    pub fn disarm(&self) {
+        fs::write(self.fail_point(), "").expect("disarm all points");
+    }
+
+    fn fail_point(&self) -> PathBuf {
+        self.folder.join("fail-point")
+    }
+
+    /// Waits until it has ended by itself or by an armed point; returns its exit code as a shell counts it.
+    pub fn until_ended(&mut self) -> i32 {
+        let mut child = self.child.take().expect("it was started");
+        let status = patience::until("the daemon ends", patience::seconds(30), || {
+            child.try_wait().expect("its status")
+        });
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    /// Whether it has ended without having been asked to.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("its status").is_some())
+    }
+
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.get("/readyz").is_some_and(|(code, _)| code == 200)
+    }
+
     /// Kills it as nothing can be prepared for.
     pub fn kill9(&mut self) {
         self.end(Signal::SIGKILL);
@@ -253,6 +286,7 @@ impl Agent {
         let mut command = Command::new(program());
         // The suite's own variables would be settings.
         command.env_clear().env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        command.env(enforcer::fail::VARIABLE, self.fail_point());
         command.arg("--config").arg(self.config());
         command
     }

@@ -15,6 +15,7 @@ mod bypass;
 mod churn;
 mod counters;
 mod differential;
+mod faults;
 mod hooks;
 mod identity;
 mod lifecycle;
@@ -28,7 +29,7 @@ mod revocation;
 
 use std::process::ExitCode;
 
-use enforcer_tests::{direct, puppet};
+use enforcer_tests::{direct, first, hammer, puppet};
 use libtest_mimic::Arguments;
 
 /// This kernel can't run the suite.
@@ -40,6 +41,14 @@ fn main() -> ExitCode {
             puppet::live();
             ExitCode::SUCCESS
         }
+        Some(hammer::ARGUMENT) => {
+            hammer::live();
+            ExitCode::SUCCESS
+        }
+        Some(first::ARGUMENT) => {
+            first::live();
+            ExitCode::SUCCESS
+        }
         Some("--can-run") => can_run(),
         Some("--clean") => clean(),
         _ => run(),
@@ -47,7 +56,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let (soak, arguments): (Vec<String>, Vec<String>) =
+        std::env::args().partition(|argument| argument == faults::SOAK);
+    faults::set_soak(!soak.is_empty());
+    let arguments = Arguments::from_iter(arguments);
     let conclusion = libtest_mimic::run(&arguments, registry::trials());
     direct::finish();
     for (time, name) in registry::slowest(5) {

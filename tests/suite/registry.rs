@@ -18,12 +18,13 @@ struct Skip(String);
 
 /// Every test of every module.
 pub(crate) fn trials() -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 13] = [
+    let modules: [(&str, &[Test]); 15] = [
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("churn", crate::churn::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
+        ("faults", crate::faults::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),

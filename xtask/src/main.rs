@@ -14,6 +14,7 @@ mod fuzz;
 mod lint;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 mod test;
 mod tidy;
@@ -48,6 +49,7 @@ enum Command {
     Verifier(verifier::Arguments),
     Bench(bench::Arguments),
     Demo(demo::Arguments),
+    Soak(soak::Arguments),
     Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
@@ -74,6 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }

@@ -99,6 +99,8 @@ pub(crate) struct Tally {
     pub(crate) closed: u64,
     /// `name: reason` of every test that was skipped.
     pub(crate) skips: Vec<String>,
+    /// `name: figures verdict` of every fault that was judged.
+    pub(crate) figures: Vec<String>,
 }
 
 impl Tally {
@@ -109,6 +111,11 @@ impl Tally {
             if !reason.is_empty() {
                 self.skips.push(skip.to_owned());
             }
+        }
+        if let Some(figures) = line.strip_prefix("soak: ")
+            && (figures.ends_with(" ok") || figures.ends_with(" FAILED"))
+        {
+            self.figures.push(figures.to_owned());
         }
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
@@ -155,6 +162,14 @@ mod tests {
         );
         assert_eq!((read.passed, read.failed, read.ignored, read.closed), (4, 2, 1, 2));
         assert_eq!(read.unexplained(), None);
+    }
+
+    #[test]
+    fn figures_are_lines_with_a_verdict() {
+        let read = tally(
+            "soak: kills: seed 7\nsoak: kills: leaks=0 gate=0 ok\nsoak: swaps: leaks=1 gate=0 FAILED\n",
+        );
+        assert_eq!(read.figures, ["kills: leaks=0 gate=0 ok", "swaps: leaks=1 gate=0 FAILED"]);
     }
 
     #[test]

@@ -301,7 +301,7 @@ impl Row {
     }
 }
 
-fn stream(command: &mut Command, tally: &mut Tally) -> Result<std::process::ExitStatus> {
+pub(crate) fn stream(command: &mut Command, tally: &mut Tally) -> Result<std::process::ExitStatus> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -121,6 +121,7 @@ impl Owner {
             kernel.set_socket_kinds(socket_kinds)?;
             kernel.set_mode(mode)?;
             kernel.set_own_namespace()?;
+            fail_point!("mode-set");
         }
         self.look_for_openings();
         while self.ended.is_none() {
@@ -178,6 +179,7 @@ impl Owner {
                 tracing::info!(
                     "{signal}: ending; what is attached stays and enforces, `enforcer uninstall` removes it"
                 );
+                fail_point!("stopping");
                 self.notifier.stopping();
                 self.feed(Event::Shutdown);
             }
@@ -263,11 +265,14 @@ impl Owner {
         match effect {
             Effect::Save(save) => {
                 let Save { registry, write, remove, quarantines, confirmation } = *save;
+                fail_point!("before-save");
                 let saved =
                     self.store.save(&store::Changes { registry, write, remove, quarantines, confirmation });
+                fail_point!("after-save");
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
             Effect::Publish(publication) => {
+                fail_point!("before-publish");
                 let begin = Instant::now();
                 let chain: Vec<Scheduled<'_>> = publication
                     .chain()
@@ -283,13 +288,17 @@ impl Owner {
                     publication.next.len(),
                     begin.elapsed().as_micros(),
                 );
+                fail_point!("after-publish");
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));
             }
             Effect::Apply(operations) => {
+                fail_point!("before-apply");
                 let failures = self.apply(&operations);
+                fail_point!("after-apply");
                 self.next.push_back(Event::Done(Done::Applied(failures)));
             }
             Effect::Attach => {
+                fail_point!("before-attach");
                 let mut kernel = lock(&self.kernel);
                 let attached = kernel.attach().map(|seeded| {
                     self.attached = true;
@@ -299,6 +308,7 @@ impl Owner {
                     )
                 });
                 drop(kernel);
+                fail_point!("after-attach");
                 self.acknowledge(Step::Attach, attached);
             }
             Effect::Revoke { table, tables } => {
@@ -308,9 +318,11 @@ impl Owner {
                 }
             }
             Effect::Reply { ticket, reply } => {
+                fail_point!("before-reply");
                 if let Some(sender) = self.replies.remove(&ticket) {
                     // The asker may be gone.
                     sender.send(reply).ok();
+                    fail_point!("after-reply");
                 }
             }
             Effect::PublishNames(names) => drop(self.outputs.names.send_replace(names)),
@@ -351,9 +363,13 @@ impl Owner {
             gauges.quarantined = report.quarantined;
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;
-            gauges.endpoints =
-                [("bound", report.bound), ("waiting-for-cgroup", report.waiting), ("remote", report.remote)]
-                    .into();
+            gauges.endpoints = [
+                ("bound", report.bound),
+                ("waiting-for-cgroup", report.waiting),
+                ("remote", report.remote),
+                ("no-room", report.no_room),
+            ]
+            .into();
             for (area, count) in &mut gauges.problems {
                 *count = report.problems.get(area).copied().unwrap_or(0);
             }

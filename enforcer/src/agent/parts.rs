@@ -116,10 +116,12 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs, openings);
     let orders = (facts.mode, config.socket_kinds());
     let ended = owner.run(adopted, orders, event_queue, call_queue).await;
+    fail_point!("owner-ended");
     close.send_replace(true);
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());
     }
+    fail_point!("parts-ended");
     ended
 }
 

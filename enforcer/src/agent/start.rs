@@ -72,6 +72,7 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     require_cgroup2(&cgroup_root)?;
     let attach = attach(config, &cgroup_root)?;
     let (store, saved) = Store::open(&config.state_dir)?;
+    fail_point!("state-opened");
     let facts = facts(config, &cgroup_root);
     let state = {
         let Saved { registry, documents, quarantines, confirmation } = saved;
@@ -91,6 +92,7 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
         pins = PinsLock::take(&config.pins)?;
     }
     let (counted, counted_rules) = counted(&kernel)?;
+    fail_point!("adopted");
     let adopted = engine::Adopted { generation, bindings, addresses, own, counted, counted_rules };
     let host = fact("/proc/sys/kernel/hostname");
     Ok(Started {
@@ -167,6 +169,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         mode: config.mode,
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
+        limits: engine::Limits::default(),
         required,
     }
 }

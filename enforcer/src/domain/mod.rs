@@ -23,7 +23,7 @@ pub mod yaml;
 
 /// The numbers of the kernel boundary are values of the domain: the engine computes with them and sees no other part
 /// of the boundary.
-pub use enforcer_common::id;
+pub use enforcer_common::{id, limits};
 
 pub use enforcer_common::abi::config::{Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;

@@ -47,6 +47,8 @@ pub enum EndpointState {
     WaitingForCgroup,
     /// It has addresses only.
     Remote,
+    /// The kernel's map of bindings has no room for it: it is denied everything.
+    NoRoom,
 }
 
 /// A workload together with its directory's id, if that exists now.
@@ -56,6 +58,8 @@ pub struct Resolved {
     pub workload: Workload,
     /// The id of its cgroup directory.
     pub cgroup: Option<CgroupId>,
+    /// The ids of the directories above that one, innermost first, without the root of the tree.
+    pub above: Vec<CgroupId>,
 }
 
 /// What a source says. Sources always tell the whole set they know, so that a lost message heals with the next.

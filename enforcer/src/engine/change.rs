@@ -13,7 +13,7 @@ use super::event::{Done, Effect, Level, Save, Step};
 use super::planning::{Answer, Plan, as_it_is, plan, requested};
 use super::policies::refused;
 use super::state::{Area, Published, Retry, State, Stored, size};
-use super::{schedule, views, wanted};
+use super::{room, schedule, views, wanted};
 use crate::domain::command::Reply;
 use crate::domain::delta::{Operation, delta};
 
@@ -128,7 +128,8 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
     }
     if flight.step == Step::Apply {
         if let Some(programmed) = &state.programmed {
-            flight.operations = delta(programmed, &flight.plan.wanted);
+            let operations = delta(programmed, &flight.plan.wanted);
+            flight.operations = room::in_order(operations, programmed, state.facts.limits);
         }
         if !flight.operations.is_empty() {
             effects.push(Effect::Apply(flight.operations.clone()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::room::Limits;
 use crate::domain::Mode;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
@@ -42,6 +43,8 @@ pub struct Facts {
     pub boot_id: String,
     /// What the clocks said at the start.
     pub now: Clocks,
+    /// How much the kernel's maps hold.
+    pub limits: Limits,
     /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
     pub required: BTreeSet<String>,
 }
@@ -223,6 +226,8 @@ pub struct Report {
     pub remote: u64,
     /// Workloads in quarantine, those included that are not there now.
     pub quarantined: u64,
+    /// Workloads for which the kernel has no room.
+    pub no_room: u64,
     /// Bindings in the kernel.
     pub bindings: u64,
     /// Addresses in the kernel.

@@ -36,6 +36,7 @@ mod event;
 mod planning;
 mod policies;
 mod quarantine;
+mod room;
 mod schedule;
 mod state;
 mod views;
@@ -48,6 +49,7 @@ pub use event::{
     Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Remembered, Report, Save, Step,
     Ticket,
 };
+pub use room::Limits;
 pub use state::{Area, Error, Phase, State};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,7 +7,7 @@ use super::event::Ticket;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
 use super::state::{Area, Inputs, State, Waiting};
-use super::{confirm, quarantine, schedule, views, wanted};
+use super::{confirm, quarantine, room, schedule, views, wanted};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{Generation, IdentityId};
@@ -209,6 +209,10 @@ fn want(state: &mut State, quarantines: &Quarantines) -> Tables {
     let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
     tables.own = own.cloned().unwrap_or_default();
     problems.extend(disputes);
+    let (left_out, overflow) =
+        room::fit(&mut tables, state.programmed.as_ref(), &endpoints, state.facts.limits);
+    problems.extend(overflow);
+    state.left_out = left_out;
     state.set_problems(Area::Workload, problems);
     tables
 }

@@ -220,6 +220,8 @@ pub struct State {
     pub(super) stored: Stored,
     /// What the kernel's bindings and addresses are; `None` before the kernel is ready.
     pub(super) programmed: Option<Tables>,
+    /// Directories of workloads for which there is no room.
+    pub(super) left_out: BTreeSet<CgroupId>,
     /// The highest generation that the kernel may have seen.
     pub(super) generation: Generation,
     pub(super) adopted: Option<Generation>,
@@ -314,6 +316,7 @@ impl State {
             saved: size(&registry),
             registry,
             programmed: None,
+            left_out: BTreeSet::new(),
             generation: Generation(0),
             adopted: None,
             published: None,

@@ -118,6 +118,9 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
     if resolved.workload.cgroup.is_none() {
         return EndpointState::Remote;
     }
+    if resolved.cgroup.is_some_and(|cgroup| state.left_out.contains(&cgroup)) {
+        return EndpointState::NoRoom;
+    }
     let bound = resolved.cgroup.and_then(|cgroup| state.programmed.as_ref()?.bindings.get(&cgroup));
     if bound.is_some() && bound.map(|bound| bound.identity) == identity {
         EndpointState::Bound
@@ -173,7 +176,7 @@ fn status(state: &State) -> Status {
         rolled_back: state.rolled_back.clone(),
         entries: report.entries,
         identities: report.identities,
-        endpoints: report.bound + report.waiting + report.remote,
+        endpoints: report.bound + report.waiting + report.remote + report.no_room,
         endpoints_waiting: report.waiting,
         quarantined: state.asked.quarantines.keys().map(ToString::to_string).collect(),
         kernel: facts.kernel.clone(),
@@ -212,6 +215,7 @@ pub(super) fn report(state: &State) -> Report {
             EndpointState::Bound => report.bound += 1,
             EndpointState::WaitingForCgroup => report.waiting += 1,
             EndpointState::Remote => report.remote += 1,
+            EndpointState::NoRoom => report.no_room += 1,
         }
     }
     for (area, _) in state.problems.keys() {

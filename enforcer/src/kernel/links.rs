@@ -112,6 +112,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
             let program = program(ebpf, hook)?;
             let fd = program.fd().map_err(refused(hook))?;
             sys::replace_program(link.as_fd(), fd.as_fd(), &pin)?;
+            fail_point!("program-replaced");
             return Ok(link);
         }
         // The directory of the old link is gone and the link with it: nothing is enforced by it any more.
@@ -128,8 +129,10 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
     })?;
     let program = program(ebpf, hook)?.fd().map_err(refused(hook))?;
     let link = sys::attach(program.as_fd(), directory.as_fd(), attach_type(hook), &settings.attach)?;
+    fail_point!("link-made");
     // The link is held while it is being pinned.
     sys::pin(link.as_fd(), &pin)?;
+    fail_point!("link-pinned");
     Ok(link)
 }
 

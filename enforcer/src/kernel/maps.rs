@@ -197,10 +197,12 @@ pub(super) fn stats(ebpf: &Ebpf) -> Result<[u64; Stat::COUNT], Error> {
     Ok(sums)
 }
 
-/// `E2BIG` is the kernel's word for a full map.
+/// `E2BIG` is a full hash map's word, `ENOSPC` a full trie's.
 pub(super) fn full_or(map: &'static str, capacity: usize) -> impl Fn(MapError) -> Error {
     move |source| match &source {
-        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+        MapError::SyscallError(error)
+            if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
+        {
             Error::Full { map, capacity }
         }
         _ => Error::map("write", map)(source),

@@ -127,7 +127,9 @@ impl Kernel {
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
         let mut ebpf = load_object(Some(&settings.pins))?;
+        fail_point!("maps-made");
         let absent = links::load_programs(&mut ebpf)?;
+        fail_point!("programs-loaded");
         let watch = watch::Watch::new(settings)?;
         let mut kernel = Self {
             settings: settings.clone(),
@@ -158,6 +160,7 @@ impl Kernel {
             self.links.insert(*hook, link);
             if first && *hook == Hook::SockCreate {
                 seeded = seed::seed(&mut self.ebpf, &self.settings.cgroup_root)?;
+                fail_point!("sockets-seeded");
             }
         }
         Ok(seeded)
@@ -172,9 +175,11 @@ impl Kernel {
         for (at, scheduled) in chain.iter().enumerate().rev() {
             let next = scheduled.until.map(|until| (until, slot(at + 1)));
             let inner = maps::table(scheduled.table.rows(), next)?;
+            fail_point!("table-filled");
             maps::tables(&mut self.ebpf)?
                 .set(slot(at), &inner, 0)
                 .map_err(Error::map("switch to the new table in", "TABLES"))?;
+            fail_point!("table-switched");
             if at == 0 {
                 let generation = scheduled.table.generation();
                 self.watch.published = Some(watch::Published { generation, table: inner });
@@ -187,6 +192,7 @@ impl Kernel {
     /// Performs one map operation.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Error> {
         maps::apply(&mut self.ebpf, operation)?;
+        fail_point!("operation-applied");
         match operation {
             Operation::Bind(cgroup, Bound { until: Some(until), .. }) => {
                 self.ends.bindings.insert(*cgroup, until.0);
@@ -207,6 +213,7 @@ impl Kernel {
         }
         let epoch = maps::setting(&mut self.ebpf, Setting::Epoch)?;
         self.set(Setting::Epoch, epoch + 1)?;
+        fail_point!("epoch-raised");
         self.set(Setting::FreshUntil, until)
     }
 
@@ -287,7 +294,9 @@ impl Kernel {
         if maps::setting(&mut self.ebpf, Setting::Abi)? == u64::from(abi::VERSION) {
             return Ok(());
         }
-        maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())
+        maps::set(&mut self.ebpf, Setting::Abi, abi::VERSION.into())?;
+        fail_point!("version-written");
+        Ok(())
     }
 
     /// Chooses the secret of fingerprints once, when the maps are made.
@@ -300,8 +309,10 @@ impl Kernel {
             path: "getrandom".into(),
             source,
         })?;
-        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)?;
-        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)
+        // Before the secret, which tells that all of this was done: a start that is killed in between is made up for.
+        maps::set(&mut self.ebpf, Setting::SocketKinds, SocketKind::DEFAULT)?;
+        fail_point!("kinds-written");
+        maps::set(&mut self.ebpf, Setting::Secret, secret | 1)
     }
 
     fn adopted(&mut self) -> Result<Adopted, Error> {

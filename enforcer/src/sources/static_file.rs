@@ -1,6 +1,6 @@
 //! Workloads from a YAML file: names, labels, cgroup directories, addresses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -120,11 +120,17 @@ impl Look for StaticFile {
         let again = self.refresh(cause);
         let mut events = Vec::new();
         if let Some(workloads) = &self.workloads {
-            let resolve = |workload: &Workload| Resolved {
+            // Workloads lie side by side: the directories above them are looked at once.
+            let mut known = BTreeMap::new();
+            let mut resolve = |workload: &Workload| Resolved {
                 cgroup: workload.cgroup.as_deref().and_then(|directory| self.tree.resolve(directory)),
+                above: workload
+                    .cgroup
+                    .as_deref()
+                    .map_or_else(Vec::new, |directory| self.tree.above(directory, &mut known)),
                 workload: workload.clone(),
             };
-            let now: Vec<Resolved> = workloads.iter().map(resolve).collect();
+            let now: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
             let settled = self.problem.is_none() && self.told_problem.is_some();
             if settled || self.told.as_ref() != Some(&now) {
                 events.push(WorkloadEvent::Snapshot { source: STATIC.to_owned(), workloads: now.clone() });

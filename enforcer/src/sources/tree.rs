@@ -1,6 +1,6 @@
 //! The cgroup tree: from directories to ids.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -25,6 +25,22 @@ impl CgroupTree {
     pub fn resolve(&self, directory: &str) -> Option<CgroupId> {
         let found = fs::symlink_metadata(self.path(directory)).ok()?;
         found.is_dir().then(|| CgroupId(found.ino()))
+    }
+
+    /// The ids of the directories above this one that exist, innermost first, without the root. `known` keeps what was
+    /// looked at.
+    pub(super) fn above(
+        &self,
+        directory: &str,
+        known: &mut BTreeMap<String, Option<CgroupId>>,
+    ) -> Vec<CgroupId> {
+        let directory = directory.trim_matches('/');
+        let above = directory.rmatch_indices('/').map(|(at, _)| &directory[..at]);
+        let mut id = |path: &str| match known.get(path) {
+            Some(id) => *id,
+            None => *known.entry(path.to_owned()).or_insert_with(|| self.resolve(path)),
+        };
+        above.filter_map(&mut id).collect()
     }
 
     /// Where something has to happen before one of these directories can come or go. A directory that is removed and

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, VERSION};
+use super::{Error, VERSION, seal};
 
 /// How names of files begin that are not finished. Nothing else begins so.
 const UNFINISHED: &str = ".unfinished-";
@@ -49,7 +49,7 @@ impl<'a> Batch<'a> {
         Self { root, ready: Vec::new(), remove: Vec::new() }
     }
 
-    /// Puts the content for `path`, a file below the directory, on disk under another name.
+    /// Puts the content for `path`, a file below the directory, on disk under another name, sealed.
     pub(super) fn write(&mut self, path: &Path, content: &[u8]) -> Result<(), Error> {
         let unfinished = self.root.join(format!("{UNFINISHED}{}", self.ready.len()));
         self.ready.push((unfinished.clone(), path.to_owned()));
@@ -59,7 +59,8 @@ impl<'a> Batch<'a> {
             .truncate(true)
             .mode(0o600)
             .open(&unfinished)
-            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+            .and_then(|mut file| file.write_all(&seal::seal(content)).and_then(|()| file.sync_all()));
+        fail_point!("file-unfinished");
         written.map_err(|source| Error::Io { operation: "write", path: path.to_owned(), source })
     }
 
@@ -126,7 +127,11 @@ impl Step {
             move |source| Error::Io { operation, path, source }
         };
         match self {
-            Self::Rename(from, to) => fs::rename(from, to).map_err(failed("rename to", to)),
+            Self::Rename(from, to) => {
+                fs::rename(from, to).map_err(failed("rename to", to))?;
+                fail_point!("file-renamed");
+                Ok(())
+            }
             Self::Remove(path) => match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
                 _ => Ok(()),
@@ -157,7 +162,8 @@ pub(super) fn resume(root: &Path) -> Result<(), Error> {
         Err(source) => return Err(Error::Io { operation: "read", path, source }),
     };
     let corrupt = |problem: String| Error::Corrupt { path: path.clone(), problem };
-    let journal: Journal = serde_json::from_slice(&text).map_err(|error| corrupt(error.to_string()))?;
+    let content = seal::open(&text).map_err(|problem| corrupt(problem.to_owned()))?;
+    let journal: Journal = serde_json::from_slice(content).map_err(|error| corrupt(error.to_string()))?;
     if journal.version != VERSION {
         return Err(Error::Version { path, found: journal.version, known: VERSION });
     }

@@ -5,7 +5,7 @@
 //! STATE_DIR/            0700, owned by the agent's user
 //!   lock                held (flock) as long as the agent runs; its process id inside
 //!   registry.json       numbers of identities and rules
-//!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed
+//!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed, and its seal
 //!   unconfirmed.json    while a push is not confirmed: the documents in force; `policies/` has those before it
 //!   quarantines.json    workloads in quarantine
 //!   journal.json        while several files change: what is left to do, see [`atomic`]
@@ -15,6 +15,8 @@
 //! * A file is whole or not there: it is written beside its place, flushed, and renamed. After a crash at any point
 //!   the old or the new content is found, never a part.
 //! * Files that change together are all old or all new after a crash: a push of many documents, or its confirmation.
+//! * A file that was changed behind our back is noticed: each ends with a seal (see `seal.rs`), because a document that
+//!   was cut short may be a valid one that allows more.
 //! * What can't be read is never guessed, repaired or passed over. The agent refuses to start and names the file,
 //!   because with other numbers the counters in the kernel would be someone else's, and without a pushed policy
 //!   something it closes would be open.
@@ -23,6 +25,7 @@
 mod atomic;
 mod error;
 mod lock;
+mod seal;
 
 #[cfg(test)]
 mod tests;
@@ -48,8 +51,8 @@ use crate::domain::workload::WorkloadKey;
 
 /// Version of the saved forms. Another one is refused.
 const VERSION: u32 = 1;
-/// A policy file is never larger than what the API takes; anything larger was not written here.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+/// A policy file is never larger than what the API takes and a seal; anything larger was not written here.
+const DOCUMENT_LIMIT: u64 = (8 << 20) + 256;
 
 const REGISTRY: &str = "registry.json";
 const POLICIES: &str = "policies";
@@ -238,7 +241,9 @@ fn read<T: DeserializeOwned>(path: &Path, version: fn(&T) -> u32) -> Result<Opti
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
     };
-    decode(path, &text, version).map(Some)
+    let content = seal::open(&text)
+        .map_err(|problem| Error::Corrupt { path: path.to_owned(), problem: problem.to_owned() })?;
+    decode(path, content, version).map(Some)
 }
 
 /// What the text of a file says, if it is of this version.
@@ -286,16 +291,15 @@ fn read_documents(directory: &Path) -> Result<Vec<PolicyFile>, Error> {
 
 fn read_document(path: &Path) -> Result<PolicyFile, Error> {
     let corrupt = |problem: &str| Error::Corrupt { path: path.to_owned(), problem: problem.to_owned() };
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(DOCUMENT_LIMIT + 1).read_to_string(&mut text));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes));
     match read {
         Ok(size) if size as u64 > DOCUMENT_LIMIT => return Err(corrupt("it is larger than any policy")),
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(corrupt("it is no UTF-8 text"));
-        }
         Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
     }
+    let content = seal::open(&bytes).map_err(corrupt)?;
+    let text = String::from_utf8(content.to_vec()).map_err(|_| corrupt("it is no UTF-8 text"))?;
     let file = PolicyFile { name: path.display().to_string(), text };
     // What is wrong inside is told later, with its place. Here it must only be the policy that its name says, because
     // that name is how it is replaced and removed.

@@ -161,6 +161,7 @@ fn damage_is_refused_with_its_file_and_the_next_command() {
     ];
     for (text, problem) in rows {
         let root = tempfile::tempdir().unwrap();
+        let text = String::from_utf8(seal::seal(text.as_bytes())).unwrap();
         fs::write(root.path().join(REGISTRY), &text).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains("registry.json"), "{text}: {error}");
@@ -183,7 +184,7 @@ fn a_document_is_what_its_name_says() {
     for (name, text, problem) in rows {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("policies")).unwrap();
-        fs::write(root.path().join("policies").join(name), text).unwrap();
+        fs::write(root.path().join("policies").join(name), seal::seal(&text)).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains(name), "{error}");
     }
@@ -213,7 +214,7 @@ fn quarantines_and_an_unconfirmed_push_are_found_again() {
     let one = r#"{"since":"1970-01-01T00:00:00Z","until":null,"allow_from":[],"by":null}"#;
     drop(store);
     for (text, problem) in [(twice.replace('Q', one), "listed twice"), ("{}".to_owned(), "missing field")] {
-        fs::write(root.path().join(QUARANTINES), text).unwrap();
+        fs::write(root.path().join(QUARANTINES), seal::seal(text.as_bytes())).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains("quarantines.json"), "{error}");
     }
@@ -275,8 +276,27 @@ fn a_strange_journal_is_refused() {
     ] {
         let root = tempfile::tempdir().unwrap();
         Store::open(root.path()).unwrap();
-        fs::write(root.path().join("journal.json"), journal).unwrap();
+        fs::write(root.path().join("journal.json"), seal::seal(journal.as_bytes())).unwrap();
         let error = refusal(root.path());
         assert!(error.contains(problem) && error.contains("journal.json"), "{journal}: {error}");
     }
+}
+
+#[test]
+fn a_file_without_its_seal_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
+    store.save(&Changes { registry: Some(registry()), ..write(&["db"]) }).unwrap();
+    drop(store);
+    for name in [REGISTRY, "policies/default.db.yaml"] {
+        let path = root.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        let content = seal::open(&whole).unwrap();
+        // A document by itself is valid, and so is a part of it.
+        fs::write(&path, content).unwrap();
+        let error = refusal(root.path());
+        assert!(error.contains(name) && error.contains("no seal"), "{error}");
+        fs::write(&path, &whole).unwrap();
+    }
+    Store::open(root.path()).unwrap();
 }

@@ -288,7 +288,7 @@ fn take(fd: Fd) -> io::Result<i64> {
 }
 
 /// A connection that leaves nothing behind: closed by a reset, so that no port waits.
-pub(super) fn open_once(to: &[u8]) -> io::Result<i64> {
+pub(crate) fn open_once(to: &[u8]) -> io::Result<i64> {
     let fd = socket(family(to), libc::SOCK_STREAM, 0)?;
     // SAFETY: a new descriptor that nothing else owns; dropping it closes the socket.
     let socket = unsafe { std::os::fd::OwnedFd::from_raw_fd(Fd::try_from(fd).unwrap()) };

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
+pub(crate) use act::open_once;
 pub use order::{Answer, Fd, Order, Tally};
 
 /// The hidden argument that makes a process a puppet.

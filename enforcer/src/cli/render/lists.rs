@@ -87,6 +87,7 @@ fn state(state: EndpointState) -> &'static str {
         EndpointState::Bound => "bound",
         EndpointState::WaitingForCgroup => "waiting-for-cgroup",
         EndpointState::Remote => "remote",
+        EndpointState::NoRoom => "no-room",
     }
 }
 

@@ -8,6 +8,7 @@ mod failures;
 mod lifecycle;
 mod quarantine;
 mod requests;
+mod room;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -331,6 +332,8 @@ pub(super) fn workload(text: &str) -> Resolved {
             addresses: Vec::new(),
         },
         cgroup: cgroup.parse().ok().map(CgroupId),
+        // `/test` is cgroup 1000.
+        above: vec![CgroupId(1000)],
     }
 }
 
