@@ -155,7 +155,7 @@ impl Client {
                 for _ in 0..count {
                     // Numerical Recipes' linear congruence: all that matters is that caches can't guess.
                     self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    let offset = (u64::from(self.random) * u64::from(spread) >> 32) as u32;
+                    let offset = ((u64::from(self.random) * u64::from(spread)) >> 32) as u32;
                     once(Ipv4Addr::from_bits(at.to_bits() + offset));
                 }
             }

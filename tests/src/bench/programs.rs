@@ -15,8 +15,8 @@ use crate::bpf::{self, Runs};
 pub struct Program {
     /// What is measured.
     pub load: &'static str,
-    /// The program.
-    pub program: &'static str,
+    /// The program's name.
+    pub name: &'static str,
     /// Runs for one operation.
     pub runs: f64,
     /// Nanoseconds of one run, with the kernel's clock.
@@ -55,7 +55,7 @@ pub(super) fn measure(site: &mut Site) -> Programs {
             if now.count > before.count {
                 rows.push(Program {
                     load: kind.label(),
-                    program: hook.program(),
+                    name: hook.program(),
                     runs: ratio(now.count - before.count, count),
                     nanoseconds: ratio(now.nanoseconds - before.nanoseconds, now.count - before.count),
                 });

@@ -65,11 +65,13 @@ pub(super) fn text(findings: &Findings) -> String {
         "{:<14} {:<44} {:>11}  {:<22} {:>11}  {:<19}  {:<19}  {}\n",
         "load", "what", "rate", "with", "rate", "ratio by CPU time", "by wall clock", "gate"
     ));
-    comparisons.iter().for_each(|comparison| say(line(comparison)));
+    for comparison in comparisons {
+        say(line(comparison));
+    }
     say(format!("\n{:<14} {:<12} {:>9} {:>8}\n", "load", "program", "runs each", "ns a run"));
     say(format!("{:<14} {:<12} {:>9} {:>8.0}\n", "(any)", "(empty)", "", programs.empty));
     for row in &programs.rows {
-        say(format!("{:<14} {:<12} {:>9.2} {:>8.0}\n", row.load, row.program, row.runs, row.nanoseconds));
+        say(format!("{:<14} {:<12} {:>9.2} {:>8.0}\n", row.load, row.name, row.runs, row.nanoseconds));
     }
     for reason in skipped {
         writeln!(text, "\nSKIPPED {reason}").expect("memory");

@@ -103,7 +103,7 @@ impl Site {
 
     /// Three policies.
     pub(super) fn enforced(name: &str) -> Self {
-        Self::start(name, Wire::Loopback, 1, enforce)
+        Self::start(name, Wire::Loopback, 1, |world, workloads| Some(enforce(world, workloads)))
     }
 
     /// A table with an entry for each of so many of the addresses that the loads are spread over.
@@ -124,7 +124,7 @@ impl Site {
     /// Two network namespaces and a pair of virtual devices between them.
     pub(super) fn veth(name: &str, enforced: bool) -> Self {
         Self::start(name, Wire::Veth, 1, |world, workloads| {
-            let mut direct = enforced.then(|| enforce(world, workloads)).flatten()?;
+            let mut direct = enforced.then(|| enforce(world, workloads))?;
             for (workload, address) in workloads.iter().zip(ENDS) {
                 let identity = direct.registry().identity(&workload.identity());
                 let net = IpNet::from(std::net::IpAddr::V4(address));
@@ -176,7 +176,8 @@ impl Site {
         }
         let before = self.client.cpu_time() + self.server.cpu_time();
         let wall = self.client.ask(kind, count, self.at, self.spread);
-        Round { wall, cpu: self.client.cpu_time() + self.server.cpu_time() - before }
+        let after = self.client.cpu_time() + self.server.cpu_time();
+        Round { wall, cpu: after.checked_sub(before).expect("clocks go on") }
     }
 
     /// What enforces, where something does.
@@ -194,11 +195,11 @@ enum Wire {
 /// The ends of the virtual wire (RFC 5737).
 const ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 
-fn enforce(world: &World, workloads: &[Workload; 2]) -> Option<Direct> {
+fn enforce(world: &World, workloads: &[Workload; 2]) -> Direct {
     let mut direct = Direct::start(world);
     direct.policies(POLICIES);
     direct.bind(workloads);
-    Some(direct)
+    direct
 }
 
 /// What would make one round depend on those before it.
@@ -278,7 +279,7 @@ pub(super) fn rules(rules: Rules) -> String {
 
 /// Address and port of somebody else (RFC 5737).
 fn other(number: u32) -> (Ipv4Addr, u32) {
-    (Ipv4Addr::from_bits(0xc633_6400 | number % 256), 10_000 + number / 256)
+    (Ipv4Addr::from_bits(0xc633_6400 | (number % 256)), 10_000 + number / 256)
 }
 
 /// The client may call the server, and so many addresses each by an entry of its own; the server takes calls of the client.
