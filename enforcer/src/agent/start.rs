@@ -171,10 +171,18 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         cgroup_root: cgroup_root.display().to_string(),
         pins: config.pins.display().to_string(),
         mode: config.mode,
-        limits: engine::Limits::default(),
+        limits: limits(),
         unguarded: UNGUARDED.map(str::to_owned).to_vec(),
         required,
     }
+}
+
+/// How much the kernel's maps hold.
+fn limits() -> engine::Limits {
+    let limits = engine::Limits::default();
+    #[cfg(feature = "fail-points")]
+    let limits = engine::Limits { bindings: crate::fail::bindings().unwrap_or(limits.bindings), ..limits };
+    limits
 }
 
 /// A word from /proc, for people to read; `-` if it can't be read.
