@@ -2,8 +2,7 @@
 //! suite asks for, a point is nothing at all.
 //!
 //! A point is armed by a file, so that a test can do it while the process runs: the file that `ENFORCER_FAIL_POINT` names
-//! has one line `NAME` or `NAME COUNT`, and the process ends itself when it comes to that point for the COUNTth time
-//! since. `bindings COUNT` in its place narrows the map of bindings to so many, as far as the engine knows.
+//! has one line `NAME` or `NAME COUNT`, and the process ends itself when it comes to that point so often since. `bindings COUNT` in its place narrows the map of bindings to so many, as far as the engine knows.
 
 /// Ends the process here if a test has armed this point.
 #[cfg(feature = "fail-points")]

@@ -30,7 +30,7 @@ const LIMIT: u64 = 20;
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// What one thread does.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Job {
     /// Opens connections and resets them.
     Connect(SocketAddr),

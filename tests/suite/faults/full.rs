@@ -75,11 +75,9 @@ fn too_many_rules(stage: &Stage) -> bool {
     fs::create_dir(&folder).unwrap();
     let policy = |number: u32| {
         let first = number * PORTS_EACH + 1;
-        let rules: String = (first..first + PORTS_EACH)
-            .map(|port| {
-                format!("  - ports: [{{port: {port}}}]\n  - ports: [{{port: {port}, protocol: UDP}}]\n")
-            })
-            .collect();
+        let one =
+            |port| format!("  - ports: [{{port: {port}}}]\n  - ports: [{{port: {port}, protocol: UDP}}]\n");
+        let rules = (first..first + PORTS_EACH).map(one).collect::<Vec<_>>().concat();
         format!(
             "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: many-{number}}}\nspec:\n  \
              subject: {{matchLabels: {{app: bad}}}}\n  egress:\n{rules}---\n"
