@@ -61,6 +61,8 @@ pub const ROUTED: u64 = 1 << 47;
 pub const LATER_FRAGMENT: u64 = 1 << 48;
 /// The packet reached a listening socket, which has no flow of its own.
 pub const LISTENS: u64 = 1 << 49;
+/// Nothing is remembered of the flow.
+pub const STRANGE: u64 = 1 << 50;
 
 impl Facts {
     /// Nothing known yet.

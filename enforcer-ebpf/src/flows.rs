@@ -13,7 +13,6 @@ use enforcer_common::limits::FLOWS_PER_SOCKET;
 
 use crate::facts::{Facts, Party};
 use crate::maps::{FLOWS, setting};
-use crate::parse::sock_addr::TCP;
 
 /// What is remembered of a flow.
 #[derive(Clone, Copy)]
@@ -100,16 +99,16 @@ pub fn recall_far(cookie: u64, flow: FlowId) -> Memory {
     }
 }
 
-/// Remembers that a flow was allowed. A stream has one flow only. Whether it is the first of this socket.
+/// Remembers that a flow was allowed. A connection has one flow only; a listening socket remembers those that its next
+/// connections inherit.
 ///
 /// # Safety
 /// `socket` is a live value of socket storage.
 #[inline(always)]
-pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, protocol: u8, decided: u64, parties: u64) -> bool {
+pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, only: bool, decided: u64, parties: u64) {
     // SAFETY: the caller's promise.
     let socket = unsafe { &mut *socket };
-    let first = socket.flows[0].flow == 0;
-    let slot = if protocol == TCP {
+    let slot = if only {
         0
     } else {
         let next = socket.flow_count % FLOWS_PER_SOCKET as u64;
@@ -119,7 +118,6 @@ pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, protocol: u8, 
     if let Some(place) = socket.flows.get_mut(slot as usize) {
         *place = DecidedFlow { flow: flow.0, seal: seal_word(flow, decided), parties };
     }
-    first
 }
 
 /// Remembers a datagram flow beyond its socket. That the map is full or busy costs a repeated verdict at most.

@@ -200,7 +200,7 @@ fn remember(ctx: &SockAddrContext, own: *mut SocketIdentity, epoch: u64, facts: 
         if facts.protocol() == TCP {
             (*own).role = Role::Client as u64;
         }
-        flows::remember(own, flow, facts.protocol(), decided, parties);
+        flows::remember(own, flow, facts.protocol() == TCP, decided, parties);
     }
     if facts.protocol() != TCP {
         flows::remember_far(cookie(ctx), flow, decided);

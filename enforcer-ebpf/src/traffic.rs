@@ -11,13 +11,14 @@ use aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set;
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{Traffic, TrafficKey};
 use enforcer_common::abi::identity::Role;
+use enforcer_common::address::Address;
 
 use crate::account::add;
 use crate::fault;
 use crate::maps::TRAFFIC;
 use crate::parse::sock_addr::{TCP, UDP};
-use crate::parse::{pointer, skb, word};
-use crate::sockets;
+use crate::parse::{address, pointer, skb, word};
+use crate::{flows, sockets};
 
 /// `BPF_TCP_CLOSE`
 const CLOSE: u32 = 7;
@@ -72,17 +73,17 @@ pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
     if own.is_null() {
         return 1;
     }
+    let remote_port = u16::from_be((word!(ops, bpf_sock_ops, remote_port) >> 16) as u16);
+    let flow = flows::id(remote(ops), remote_port, TCP);
     // SAFETY: not null, and alive as long as the socket.
-    let (role, parties) = unsafe { ((*own).role, (*own).flows[0].parties) };
-    if parties == 0 {
-        // A server's end, which is counted with its first packet, or not at all.
+    let memory = unsafe { flows::recall(own, flow) };
+    let (role, parties) = (memory.role(), memory.parties);
+    if role == 0 {
+        // A server's end that did not inherit its flow: it is counted with its first packet.
         return 1;
     }
-    let port = if role == Role::Server as u64 {
-        word!(ops, bpf_sock_ops, local_port) as u16
-    } else {
-        u16::from_be((word!(ops, bpf_sock_ops, remote_port) >> 16) as u16)
-    };
+    let port =
+        if role == Role::Server as u64 { word!(ops, bpf_sock_ops, local_port) as u16 } else { remote_port };
     let row = row(parties, port, TCP, role);
     if row.is_null() {
         return 1;
@@ -96,6 +97,17 @@ pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
         }
     }
     1
+}
+
+/// The other end's address.
+#[inline(always)]
+fn remote(ops: *mut bpf_sock_ops) -> Address {
+    // `AF_INET6`
+    if word!(ops, bpf_sock_ops, family) == 10 {
+        address!(ops, bpf_sock_ops, remote_ip6)
+    } else {
+        Address::v4(u32::from_be(word!(ops, bpf_sock_ops, remote_ip4)))
+    }
 }
 
 /// A server's end of a connection is known.

@@ -12,7 +12,9 @@ use enforcer_common::hook::Hook;
 use enforcer_common::id::IdentityId;
 use enforcer_common::reason::Reason;
 
-use crate::facts::{AGAIN, BARE_RESET, Facts, LATER_FRAGMENT, LISTENS, OPTIONS, Party, ROUTED, SERVER, SYN};
+use crate::facts::{
+    AGAIN, BARE_RESET, Facts, LATER_FRAGMENT, LISTENS, OPTIONS, Party, ROUTED, SERVER, STRANGE, SYN,
+};
 use crate::flows::Memory;
 use crate::gate::{self, ALLOW, REFUSE};
 use crate::judge::{self, Judgement};
@@ -35,9 +37,15 @@ pub fn packet(hook: Hook, raw: *mut __sk_buff) -> i32 {
     let sk = skb::socket(raw);
     let own = sockets::of_packet(sk);
     if !own.is_null()
-        && word!(sk, bpf_sock, state) != peer::LISTEN
         && let Some(plain) = skb::plain(raw, outbound)
     {
+        if word!(sk, bpf_sock, state) == peer::LISTEN {
+            if outbound || !plain.opens {
+                // The answer to a packet that was judged, or what follows before the connection has a socket of its own.
+                return ALLOW;
+            }
+            return packet_of_no_flow(hook, raw);
+        }
         let flow = flows::id(plain.remote, plain.remote_port, plain.protocol);
         // SAFETY: not null, and alive as long as the socket.
         let memory = unsafe { flows::recall(own, flow) };
@@ -50,6 +58,12 @@ pub fn packet(hook: Hook, raw: *mut __sk_buff) -> i32 {
             return ALLOW;
         }
     }
+    packet_of_no_flow(hook, raw)
+}
+
+/// A packet whose flow was not decided in this epoch.
+#[inline(always)]
+fn packet_of_no_flow(hook: Hook, raw: *mut __sk_buff) -> i32 {
     // Before the tables are looked at: what is decided now must not count for a later epoch.
     let epoch = setting(Setting::Epoch);
     let mut facts = Facts::nothing();
@@ -133,9 +147,7 @@ unsafe fn prepare_packet(raw: *mut __sk_buff, hook: u64, facts: *mut Facts) -> u
         count(raw, outbound, memory, facts);
         return PASS;
     }
-    if memory.role() != 0 {
-        facts.add(AGAIN);
-    }
+    facts.add(if memory.role() == 0 { STRANGE } else { AGAIN });
     // SAFETY: the hook's own context and a live value.
     unsafe { find_peer(raw, facts, memory.parties) };
     if outbound && is_spoofed(sk, facts) {
@@ -170,12 +182,13 @@ unsafe fn conclude_packet(
     let decided = flows::decided(epoch, role);
     let parties = flows::parties(facts.creator, facts.peer);
     let own = sockets::of_packet(skb::socket(raw));
-    if !own.is_null() && !facts.has(LISTENS) {
+    if !own.is_null() {
         let flow = flows::of(facts);
+        let only = facts.protocol() == TCP && !facts.has(LISTENS);
         // SAFETY: not null, and alive as long as the socket.
-        let first = unsafe { flows::remember(own, flow, facts.protocol(), decided, parties) };
-        if first && facts.protocol() == TCP && facts.has(SERVER) {
-            // Only now it is known with whom: when the connection was established, this socket did not exist.
+        unsafe { flows::remember(own, flow, only, decided, parties) };
+        if only && facts.has(SERVER) && facts.has(STRANGE) {
+            // Too many were opened at once for it to inherit its flow: only now it is known with whom it is.
             traffic::opened(parties, facts.port(), role as u64);
         }
         if facts.protocol() != TCP {
@@ -263,11 +276,7 @@ fn stream(
         if !own.is_null() {
             // Connections inherit it. Whatever this socket was before, it is a server's now.
             // SAFETY: not null, and alive as long as the socket.
-            unsafe {
-                (*own).role = Role::Server as u64;
-                (*own).flows[0].flow = 0;
-                (*own).flows[0].parties = 0;
-            }
+            unsafe { (*own).role = Role::Server as u64 };
         }
         return Stream::Role(SERVER);
     }

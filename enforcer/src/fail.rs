@@ -2,8 +2,7 @@
 //! suite asks for, a point is nothing at all.
 //!
 //! A point is armed by a file, so that a test can do it while the process runs: the file that `ENFORCER_FAIL_POINT` names
-//! has one line `NAME` or `NAME COUNT`, and the process ends itself when it comes to that point for the COUNTth time
-//! since.
+//! has one line `NAME` or `NAME COUNT`, and the process ends itself when it comes to that point so often since. `bindings COUNT` in its place narrows the map of bindings to so many, as far as the engine knows.
 
 /// Ends the process here if a test has armed this point.
 #[cfg(feature = "fail-points")]
@@ -21,7 +20,7 @@ macro_rules! fail_point {
 }
 
 #[cfg(feature = "fail-points")]
-pub use armed::{POINTS, VARIABLE, here, is_listed};
+pub use armed::{POINTS, VARIABLE, bindings, here, is_listed};
 
 #[cfg(feature = "fail-points")]
 mod armed {
@@ -122,6 +121,12 @@ mod armed {
     static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os(VARIABLE).map(PathBuf::from));
     /// How often each armed point was passed.
     static PASSED: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+    /// The number of bindings that a test leaves room for.
+    pub fn bindings() -> Option<usize> {
+        let text = std::fs::read_to_string(FILE.as_ref()?).ok()?;
+        text.trim().strip_prefix("bindings ")?.parse().ok()
+    }
 
     /// Ends the process if this point is armed and it is its turn.
     pub fn here(name: &str) {

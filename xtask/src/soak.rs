@@ -111,7 +111,7 @@ fn here(root: &Path, binaries: &Binaries, name: &str, short: bool) -> Result<Row
     if tally.closed == 0 {
         bail!("the suite did not come to its end ({status})");
     }
-    Ok(row(name, "here", start.elapsed(), &tally, (!status.success()).then(|| status.to_string())))
+    Ok(row(name, "here", start.elapsed(), &tally, (!status.success()).then(|| status.to_string()).as_deref()))
 }
 
 fn elsewhere(root: &Path, binaries: &Binaries, name: &str, arguments: &Arguments) -> Vec<Row> {
@@ -124,14 +124,14 @@ fn elsewhere(root: &Path, binaries: &Binaries, name: &str, arguments: &Arguments
     };
     let outcomes = vm::run_all(root, &kernels, binaries, &run);
     let told = outcomes.into_iter().map(|(kernel, outcome)| match outcome {
-        Ok(outcome) => row(name, &kernel, outcome.report.total, &outcome.tally, outcome.trouble()),
-        Err(error) => row(name, &kernel, Duration::ZERO, &Tally::default(), Some(format!("{error:#}"))),
+        Ok(outcome) => row(name, &kernel, outcome.report.total, &outcome.tally, outcome.trouble().as_deref()),
+        Err(error) => row(name, &kernel, Duration::ZERO, &Tally::default(), Some(&format!("{error:#}"))),
     });
     told.collect()
 }
 
 /// A fault without figures was not judged, whatever the exit code says.
-fn row(name: &str, place: &str, time: Duration, tally: &Tally, trouble: Option<String>) -> Row {
+fn row(name: &str, place: &str, time: Duration, tally: &Tally, trouble: Option<&str>) -> Row {
     let figures: Vec<&str> = tally
         .figures
         .iter()
@@ -168,7 +168,7 @@ mod tests {
     fn judged(lines: &str, trouble: Option<&str>) -> Row {
         let mut tally = Tally::default();
         lines.lines().for_each(|line| tally.read(line));
-        row("kills", "here", Duration::ZERO, &tally, trouble.map(str::to_owned))
+        row("kills", "here", Duration::ZERO, &tally, trouble)
     }
 
     #[test]

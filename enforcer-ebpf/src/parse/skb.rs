@@ -19,6 +19,11 @@ const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 /// namespace to another, whatever the addresses, goes through it.
 const LOOPBACK: u32 = 1;
 
+/// `SYN` of the TCP header, and those flags of which it is the only one in a packet that opens a connection: `SYN`, `ACK`
+/// (RFC 9293, section 3.1).
+const OPENS: u64 = 2;
+const OPENING: u64 = 2 | 16;
+
 /// The other end of a packet whose header is plain: no options, no extension headers, not a fragment, TCP or UDP.
 #[derive(Clone, Copy)]
 pub struct Plain {
@@ -26,6 +31,8 @@ pub struct Plain {
     pub remote_port: u16,
     pub local_port: u16,
     pub protocol: u8,
+    /// TCP that opens a connection, or seems to.
+    pub opens: bool,
 }
 
 /// The socket that the packet belongs to, null in theory only.
@@ -77,7 +84,8 @@ pub fn plain(skb: *mut __sk_buff, outbound: bool) -> Option<Plain> {
         let (source, destination) = (at!(data, "u32", 12) as u32, at!(data, "u32", 16) as u32);
         let remote = if outbound { destination } else { source };
         let ports = (at!(data, "u16", 20) as u16, at!(data, "u16", 22) as u16);
-        return known(Address::v4(u32::from_be(remote)), ports, protocol, outbound);
+        let opens = data + 34 > end || at!(data, "u8", 33) & OPENING == OPENS;
+        return known(Address::v4(u32::from_be(remote)), ports, protocol, outbound, opens);
     }
     if data + 44 > end || word!(skb, __sk_buff, protocol) != IPV6 || at!(data, "u8", 0) >> 4 != 6 {
         return None;
@@ -89,17 +97,19 @@ pub fn plain(skb: *mut __sk_buff, outbound: bool) -> Option<Plain> {
         (at!(data, "u64", 8), at!(data, "u64", 16))
     };
     let ports = (at!(data, "u16", 40) as u16, at!(data, "u16", 42) as u16);
-    known(Address { high: u64::from_be(high), low: u64::from_be(low) }, ports, protocol, outbound)
+    let opens = data + 54 > end || at!(data, "u8", 53) & OPENING == OPENS;
+    let remote = Address { high: u64::from_be(high), low: u64::from_be(low) };
+    known(remote, ports, protocol, outbound, opens)
 }
 
 #[inline(always)]
-fn known(remote: Address, ports: (u16, u16), protocol: u8, outbound: bool) -> Option<Plain> {
+fn known(remote: Address, ports: (u16, u16), protocol: u8, outbound: bool, opens: bool) -> Option<Plain> {
     if protocol != TCP && protocol != UDP {
         return None;
     }
     let (source, destination) = (u16::from_be(ports.0), u16::from_be(ports.1));
     let (remote_port, local_port) = if outbound { (destination, source) } else { (source, destination) };
-    Some(Plain { remote, remote_port, local_port, protocol })
+    Some(Plain { remote, remote_port, local_port, protocol, opens })
 }
 
 /// Reads the headers to the end, whatever they are, into facts: this end is the one of the packet's socket. `false` if

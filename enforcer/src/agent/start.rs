@@ -169,9 +169,17 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         mode: config.mode,
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
-        limits: engine::Limits::default(),
+        limits: limits(),
         required,
     }
+}
+
+/// How much the kernel's maps hold.
+fn limits() -> engine::Limits {
+    let limits = engine::Limits::default();
+    #[cfg(feature = "fail-points")]
+    let limits = engine::Limits { bindings: crate::fail::bindings().unwrap_or(limits.bindings), ..limits };
+    limits
 }
 
 /// A word from /proc, for people to read; `-` if it can't be read.

@@ -299,7 +299,7 @@ fn read_document(path: &Path) -> Result<PolicyFile, Error> {
         Err(source) => return Err(Error::Io { operation: "read", path: path.to_owned(), source }),
     }
     let content = seal::open(&bytes).map_err(corrupt)?;
-    let text = String::from_utf8(content.to_vec()).map_err(|_| corrupt("it is no UTF-8 text"))?;
+    let Ok(text) = String::from_utf8(content.to_vec()) else { return Err(corrupt("it is no UTF-8 text")) };
     let file = PolicyFile { name: path.display().to_string(), text };
     // What is wrong inside is told later, with its place. Here it must only be the policy that its name says, because
     // that name is how it is replaced and removed.

@@ -1,21 +1,19 @@
 //! More of everything than there is room for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use enforcer::domain::delta::{Bound, Operation};
 use enforcer::kernel::Kernel;
 use enforcer_common::id::{CgroupId, IdentityId};
 use enforcer_common::limits;
 use enforcer_tests::patience;
-use enforcer_tests::puppet::Order;
+use enforcer_tests::workload::Workload;
 use ipnet::{IpNet, Ipv4Net};
 
-use super::stage::{EPERM, PROBE, Stage};
-use super::{Figures, is_long, millis};
-use crate::registry::skip;
+use super::stage::{EPERM, PROBE, Stage, whole};
+use super::{Figures, is_long};
 
 /// Ports that rules speak of one by one, over TCP and over UDP: more than there are classes.
 const PORTS: u32 = 36_000;
@@ -65,8 +63,8 @@ pub(super) fn full_maps() {
     assert_eq!(other.connect(PROBE).errno, 0);
     let metrics = stage.agent.metrics();
     let entries = |map: &str| metrics[&format!("enforcer_map_entries{{map_name=\"{map}\"}}")];
-    figures.exactly("bindings-left", super::stage::whole(entries("bindings")), 4);
-    figures.exactly("addresses-left", super::stage::whole(entries("addresses")), 0);
+    figures.exactly("bindings-left", whole(entries("bindings")), 4);
+    figures.exactly("addresses-left", whole(entries("addresses")), 0);
     figures.finish();
 }
 
@@ -77,11 +75,9 @@ fn too_many_rules(stage: &Stage) -> bool {
     fs::create_dir(&folder).unwrap();
     let policy = |number: u32| {
         let first = number * PORTS_EACH + 1;
-        let rules: String = (first..first + PORTS_EACH)
-            .map(|port| {
-                format!("  - ports: [{{port: {port}}}]\n  - ports: [{{port: {port}, protocol: UDP}}]\n")
-            })
-            .collect();
+        let one =
+            |port| format!("  - ports: [{{port: {port}}}]\n  - ports: [{{port: {port}, protocol: UDP}}]\n");
+        let rules = (first..first + PORTS_EACH).map(one).collect::<Vec<_>>().concat();
         format!(
             "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: many-{number}}}\nspec:\n  \
              subject: {{matchLabels: {{app: bad}}}}\n  egress:\n{rules}---\n"
@@ -100,86 +96,64 @@ fn too_many_rules(stage: &Stage) -> bool {
     told.code != 0 && intact && told.stderr.contains(&limits::PORT_CLASSES.to_string())
 }
 
-/// More workloads than bindings: the real daemon, with real directories.
+/// Bindings that there is room for.
+const ROOM: usize = 6;
+/// Workloads besides those of the stage.
+const CROWD: usize = 8;
+
+/// More workloads than bindings: the real daemon, told that the map is a small one, because no file of workloads is large
+/// enough for the real one.
 pub(super) fn full_bindings() {
-    if !is_long() {
-        skip("makes 65,600 cgroups: `cargo xtask soak full_bindings`; the short form is engine::tests::room");
-    }
     let mut figures = Figures::new("full-bindings");
-    let mut stage = Stage::enforcing("bindings");
-    let crowd = stage.world.directory("crowd");
-    let count = limits::BINDINGS + 64;
-    let start = std::time::Instant::now();
-    for at in 0..count {
-        fs::create_dir(crowd.join(at.to_string())).unwrap();
-    }
-    figures.note("directories", count);
-    figures.note("made-in-ms", millis(start));
-    let relative = stage.world.relative(&crowd);
-    // Those of the stage have their rows and keep them.
-    let crowd_items =
-        (0..count).map(|at| format!("{{name: c{at}, labels: {{app: good}}, cgroup: {relative}/{at}}}"));
-    let stage_items = [&stage.good, &stage.bad, &stage.server].map(|workload| {
-        let path = stage.world.relative(&workload.cgroup);
-        format!("{{name: {}, labels: {{app: {}}}, cgroup: {path}}}", workload.name, workload.name)
-    });
-    let items: Vec<String> = stage_items.into_iter().chain(crowd_items).collect();
-    let start = std::time::Instant::now();
-    fs::write(stage.world.folder().join("workloads.yaml"), format!("workloads: [{}]\n", items.join(",\n")))
-        .unwrap();
-    let metrics = patience::until("the crowd is known", patience::seconds(120), || {
+    let mut stage = Stage::set("bindings");
+    stage.agent.arm("bindings", ROOM as u64);
+    stage.agent.run();
+    stage.check();
+    // Next to the stage's own, whose rows stay.
+    let crowd: Vec<Workload> = (0..CROWD)
+        .map(|at| stage.world.workload_in("default", &format!("crowd{at}"), &[("app", "good")]))
+        .collect();
+    let all = [&stage.good, &stage.bad, &stage.server];
+    stage.agent.workloads(all.into_iter().chain(&crowd));
+    let left = all.len() + CROWD - (ROOM - 1);
+    let no_room = r#"enforcer_endpoints{state="no-room"}"#;
+    let metrics = patience::until("the crowd is known", patience::seconds(20), || {
         let metrics = stage.agent.metrics();
-        let known = metrics.get(r#"enforcer_endpoints{state="no-room"}"#).copied().unwrap_or_default() > 0.0;
-        let bound = metrics[r#"enforcer_map_entries{map_name="bindings"}"#];
-        (known && super::stage::whole(bound) == limits::BINDINGS as u64).then_some(metrics)
+        (metrics.get(no_room).copied().unwrap_or_default() > 0.0).then_some(metrics)
     });
-    figures.note("known-in-ms", millis(start));
-    figures.note("resident-kb", super::resident_kilobytes(stage.agent.pid()));
-    figures.exactly(
-        "no-room",
-        super::stage::whole(metrics[r#"enforcer_endpoints{state="no-room"}"#]),
-        64 + 3 + 1,
-    );
+    figures.exactly("no-room", whole(metrics[no_room]), left as u64);
+    let bound = whole(metrics[r#"enforcer_map_entries{map_name="bindings"}"#]);
+    figures.exactly("bindings", bound, ROOM as u64);
     stage.check();
-    let seen = crowd_verdicts(&stage, &crowd, count);
-    // Some of the crowd are bound and may; the others may nothing, and none of them is the host.
-    let status = stage.agent.status();
-    figures.exactly("let-in-without-a-binding", seen.get("leak").copied().unwrap_or_default(), 0);
-    figures.at_least("refused", seen.get("refused").copied().unwrap_or_default(), 1);
-    figures.at_least("allowed", seen.get("allowed").copied().unwrap_or_default(), 1);
-    let named =
-        status.problems.iter().any(|problem| problem.contains(&format!("room for {}", limits::BINDINGS)));
-    figures.exactly("told", u64::from(named), 1);
-    assert_eq!(stage.agent.terminate(), 0);
-    stage.check();
-    for at in 0..count {
-        fs::remove_dir(crowd.join(at.to_string())).unwrap();
+    let without = without_room(&stage);
+    let (mut allowed, mut refused, mut wrong) = (0, 0, 0);
+    for workload in &crowd {
+        match (workload.connect(PROBE).errno, without.contains(&workload.name)) {
+            (0, false) => allowed += 1,
+            (EPERM, true) => refused += 1,
+            _ => wrong += 1,
+        }
     }
+    figures.exactly("let-in-without-a-binding", wrong, 0);
+    figures.exactly("refused", refused, left as u64);
+    figures.exactly("allowed", allowed, (CROWD - left) as u64);
+    let problems = stage.agent.status().problems;
+    let named = format!("{} bindings are needed and the kernel has room for {ROOM}", all.len() + CROWD);
+    figures.exactly("told", problems.iter().filter(|problem| problem.contains(&named)).count() as u64, 1);
+    // With fewer workloads everything is as it should be.
+    stage.agent.workloads(all);
+    patience::until_true("the crowd is forgotten", patience::seconds(20), || {
+        stage.agent.status().problems.is_empty()
+    });
+    stage.check();
     figures.finish();
 }
 
-/// What becomes of processes in the crowd's directories, judged by what `endpoint list` says of them.
-fn crowd_verdicts(stage: &Stage, crowd: &Path, count: usize) -> BTreeMap<&'static str, u64> {
+/// Names of the workloads that `endpoint list` says there is no room for.
+fn without_room(stage: &Stage) -> BTreeSet<String> {
     let listed = stage.agent.cli(&["endpoint", "list", "-o", "json"]).expect_ok();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     let all = listed["endpoints"].as_array().unwrap();
-    let left: BTreeSet<&str> =
-        all.iter().filter(|it| it["state"] == "no-room").map(|it| it["name"].as_str().unwrap()).collect();
-    assert!(!left.is_empty(), "{} endpoints", all.len());
-    let walker = stage.world.workload_in("default", "walker", &[]);
-    let mut seen = BTreeMap::new();
-    for at in (0..count).rev().take(100).chain(0..20) {
-        let directory = crowd.join(at.to_string());
-        walker.must(&Order::Enter { cgroup: directory });
-        let let_in = walker.connect(PROBE).errno;
-        let left_out = left.contains(format!("c{at}").as_str());
-        let what = match (let_in, left_out) {
-            (0, false) => "allowed",
-            (EPERM, true) => "refused",
-            _ => "leak",
-        };
-        *seen.entry(what).or_default() += 1;
-    }
-    walker.must(&Order::Enter { cgroup: walker.cgroup.clone() });
-    seen
+    let left = all.iter().filter(|it| it["state"] == "no-room");
+    left.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
 }

@@ -37,15 +37,12 @@ pub(super) fn memory() {
             let told = stage.agent.cli_with(&["policy", "apply", "-f", "-"], &policy(!denied));
             let now = stage.good.connect(PROBE).errno;
             wrong += u64::from(![0, EHOSTUNREACH].contains(&now));
-            match told.code {
-                0 => {
-                    taken += 1;
-                    wrong += u64::from((now == EHOSTUNREACH) == denied);
-                }
-                _ => {
-                    refused += 1;
-                    silent += u64::from(told.stderr.trim().is_empty());
-                }
+            if told.code == 0 {
+                taken += 1;
+                wrong += u64::from((now == EHOSTUNREACH) == denied);
+            } else {
+                refused += 1;
+                silent += u64::from(told.stderr.trim().is_empty());
             }
             denied = now == EHOSTUNREACH;
             wrong += u64::from(stage.bad.connect(PROBE).errno != super::stage::EPERM);

@@ -115,7 +115,8 @@ impl Figures {
     #[track_caller]
     fn finish(self) {
         let verdict = if self.failed.is_empty() { "ok" } else { "FAILED" };
-        println!("soak: {}:{} {verdict}", self.name, self.line);
+        // The harness has begun a line of its own.
+        println!("\nsoak: {}:{} {verdict}", self.name, self.line);
         assert!(self.failed.is_empty(), "{}: {}", self.name, self.failed.join("; "));
     }
 }

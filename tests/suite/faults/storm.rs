@@ -19,7 +19,7 @@ pub(super) fn storm() {
     let generation = stage.agent.status().generation;
     let (mut times, mut stale, mut refused) = (Vec::new(), 0, 0);
     let mut resident = 0;
-    let pace = Duration::from_secs(60) / u32::try_from(PACE).unwrap();
+    let pace = Duration::from_mins(1) / u32::try_from(PACE).unwrap();
     let start = Instant::now();
     for number in 0..count {
         // Each one means the opposite of the one before.
