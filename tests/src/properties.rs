@@ -105,8 +105,13 @@ fn the_table_says_who_may_listen_as_the_oracle_reads_it() {
             Ok(())
         })
         .unwrap();
-    use Reason::{AllowedByDefault, AllowedByRule, DeniedByRule, InvalidIdentity, Isolated};
-    for reason in [AllowedByDefault, AllowedByRule, DeniedByRule, InvalidIdentity, Isolated] {
+    for reason in [
+        Reason::AllowedByDefault,
+        Reason::AllowedByRule,
+        Reason::DeniedByRule,
+        Reason::InvalidIdentity,
+        Reason::Isolated,
+    ] {
         assert!(reasons.get()[reason as usize] > 0, "{reason:?} is never met");
     }
 }

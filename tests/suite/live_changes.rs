@@ -61,13 +61,13 @@ impl Scene {
         let all = [&["policy", "apply", "-f", "-"], arguments].concat();
         self.agent.cli_with(&all, text).expect_ok()
     }
+}
 
-    /// Who may connect to whom: nothing for yes, the errno for no.
-    #[track_caller]
-    fn check(&self, expected: [(&Workload, &str, i32); 4]) {
-        for (who, to, errno) in expected {
-            assert_eq!(who.connect(to).errno, errno, "{} -> {to}", who.name);
-        }
+/// Who may connect to whom: nothing for yes, the errno for no.
+#[track_caller]
+fn check(expected: [(&Workload, &str, i32); 4]) {
+    for (who, to, errno) in expected {
+        assert_eq!(who.connect(to).errno, errno, "{} -> {to}", who.name);
     }
 }
 
@@ -92,23 +92,23 @@ fn quarantine_cuts_off_in_both_directions() {
     let scene = Scene::new("ward");
     let Scene { web, db, probe, .. } = &scene;
     scene.push(&[], OPEN);
-    scene.check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
+    check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
     let told = scene.cli(&["quarantine", "add", "web", "--allow-from", "default/probe"]);
     assert_eq!(told, "default/web is in quarantine until it is released; let in: default/probe\n");
-    scene.check([(web, DB, EPERM), (db, WEB, EPERM), (probe, WEB, 0), (web, PROBE, EPERM)]);
+    check([(web, DB, EPERM), (db, WEB, EPERM), (probe, WEB, 0), (web, PROBE, EPERM)]);
     assert_eq!(db.connect(PROBE).errno, 0, "who is not in quarantine is as before");
     let endpoints = scene.cli(&["endpoint", "list"]);
     let states: Vec<_> = endpoints.lines().filter(|line| line.contains("bound,quarantined")).collect();
     assert!(states.len() == 1 && states[0].contains("web"), "{endpoints}");
     assert_eq!(scene.agent.status().quarantined, ["default/web"]);
-    assert_eq!(scene.agent.metrics()["enforcer_quarantined_workloads"], 1.0);
+    assert!((scene.agent.metrics()["enforcer_quarantined_workloads"] - 1.0).abs() < 0.5);
     let flows = scene.cli(&["observe", "--last", "100", "--verdict", "DROPPED", "-o", "json"]);
     assert!(
         flows.lines().count() >= 3 && flows.lines().all(|line| line.contains("\"QUARANTINED\"")),
         "{flows}"
     );
     scene.cli(&["quarantine", "release", "web"]);
-    scene.check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
+    check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
     assert!(scene.agent.told().contains("quarantine of default/web ends; asked for by user 0"));
     let again = scene.agent.cli(&["quarantine", "release", "web"]);
     assert!(again.code == 1 && again.stderr.contains("is not in quarantine"), "{again:?}");
@@ -119,7 +119,7 @@ fn quarantine_outlives_the_daemon_and_the_cgroup() {
     scene.cli(&["quarantine", "add", "default/web"]);
     let closed = |scene: &Scene| {
         let Scene { web, db, probe, .. } = scene;
-        scene.check([(web, DB, EPERM), (db, WEB, EPERM), (probe, WEB, EPERM), (db, PROBE, 0)]);
+        check([(web, DB, EPERM), (db, WEB, EPERM), (probe, WEB, EPERM), (db, PROBE, 0)]);
     };
     closed(&scene);
     scene.agent.kill9();
@@ -150,7 +150,7 @@ fn quarantine_ends_without_the_daemon() {
     assert!(start.elapsed() < Duration::from_secs(3), "too slow to say anything");
     until(start + Duration::from_secs(4));
     let Scene { web, db, probe, .. } = &scene;
-    scene.check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
+    check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
     scene.agent.run();
     assert_eq!(scene.cli(&["quarantine", "list"]).lines().count(), 1);
     assert_eq!(scene.web.connect(DB).errno, 0);

@@ -66,15 +66,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (close, closing) = watch::channel(false);
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
-    let gauges = Gauges {
-        version: start::VERSION,
-        start_seconds: clock::wall_seconds(),
-        problems: start::no_problems(),
-        foreign: Hook::ALL.iter().map(|hook| (hook.program(), 0)).collect(),
-        repairs: Repair::ALL.iter().map(|kind| (kind.label(), 0)).collect(),
-        ..Gauges::default()
-    };
-    let (gauges, gauges_seen) = watch::channel(gauges);
+    let (gauges, gauges_seen) = watch::channel(first_gauges());
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Scrape {
@@ -123,6 +115,18 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     }
     fail_point!("parts-ended");
     ended
+}
+
+/// What the gauges say before anything has happened: every series is there.
+fn first_gauges() -> Gauges {
+    Gauges {
+        version: start::VERSION,
+        start_seconds: clock::wall_seconds(),
+        problems: start::no_problems(),
+        foreign: Hook::ALL.iter().map(|hook| (hook.program(), 0)).collect(),
+        repairs: Repair::ALL.iter().map(|kind| (kind.label(), 0)).collect(),
+        ..Gauges::default()
+    }
 }
 
 /// Starts a source whose events become the engine's.

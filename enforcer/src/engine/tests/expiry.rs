@@ -13,7 +13,9 @@ fn expiring(text: &str, rule: Option<i64>, policy: Option<i64>) -> PolicyFile {
         file.text = file.text.replace("[{from:", &format!("[{{expiresAt: {}, from:", moment(seconds)));
     }
     if let Some(seconds) = policy {
-        file.text.push_str(&format!("  expiresAt: {}\n", moment(seconds)));
+        file.text += "  expiresAt: ";
+        file.text += &moment(seconds);
+        file.text += "\n";
     }
     file
 }

@@ -231,12 +231,12 @@ fn what_is_over_is_left_out_and_its_isolation_stays() {
     let whole = Policy { expires: Some(at(30)), ..policy("db", "app=db", rules) };
     assert_eq!(whole.expiries().collect::<Vec<_>>(), [at(10), at(20), at(30)]);
     let numbers = {
+        use Reason::{AllowedByDefault, AllowedByRule, DeniedByRule, Isolated};
         let mut compiled = |seconds| {
             let scene = Scene { at: at(seconds), ..Scene::default() };
             let table = compile_scene([&whole], &scene, &mut registry, Generation(1)).unwrap();
             [api, web].map(|peer| reason(&table, &query(db, peer, 1)).unwrap())
         };
-        use Reason::{AllowedByDefault, AllowedByRule, DeniedByRule, Isolated};
         for (seconds, expect) in [
             (9, [AllowedByRule, DeniedByRule]),
             (10, [Isolated, DeniedByRule]),
