@@ -60,7 +60,7 @@ fn run() -> ExitCode {
         std::env::args().partition(|argument| argument == faults::SOAK);
     faults::set_soak(!soak.is_empty());
     let arguments = Arguments::from_iter(arguments);
-    let conclusion = libtest_mimic::run(&arguments, registry::trials());
+    let conclusion = libtest_mimic::run(&arguments, registry::trials(arguments.filter.is_some()));
     direct::finish();
     for (time, name) in registry::slowest(5) {
         println!("slow: {:.1} s {name}", time.as_secs_f64());

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use enforcer_tests::patience;
 use libtest_mimic::{Completion, Trial};
 
 /// A test: its name and what it does.
@@ -16,8 +17,24 @@ static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 /// Ends a test that can't be run here.
 struct Skip(String);
 
-/// Every test of every module.
-pub(crate) fn trials() -> Vec<Trial> {
+/// What an emulated machine leaves out unless it is asked for by name: what does not depend on the kernel, and would take
+/// most of the time there.
+const NATIVE: &[(&str, &str)] = &[
+    ("bad_input::", "it is about user space alone"),
+    ("policies::offline", "it is about user space alone"),
+    ("faults::points", "it takes too long"),
+    ("faults::swaps", "it takes too long"),
+    ("faults::state_files", "it is about user space alone"),
+    ("faults::full_maps", "it is about user space alone"),
+    ("faults::idle", "it is about user space alone"),
+    ("faults::storm", "it takes too long"),
+    ("faults::churn", "it takes too long"),
+    ("faults::first_instruction", "it takes too long"),
+    ("faults::stalled", "it takes too long"),
+];
+
+/// Every test of every module. `all`: also those that this machine would leave out.
+pub(crate) fn trials(all: bool) -> Vec<Trial> {
     let modules: [(&str, &[Test]); 15] = [
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -36,7 +53,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("revocation", crate::revocation::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
-    named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run)).collect()
+    named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run, all)).collect()
+}
+
+/// Why this test is left out here.
+fn left_out(name: &str) -> Option<&'static str> {
+    let (_, reason) = NATIVE.iter().find(|(start, _)| name.starts_with(start))?;
+    patience::is_emulated().then_some(*reason)
 }
 
 /// Ends this test as skipped.
@@ -57,8 +80,14 @@ pub(crate) fn slowest(count: usize) -> Vec<(Duration, String)> {
     times.into_iter().rev().take(count).collect()
 }
 
-fn trial(name: String, run: fn()) -> Trial {
+fn trial(name: String, run: fn(), all: bool) -> Trial {
     Trial::ignorable_test(name.clone(), move || {
+        if let Some(reason) = left_out(&name).filter(|_| !all) {
+            let reason =
+                format!("{reason}: it ran natively, and runs here by `cargo xtask vm 6.1 6.12 -- {name}`");
+            SKIPPED.lock().expect("nobody panics here").push((name, reason.clone()));
+            return Ok(Completion::ignored_with(reason));
+        }
         let start = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(run));
         TIMES.lock().expect("nobody panics here").push((start.elapsed(), name.clone()));
