@@ -33,6 +33,12 @@ const NATIVE: &[(&str, &str)] = &[
     ("faults::stalled", "it takes too long"),
 ];
 
+/// What runs only when it is asked for by name, on every machine.
+const LONG: &[(&str, &str)] = &[(
+    "bypass::what_closes_it_is_enough",
+    "a third pass of all probes, which tells which hook is enough alone",
+)];
+
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
     let modules: [(&str, &[Test]); 15] = [
@@ -57,9 +63,13 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
 }
 
 /// Why this test is left out here.
-fn left_out(name: &str) -> Option<&'static str> {
-    let (_, reason) = NATIVE.iter().find(|(start, _)| name.starts_with(start))?;
-    patience::is_emulated().then_some(*reason)
+fn left_out(name: &str) -> Option<String> {
+    let find = |list: &'static [(&str, &str)]| list.iter().find(|(start, _)| name.starts_with(start));
+    if let Some((_, reason)) = find(LONG) {
+        return Some(format!("{reason}: `cargo xtask bypass` runs it"));
+    }
+    let (_, reason) = find(NATIVE).filter(|_| patience::is_emulated())?;
+    Some(format!("{reason}: it ran natively, and runs here by `cargo xtask vm 6.1 6.12 -- {name}`"))
 }
 
 /// Ends this test as skipped.
@@ -83,8 +93,6 @@ pub(crate) fn slowest(count: usize) -> Vec<(Duration, String)> {
 fn trial(name: String, run: fn(), all: bool) -> Trial {
     Trial::ignorable_test(name.clone(), move || {
         if let Some(reason) = left_out(&name).filter(|_| !all) {
-            let reason =
-                format!("{reason}: it ran natively, and runs here by `cargo xtask vm 6.1 6.12 -- {name}`");
             SKIPPED.lock().expect("nobody panics here").push((name, reason.clone()));
             return Ok(Completion::ignored_with(reason));
         }

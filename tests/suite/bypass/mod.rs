@@ -157,9 +157,6 @@ fn everything_leaks_without_its_hooks() {
 
 /// The hooks of the table's last column are enough, whatever becomes of those before them.
 fn what_closes_it_is_enough() {
-    if patience::is_emulated() {
-        skip("takes too long on an emulated machine; the hooks are the same");
-    }
     let mut stage = Stage::new("alone");
     let mut leaks = Vec::new();
     for hooks in sets() {
