@@ -26,6 +26,7 @@ mod registry;
 mod replies;
 mod residue;
 mod revocation;
+mod verifier;
 
 use std::process::ExitCode;
 
