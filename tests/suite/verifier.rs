@@ -5,7 +5,8 @@ use enforcer_common::hook::Hook;
 
 use crate::registry::Test;
 
-pub(crate) const TESTS: &[Test] = &[("every_program_is_within_the_budget", every_program_is_within_the_budget)];
+pub(crate) const TESTS: &[Test] =
+    &[("every_program_is_within_the_budget", every_program_is_within_the_budget)];
 
 /// Verified instructions of one program. The kernel's own limit is 1,000,000; another kernel, or another compiler, can
 /// need several times as many for the same program.
