@@ -141,14 +141,21 @@ fn quarantine_outlives_the_daemon_and_the_cgroup() {
     closed(&scene);
 }
 
+/// So many seconds, and more of them where a command takes that long.
+fn lasting(seconds: u64) -> Duration {
+    Duration::from_secs(patience::scaled(seconds, seconds * 5))
+}
+
 fn quarantine_ends_without_the_daemon() {
     let mut scene = Scene::new("ward-end");
     let start = Instant::now();
-    scene.cli(&["quarantine", "add", "web", "--for", "3s"]);
+    let lasts = lasting(3);
+    scene.cli(&["quarantine", "add", "web", "--for", &format!("{}s", lasts.as_secs())]);
     scene.agent.kill9();
     assert_eq!(scene.web.connect(DB).errno, EPERM);
-    assert!(start.elapsed() < Duration::from_secs(3), "too slow to say anything");
-    until(start + Duration::from_secs(4));
+    assert!(start.elapsed() < lasts, "too slow to say anything");
+    // The time began somewhere in that command.
+    until(start + lasts + lasting(1));
     let Scene { web, db, probe, .. } = &scene;
     check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
     scene.agent.run();
@@ -158,7 +165,7 @@ fn quarantine_ends_without_the_daemon() {
 
 fn a_rule_expires_without_the_daemon() {
     let mut scene = Scene::new("expiry");
-    let lasts = Duration::from_secs(4);
+    let lasts = lasting(4);
     let end = Instant::now() + lasts;
     scene.push(&[], &only_probe(lasts));
     assert_eq!(scene.probe.connect(DB).errno, 0);
@@ -179,15 +186,16 @@ fn an_unconfirmed_push_goes_back_without_the_daemon() {
     scene.push(&[], OPEN);
     let closed = OPEN.replace("ingress: [{}], egress: [{}]", "ingress: []");
     let start = Instant::now();
-    let told = scene.push(&["--confirm-within", "4s"], &closed);
+    let lasts = lasting(4);
+    let told = scene.push(&["--confirm-within", &format!("{}s", lasts.as_secs())], &closed);
     assert!(told.contains("unless `enforcer policy confirm` comes first"), "{told}");
     assert_eq!(scene.web.connect(DB).errno, EPERM);
     let second = scene.agent.cli_with(&["policy", "apply", "-f", "-"], OPEN);
     assert!(second.code == 1 && second.stderr.contains("waits for its confirmation"), "{second:?}");
     scene.agent.kill9();
     assert_eq!(scene.web.connect(DB).errno, EPERM, "it holds while there is time");
-    assert!(start.elapsed() < Duration::from_secs(4), "too slow to say anything");
-    until(start + Duration::from_secs(5));
+    assert!(start.elapsed() < lasts, "too slow to say anything");
+    until(start + lasts + lasting(1));
     assert_eq!(scene.web.connect(DB).errno, 0, "the kernel went back");
     scene.agent.run();
     assert_eq!(scene.web.connect(DB).errno, 0);
@@ -203,10 +211,11 @@ fn a_confirmed_push_stays() {
     scene.push(&[], OPEN);
     let closed = OPEN.replace("ingress: [{}], egress: [{}]", "ingress: []");
     let start = Instant::now();
-    scene.push(&["--confirm-within", "3s"], &closed);
+    let lasts = lasting(3);
+    scene.push(&["--confirm-within", &format!("{}s", lasts.as_secs())], &closed);
     scene.cli(&["policy", "confirm"]);
-    assert!(start.elapsed() < Duration::from_secs(3), "too slow to say anything");
-    until(start + Duration::from_secs(4));
+    assert!(start.elapsed() < lasts, "too slow to say anything");
+    until(start + lasts + lasting(1));
     assert_eq!(scene.web.connect(DB).errno, EPERM);
     assert_eq!(scene.cli(&["policy", "get", "open"]), closed);
     assert_eq!(scene.agent.status().unconfirmed, None);
