@@ -28,6 +28,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("live_changes::a_confirmed", "it takes too long"),
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
+    ("revocation::many_at_once", "it takes too long"),
     ("faults::points", "it takes too long"),
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
