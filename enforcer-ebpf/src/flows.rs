@@ -24,7 +24,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    const NONE: Self = Self { word: 0, parties: 0 };
+    pub const NONE: Self = Self { word: 0, parties: 0 };
 
     /// Whether the flow was allowed in this epoch.
     #[inline(always)]
@@ -85,17 +85,13 @@ pub unsafe fn recall(socket: *mut SocketIdentity, flow: FlowId) -> Memory {
 #[inline(always)]
 pub fn recall_far(cookie: u64, flow: FlowId) -> Memory {
     let key = FlowRef { cookie, flow: flow.0 };
-    // SAFETY: one word is read at once and checked to belong to the key.
-    match unsafe { FLOWS.get(key) } {
-        Some(sealed) => {
-            let word = unseal(far(cookie, flow), *sealed);
-            if is_credible(word, setting(Setting::Epoch)) {
-                Memory { word, parties: 0 }
-            } else {
-                Memory::NONE
-            }
-        }
-        None => Memory::NONE,
+    // SAFETY: the word that counts is read at once and checked to belong to the key.
+    let Some(decided) = (unsafe { FLOWS.get(key) }) else { return Memory::NONE };
+    let word = unseal(far(cookie, flow), decided.seal);
+    if is_credible(word, setting(Setting::Epoch)) {
+        Memory { word, parties: decided.parties }
+    } else {
+        Memory::NONE
     }
 }
 
@@ -122,9 +118,10 @@ pub unsafe fn remember(socket: *mut SocketIdentity, flow: FlowId, only: bool, de
 
 /// Remembers a datagram flow beyond its socket. That the map is full or busy costs a repeated verdict at most.
 #[inline(always)]
-pub fn remember_far(cookie: u64, flow: FlowId, decided: u64) {
+pub fn remember_far(cookie: u64, flow: FlowId, decided: u64, parties: u64) {
     let key = FlowRef { cookie, flow: flow.0 };
-    let _ = FLOWS.insert(key, seal_word(far(cookie, flow), decided), 0);
+    let seal = seal_word(far(cookie, flow), decided);
+    let _ = FLOWS.insert(key, DecidedFlow { flow: flow.0, seal, parties }, 0);
 }
 
 /// `(epoch << 2) | role`.

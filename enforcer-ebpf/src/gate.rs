@@ -203,7 +203,7 @@ fn remember(ctx: &SockAddrContext, own: *mut SocketIdentity, epoch: u64, facts: 
         flows::remember(own, flow, facts.protocol() == TCP, decided, parties);
     }
     if facts.protocol() != TCP {
-        flows::remember_far(cookie(ctx), flow, decided);
+        flows::remember_far(cookie(ctx), flow, decided, parties);
     }
 }
 

@@ -12,7 +12,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::abi::flow::{FlowCount, FlowEvent, FlowKey, Traffic, TrafficKey};
-use enforcer_common::abi::identity::{AddressEntry, Binding, FlowRef, SocketIdentity};
+use enforcer_common::abi::identity::{AddressEntry, Binding, DecidedFlow, FlowRef, SocketIdentity};
 use enforcer_common::abi::policy::Row;
 use enforcer_common::limits;
 
@@ -80,7 +80,7 @@ impl<T> InheritedStorage<T> {
 /// Packet and call hooks remember datagram flows here that their socket has no room for. Full: the flow that was used
 /// longest ago is forgotten, and judged again.
 #[btf_map]
-pub static FLOWS: LruHashMap<FlowRef, u64, { limits::FLOWS }> = LruHashMap::new();
+pub static FLOWS: LruHashMap<FlowRef, DecidedFlow, { limits::FLOWS }> = LruHashMap::new();
 
 /// Daemon writes: the host's own addresses. The value repeats the key. Full: the daemon says so; peers at addresses that
 /// are missing are known by address, and judged by the packet hooks.

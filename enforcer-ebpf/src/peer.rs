@@ -12,7 +12,7 @@ use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
 
-use crate::facts::{Facts, Party, SERVER};
+use crate::facts::{AGAIN, Facts, Party, SERVER};
 use crate::fault;
 use crate::identity;
 use crate::maps::{ADDRESSES, OWN_ADDRESSES, setting};
@@ -105,7 +105,13 @@ fn covers(high: u64, low: u64, prefix: u32, address: Address) -> bool {
 #[inline(always)]
 unsafe fn by_socket(ctx: *mut c_void, facts: &Facts) -> Party {
     // SAFETY: the caller's promise.
-    let sk = unsafe { find(ctx, facts) };
+    let mut sk = unsafe { find(ctx, facts) };
+    if sk.is_null() && facts.protocol() == TCP && !facts.has(SERVER | AGAIN) && facts.local_port() != 0 {
+        // An earlier connection between the same addresses and ports has ended there and waits for late packets: it hides
+        // who listens, and gives way to a new one.
+        // SAFETY: the caller's promise.
+        sk = unsafe { look_up(ctx, TCP, facts.address, facts.remote_port(), nowhere(), 0) };
+    }
     if sk.is_null() {
         return Party::nobody();
     }
@@ -179,15 +185,20 @@ pub unsafe fn look_up(
     }
 }
 
+/// Stands for a client that has no address yet.
+#[inline(always)]
+fn nowhere() -> Address {
+    Address { high: zero(), low: zero() }
+}
+
 /// Whether a socket listens where this end of a connection is: then the other end has opened it.
 ///
 /// # Safety
 /// `ctx` is the hook's own context.
 #[inline(always)]
 pub unsafe fn somebody_listens_here(ctx: *mut c_void, facts: &Facts) -> bool {
-    let nowhere = Address { high: zero(), low: zero() };
     // SAFETY: the caller's promise.
-    let sk = unsafe { look_up(ctx, TCP, facts.source, facts.local_port(), nowhere, 0) };
+    let sk = unsafe { look_up(ctx, TCP, facts.source, facts.local_port(), nowhere(), 0) };
     if sk.is_null() {
         return false;
     }

@@ -1,7 +1,7 @@
 //! The wall: every packet of every socket below the attached directory, in both directions.
 //!
 //! What was decided for a flow is found in the socket's storage with one look-up, and the packet goes on. Everything else
-//! takes [`wall`]: the first packet of a flow that no call announced, a flow that was decided in an earlier epoch, and
+//! takes [`packet_of_no_flow`]: the first packet of a flow that no call announced, a flow that was decided in an earlier epoch, and
 //! whatever does not look like a plain packet.
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
@@ -49,7 +49,7 @@ pub fn packet(hook: Hook, raw: *mut __sk_buff) -> i32 {
         let flow = flows::id(plain.remote, plain.remote_port, plain.protocol);
         // SAFETY: not null, and alive as long as the socket.
         let memory = unsafe { flows::recall(own, flow) };
-        if memory.is_fresh(flows::fresh_epoch()) {
+        if memory.is_fresh(flows::fresh_epoch()) && !(plain.opens && is_turned(memory, plain.protocol, outbound)) {
             if plain.protocol == UDP {
                 let port =
                     if memory.role() == Role::Server as u64 { plain.local_port } else { plain.remote_port };
@@ -131,8 +131,8 @@ unsafe fn prepare_packet(raw: *mut __sk_buff, hook: u64, facts: *mut Facts) -> u
     if !readable {
         return PASS;
     }
-    let memory = remembered(raw, own, facts);
     let listens = facts.protocol() == TCP && word!(sk, bpf_sock, state) == peer::LISTEN;
+    let memory = remembered(raw, own, outbound, listens, facts);
     if facts.protocol() == TCP {
         match stream(raw, own, outbound, listens, facts) {
             Stream::Passes => return PASS,
@@ -142,12 +142,14 @@ unsafe fn prepare_packet(raw: *mut __sk_buff, hook: u64, facts: *mut Facts) -> u
         facts.add(SERVER);
     }
     if listens {
+        // Each packet that opens a connection is a flow of its own, also where it looks like one from before.
         facts.add(LISTENS);
     } else if memory.is_fresh(flows::fresh_epoch()) {
         count(raw, outbound, memory, facts);
         return PASS;
+    } else {
+        facts.add(if memory.role() == 0 { STRANGE } else { AGAIN });
     }
-    facts.add(if memory.role() == 0 { STRANGE } else { AGAIN });
     // SAFETY: the hook's own context and a live value.
     unsafe { find_peer(raw, facts, memory.parties) };
     if outbound && is_spoofed(sk, facts) {
@@ -193,7 +195,7 @@ unsafe fn conclude_packet(
         }
         if facts.protocol() != TCP {
             // SAFETY: the hook's own context.
-            flows::remember_far(unsafe { bpf_get_socket_cookie(raw.cast()) }, flow, decided);
+            flows::remember_far(unsafe { bpf_get_socket_cookie(raw.cast()) }, flow, decided, parties);
         }
     }
     if !facts.has(AGAIN) && !skb::is_local(raw) {
@@ -238,17 +240,37 @@ unsafe fn refuse(raw: *mut __sk_buff, hook: u64, facts: *const Facts, reason: u6
 
 /// What is remembered of a flow that is not on the fast path.
 #[inline(always)]
-fn remembered(raw: *mut __sk_buff, own: *mut SocketIdentity, facts: &Facts) -> Memory {
+fn remembered(
+    raw: *mut __sk_buff,
+    own: *mut SocketIdentity,
+    outbound: bool,
+    listens: bool,
+    facts: &Facts,
+) -> Memory {
     let flow = flows::of(facts);
+    if listens {
+        // Of the connections that came out of it, not of the one that comes now.
+        return Memory::NONE;
+    }
     if !own.is_null() {
         // SAFETY: not null, and alive as long as the socket.
         let memory = unsafe { flows::recall(own, flow) };
+        if facts.has(SYN) && is_turned(memory, TCP, outbound) {
+            return Memory::NONE;
+        }
         if memory.role() != 0 || facts.protocol() == TCP {
             return memory;
         }
     }
     // SAFETY: the hook's own context.
     flows::recall_far(unsafe { bpf_get_socket_cookie(raw.cast()) }, flow)
+}
+
+/// Whether a socket that opens a connection remembers one that it served: it has listened, and was taken for another
+/// purpose.
+#[inline(always)]
+fn is_turned(memory: Memory, protocol: u8, outbound: bool) -> bool {
+    outbound && protocol == TCP && memory.role() == Role::Server as u64
 }
 
 /// What to do with a TCP packet.
@@ -286,6 +308,10 @@ fn stream(
         // SAFETY: not null, and alive as long as the socket.
         unsafe { (*own).role }
     };
+    if facts.has(SYN) && outbound {
+        // Whatever this socket was before, it is a client now.
+        return Stream::Role(0);
+    }
     if role != 0 && facts.has(BARE_RESET) {
         // So that the other end learns it when a connection is refused in the middle.
         return Stream::Passes;
@@ -298,7 +324,7 @@ fn stream(
         return Stream::Role(AGAIN);
     }
     if facts.has(SYN) {
-        return Stream::Role(if outbound { 0 } else { SERVER });
+        return Stream::Role(SERVER);
     }
     // A connection from before enforcer.
     // SAFETY: the hook's own context and a live value.

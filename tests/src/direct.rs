@@ -16,7 +16,8 @@ use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
 use enforcer::kernel::{self, Events, Kernel, Scheduled, Settings};
 use enforcer_common::abi::config::{Mode, Stat};
-use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome};
+use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome, Traffic};
+use enforcer_common::abi::identity::Role;
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
@@ -128,6 +129,9 @@ pub struct Direct {
 
 /// A row of the counters in words: `web -> api TCP 8081 egress FORWARDED`.
 pub type Counts = BTreeMap<String, u64>;
+
+/// Rows of traffic in words: `web TCP 8081 client of api`.
+pub type Carried = BTreeMap<String, Traffic>;
 
 impl Direct {
     /// Attaches; everything is allowed until policies come.
@@ -292,6 +296,28 @@ impl Direct {
             direction.label(),
             outcome.label()
         )
+    }
+
+    /// What flows have carried since `before`, in words: `web TCP 8081 client of api`.
+    pub fn carried_since(&self, before: &Carried) -> Carried {
+        let rows = self.engine_ref().kernel.traffic().unwrap_or_else(|error| panic!("{error}"));
+        let mut carried = Carried::new();
+        for (key, traffic) in rows {
+            let protocol = if key.protocol == 6 { "TCP" } else { "UDP" };
+            let role = Role::from_code(key.role.into()).label();
+            let row = format!(
+                "{} {protocol} {} {role} of {}",
+                self.name(key.subject),
+                key.port,
+                self.name(key.peer)
+            );
+            carried.entry(row).or_insert(Traffic::NONE).add(&traffic);
+        }
+        for (row, traffic) in before {
+            carried.get_mut(row).unwrap_or_else(|| panic!("the row {row} is gone")).subtract(traffic);
+        }
+        carried.retain(|_, traffic| *traffic != Traffic::NONE);
+        carried
     }
 
     /// The workload with this identity.

@@ -26,6 +26,8 @@ mod registry;
 mod replies;
 mod residue;
 mod revocation;
+
+mod traffic;
 mod verifier;
 
 use std::process::ExitCode;

@@ -48,7 +48,7 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 16] = [
+    let modules: [(&str, &[Test]); 17] = [
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("churn", crate::churn::TESTS),
@@ -64,6 +64,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
+        ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
     ];
     let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));

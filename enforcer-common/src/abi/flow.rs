@@ -99,6 +99,18 @@ impl Traffic {
         self.retransmits += other.retransmits;
         self.rtt_microseconds += other.rtt_microseconds;
     }
+
+    /// Takes an earlier state of the same row away, field by field.
+    pub const fn subtract(&mut self, earlier: &Self) {
+        self.opened -= earlier.opened;
+        self.closed -= earlier.closed;
+        self.packets_sent -= earlier.packets_sent;
+        self.packets_received -= earlier.packets_received;
+        self.bytes_sent -= earlier.bytes_sent;
+        self.bytes_received -= earlier.bytes_received;
+        self.retransmits -= earlier.retransmits;
+        self.rtt_microseconds -= earlier.rtt_microseconds;
+    }
 }
 
 /// What became of a flow. Names as in Hubble's verdicts.
