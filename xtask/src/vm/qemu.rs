@@ -79,7 +79,7 @@ impl Machine<'_> {
         // Emulation on purpose: it runs everywhere, while hardware assistance inside another virtual
         // machine was seen to hang. `panic=-1` restarts at once, and `-no-reboot` makes that an exit.
         command
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024", "-smp"])
+            .args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", "1024", "-smp"])
             .arg(self.cpus.to_string())
             .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"])
             .arg("-append")
