@@ -156,9 +156,13 @@ fn flow(event: &FlowEvent, names: &Names, offset: i64, node: &str) -> Option<Flo
     })
 }
 
-/// Whether there is another end. A socket that is refused has called nobody yet.
+/// Whether there is another end: who is called, or who owns the port that is asked for. A socket that is refused, or that
+/// listens, has called nobody yet.
 fn has_peer(hook: Hook) -> bool {
-    !matches!(hook, Hook::SockCreate | Hook::Setsockopt | Hook::SocketCreate)
+    !matches!(
+        hook,
+        Hook::SockCreate | Hook::Setsockopt | Hook::SocketCreate | Hook::PostBind4 | Hook::PostBind6
+    )
 }
 
 /// The address of the other end, at its place.

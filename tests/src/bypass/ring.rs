@@ -65,10 +65,9 @@ struct Entry {
 }
 
 /// `connect(2)`
-pub fn connect(by: By, socket: &Socket, to: &[u8]) -> io::Result<()> {
+pub fn connect(by: By, fd: RawFd, to: &[u8]) -> io::Result<()> {
     let (offset, address) = (to.len() as u64, to.as_ptr().addr() as u64);
-    perform(by, &Entry { operation: 16, fd: socket.fd(), offset, address, length: 0, value: (0, 0) })
-        .map(drop)
+    perform(by, &Entry { operation: 16, fd, offset, address, length: 0, value: (0, 0) }).map(drop)
 }
 
 /// `sendmsg(2)`

@@ -6,7 +6,6 @@
 mod act;
 mod background;
 mod order;
-mod uring;
 
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Write as _};

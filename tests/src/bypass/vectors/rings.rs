@@ -26,7 +26,7 @@ pub(super) const ALL: &[Vector] = &[
 
 fn connect(by: By, family: Family) -> io::Result<u64> {
     let socket = stream(family)?;
-    ring::connect(by, &socket, &at(family.forbidden(), TCP))?;
+    ring::connect(by, socket.fd(), &at(family.forbidden(), TCP))?;
     socket.send(MARKER)?;
     Ok(0)
 }
