@@ -21,6 +21,7 @@ mod repair;
 mod revoke;
 mod seed;
 mod sys;
+mod uncharged;
 mod uninstall;
 mod watch;
 
@@ -126,6 +127,9 @@ impl Kernel {
         refuse_other_versions(&settings.pins)?;
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
+        if let Err(error) = uncharged::make(&settings.cgroup_root, &settings.pins.join("SOCKETS")) {
+            tracing::warn!(%error, "what sockets remember counts against this process's memory limit");
+        }
         let mut ebpf = load_object(Some(&settings.pins))?;
         fail_point!("maps-made");
         let absent = links::load_programs(&mut ebpf)?;

@@ -113,6 +113,7 @@ fn chain(root: &Path, cgroup: &str) -> SocketIdentity {
     let mut identity = SocketIdentity {
         cgroups: [0; CGROUP_DEPTH],
         leaf: id(root).unwrap_or(0),
+        found: 0,
         role: Role::Unknown as u64,
         flows: [DecidedFlow { flow: 0, seal: 0, parties: 0 }; FLOWS_PER_SOCKET],
         flow_count: 0,

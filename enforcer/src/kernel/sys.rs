@@ -1,6 +1,6 @@
 //! The few system calls that aya does not offer, and what it takes to make them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,6 +15,7 @@ use super::error::Error;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 /// `BPF_FS_MAGIC` (linux/magic.h).
@@ -72,16 +73,41 @@ pub(super) fn open_pin(pin: &Path) -> Result<OwnedFd, Error> {
 
 /// Pins an object (`BPF_OBJ_PIN`).
 pub(super) fn pin(object: BorrowedFd<'_>, pin: &Path) -> Result<(), Error> {
+    let failed = |source: io::Error| Error::Io { operation: "pin at", path: pin.to_path_buf(), source };
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+    pin_at(object.as_raw_fd(), &path).map_err(failed)
+}
+
+/// As [`pin`], without making anything but the system call.
+pub(super) fn pin_at(object: i32, path: &CStr) -> io::Result<()> {
     #[repr(C)]
     struct Attr {
         pathname: u64,
         bpf_fd: i32,
         file_flags: u32,
     }
-    let failed = |source: io::Error| Error::Io { operation: "pin at", path: pin.to_path_buf(), source };
-    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
-    let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: object.as_raw_fd(), file_flags: 0 };
-    bpf(BPF_OBJ_PIN, &mut attr).map(drop).map_err(failed)
+    let mut attr = Attr { pathname: path.as_ptr().addr() as u64, bpf_fd: object, file_flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Loads type information (`BPF_BTF_LOAD`).
+pub(super) fn load_btf(types: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        btf: u64,
+        btf_log_buf: u64,
+        btf_size: u32,
+        btf_log_size: u32,
+        btf_log_level: u32,
+    }
+    let mut attr = Attr {
+        btf: types.as_ptr().addr() as u64,
+        btf_log_buf: 0,
+        btf_size: u32::try_from(types.len()).unwrap_or(0),
+        btf_log_size: 0,
+        btf_log_level: 0,
+    };
+    owned(bpf(BPF_BTF_LOAD, &mut attr)?.into())
 }
 
 /// Attaches a program to a directory of the cgroup tree by a link (`BPF_LINK_CREATE`). Links leave room for other

@@ -19,6 +19,8 @@ pub(super) fn memory() {
     let cgroup = stage.world.agents();
     let _controllers = Controllers::enable(&root, cgroup.parent().unwrap());
     stage.agent.run();
+    let told = stage.agent.told();
+    assert!(!told.contains("memory limit"), "sockets must not count against the daemon's limit: {told}");
     stage.check();
     let load = stage.load();
     let (mut taken, mut refused, mut silent, mut wrong) = (0_u64, 0_u64, 0_u64, 0_u64);
