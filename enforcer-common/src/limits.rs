@@ -4,7 +4,7 @@
 /// workloads are found when their binding is within the outermost levels; the excess is counted as a fault.
 pub const CGROUP_DEPTH: usize = 12;
 /// Decided flows that a socket remembers; datagram flows beyond it are found in [`FLOWS`].
-pub const FLOWS_PER_SOCKET: usize = 4;
+pub const FLOWS_PER_SOCKET: usize = 2;
 /// Datagram flows that are remembered beyond those in the sockets, all sockets together. When one is forgotten before its
 /// reply was sent, the reply is judged as a flow of its own.
 pub const FLOWS: usize = 65_536;

@@ -1,6 +1,6 @@
 //! Who is who on this side: the creator of a socket, and the calling process.
 
-use core::ptr::{self, read_volatile};
+use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
@@ -12,15 +12,15 @@ use enforcer_common::id::IdentityId;
 use enforcer_common::limits::CGROUP_DEPTH;
 
 use crate::facts::Party;
-use crate::fault;
+use crate::{fault, flows};
 use crate::maps::BINDINGS;
-use crate::sockets::{Chain, ancestor};
+use crate::sockets::ancestor;
 
 /// Who created the socket with this storage, which is not null.
 #[inline(always)]
 pub fn creator(storage: *mut SocketIdentity) -> Party {
     // SAFETY: a map value of this type, alive as long as the socket, which the caller holds.
-    unsafe { Party { identity: resolve(ptr::addr_of!((*storage).cgroups)), cgroup: (*storage).leaf } }
+    unsafe { Party { identity: resolve(storage), cgroup: (*storage).leaf } }
 }
 
 /// Who makes this call. Only in process context: never in a packet or socket-operations hook.
@@ -42,26 +42,38 @@ pub fn is_managed(party: Party) -> bool {
     party.identity != u64::from(IdentityId::HOST.0)
 }
 
-/// The identity bound to the innermost of these directories; the host where none is bound.
+/// The identity bound to the innermost of the directories that a socket was created in; the host where none is bound.
+/// Looked up once in an epoch: every change of bindings begins another, and so does the kernel time at which one ends.
 ///
 /// Global (see `judge.rs`).
 ///
 /// # Safety
-/// `cgroups` is null or points at that many words.
+/// `storage` is null or points at a live value.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe fn resolve(cgroups: *const Chain) -> u64 {
-    if cgroups.is_null() {
-        return u64::from(IdentityId::UNMANAGED.0);
+unsafe fn resolve(storage: *mut SocketIdentity) -> u64 {
+    // SAFETY: the caller's promise; null is ruled out.
+    let Some(socket) = (unsafe { storage.as_mut() }) else { return u64::from(IdentityId::UNMANAGED.0) };
+    // Before the bindings are looked at: what is found now must not count for a later epoch.
+    let epoch = flows::fresh_epoch() << 32;
+    // One word, written at once: a reader on another CPU meets the one before or this one.
+    // SAFETY: a live, aligned word; volatile, so that it is not read again after the check.
+    let found = unsafe { read_volatile(&raw const socket.found) };
+    if epoch != 0 && found >> 32 == epoch >> 32 {
+        return found & 0xffff_ffff;
     }
-    // SAFETY: the caller's promise; null was ruled out.
-    for cgroup in unsafe { &*cgroups }.iter().rev() {
-        let identity = bound(*cgroup);
-        if identity != 0 {
-            return identity;
+    let mut identity = u64::from(IdentityId::HOST.0);
+    for cgroup in socket.cgroups.iter().rev() {
+        let bound = bound(*cgroup);
+        if bound != 0 {
+            identity = bound;
+            break;
         }
     }
-    u64::from(IdentityId::HOST.0)
+    if epoch != 0 {
+        socket.found = epoch | identity;
+    }
+    identity
 }
 
 /// As [`resolve`], for the calling process.

@@ -12,7 +12,6 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::identity::SocketIdentity;
-use enforcer_common::limits::CGROUP_DEPTH;
 
 use crate::fault;
 use crate::maps::SOCKETS;
@@ -151,6 +150,3 @@ pub unsafe fn storage(sk: *mut c_void, flags: u64) -> *mut SocketIdentity {
     // SAFETY: the map is a socket storage whose value is `SocketIdentity`; a null value means "zeroed" on creation.
     unsafe { bpf_sk_storage_get(ptr::addr_of!(SOCKETS).cast_mut().cast(), sk, ptr::null_mut(), flags) }.cast()
 }
-
-/// Levels of the tree, as a type for pointers to a chain of directories.
-pub type Chain = [u64; CGROUP_DEPTH];

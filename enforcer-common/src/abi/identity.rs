@@ -87,12 +87,16 @@ wire! {
     /// Value of the socket storage `SOCKETS`: who created the socket, and what was decided for it.
     ///
     /// The chain of cgroup ids is the truth, not an identity number: bindings come and go and labels change
-    /// while sockets live. What was decided counts for one epoch only.
+    /// while sockets live. What was found or decided counts for one epoch only.
+    ///
+    /// At most 184 bytes: with the kernel's own 72 (`struct bpf_local_storage_elem`) an allocation of 256.
     pub struct SocketIdentity {
         /// Ids from the outermost level (below the root) inwards; 0 where the tree is not that deep.
         pub cgroups: [u64; CGROUP_DEPTH],
         /// The cgroup the socket was created in; differs from the last of `cgroups` only when the tree is deeper.
         pub leaf: u64,
+        /// The identity that the chain led to (lower half) and the low half of the epoch in which it did; 0 for none.
+        pub found: u64,
         /// A [`Role`] code: who opened the connection. Streams only; datagram flows have a role each.
         pub role: u64,
         /// Decided flows. A stream uses the first.
@@ -124,6 +128,8 @@ wire! {
         pub flow: u64,
     }
 }
+
+const _: () = assert!(size_of::<SocketIdentity>() <= 184);
 
 /// Which end of a flow a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
