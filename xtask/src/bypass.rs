@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::setup::{self, Scope};
-use crate::suite::{self, Binaries, Tally};
+use crate::suite::{self, Binaries, Profile, Tally};
 use crate::{shell, vm};
 
 /// Try every known way round enforcement and print what leaks where
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         shell::warm_sudo()?;
     }
     setup::ensure(&root, if kernels.is_empty() { Scope::Build } else { Scope::Test })?;
-    let binaries = suite::build(&root)?;
+    let binaries = suite::build(&root, Profile::Debug)?;
     let mut columns = Vec::new();
     if is_native {
         columns.push(native(&root, &binaries)?);

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::setup::{self, Scope};
-use crate::suite::{self, Binaries, Tally};
+use crate::suite::{self, Binaries, Profile, Tally};
 use crate::{shell, test, vm};
 
 /// Run the long forms of all faults, or of those named, and print a table of their figures
 ///
-/// Kills, swaps, full maps and other things that go wrong on real machines; takes about an hour. Exit
-/// 1 when a gate was missed.
+/// Kills, swaps, full maps and other things that go wrong on real machines; takes about an hour, with
+/// a release build. Exit 1 when a gate was missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Faults: all if none is named
@@ -81,7 +81,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let machines: Vec<&str> =
         chosen.iter().filter(|(_, place)| *place == Place::Machines).map(|(name, _)| *name).collect();
     setup::ensure(&root, if machines.is_empty() { Scope::Build } else { Scope::Test })?;
-    let binaries = suite::build(&root)?;
+    let profile = if arguments.short { Profile::Debug } else { Profile::Release };
+    let binaries = suite::build(&root, profile)?;
     let mut rows = Vec::new();
     for (name, _) in chosen.iter().filter(|(_, place)| *place == Place::Here) {
         shell::heading(name);

@@ -16,10 +16,22 @@ pub(crate) struct Binaries {
     pub(crate) init: PathBuf,
 }
 
+/// How they are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Soon: for what is right or wrong.
+    Debug,
+    /// As they are released: for times and sizes.
+    Release,
+}
+
 /// Builds them in one call, so that their common dependencies are compiled once.
-pub(crate) fn build(root: &Path) -> Result<Binaries> {
+pub(crate) fn build(root: &Path, profile: Profile) -> Result<Binaries> {
     let mut cargo = shell::cargo(root);
     cargo.args(["build", "--package", "enforcer", "--package", "enforcer-tests", "--bins", "--test", "live"]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
     let built = executables(&mut cargo, "building the live suite")?;
     Ok(Binaries {
         enforcer: pick(&built, "enforcer")?,

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::lint;
 use crate::setup::{self, Scope};
-use crate::suite::{self, Binaries, Tally};
+use crate::suite::{self, Binaries, Profile, Tally};
 use crate::{shell, vm};
 
 /// Run format, lints, unit and property tests, and the live suite here and on other kernels
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if wanted(Step::Live) || wanted(Step::Vm) {
         let mut built = None;
         run.check("build", |root| {
-            built = Some(suite::build(root)?);
+            built = Some(suite::build(root, Profile::Debug)?);
             Ok(())
         });
         if wanted(Step::Live) {

@@ -17,7 +17,7 @@ pub(crate) use qemu::{End, Report};
 use crate::bypass;
 use crate::setup::{self, Scope};
 use crate::shell;
-use crate::suite::{self, Binaries, Tally};
+use crate::suite::{self, Binaries, Profile, Tally};
 
 /// Run the live suite on other kernels in QEMU
 ///
@@ -82,7 +82,7 @@ impl Outcome {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = shell::root()?;
     setup::ensure(&root, Scope::Test)?;
-    let binaries = suite::build(&root)?;
+    let binaries = suite::build(&root, Profile::Debug)?;
     let options = Options {
         timeout: Duration::from_secs(arguments.timeout),
         cpus: arguments.cpus,
