@@ -21,7 +21,7 @@ pub(super) fn idle() {
     let mut items: Vec<String> = (0..count)
         .map(|at| {
             fs::create_dir(crowd.join(at.to_string())).unwrap();
-            format!("{{name: c{at}, labels: {{app: app{}, tier: crowd}}, cgroup: {relative}/{at}}}", at / 100)
+            format!("{{name: c{at}, labels: {{app: a{}}}, cgroup: {relative}/{at}}}", at / 100)
         })
         .collect();
     items.extend([&stage.good, &stage.bad, &stage.server].map(|workload| {
