@@ -232,7 +232,9 @@ spec:
 
 #[test]
 fn the_full_document_means_what_it_says() {
-    use domain::policy::model::{Action, Entity, Namespaces, Peer, Peers, PolicyMode, PortRange, Ports};
+    use domain::policy::model::{
+        Action, Entity, Namespaces, Peer, Peers, PolicyMode, PortMatch, PortRange, Ports,
+    };
     use domain::timestamp::Timestamp;
     use enforcer_common::reason::Errno;
 
@@ -242,7 +244,7 @@ fn the_full_document_means_what_it_says() {
     let policy = &outcome.policies[0].policy;
     assert_eq!(policy.key.to_string(), "prod/db-only-from-api");
     assert_eq!((policy.mode, policy.errno), (PolicyMode::Audit, Errno::HostUnreach));
-    assert_eq!(policy.subject.requirements.len(), 3);
+    assert_eq!(policy.subject.selector.requirements.len(), 3);
     assert_eq!(policy.egress.as_deref(), Some(&[][..]));
     let [allow, deny] = policy.ingress.as_deref().unwrap() else { panic!("{policy:?}") };
     assert_eq!((allow.name.as_deref(), allow.action, allow.errno), (Some("from-api"), Action::Allow, None));
@@ -268,7 +270,7 @@ fn the_full_document_means_what_it_says() {
     assert_eq!(namespaces, [Namespaces::Own, Namespaces::All, named]);
     assert!(matches!(&peers[3], Peer::Cidr { net, except } if net.prefix_len() == 24 && except.len() == 1));
     assert_eq!(peers[4], Peer::Entity(Entity::Host));
-    let range = |protocol, first, last| PortRange { protocol, first, last };
+    let range = |protocol, first, last| PortMatch::Range(PortRange { protocol, first, last });
     let ports = vec![range(6, 5432, 5432), range(17, 53, 60), range(132, 0, 65535)];
     assert_eq!(allow.ports, Ports::AnyOf(ports));
 }

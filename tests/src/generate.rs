@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use enforcer::domain::policy::model::{
-    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyMode, PortRange, Ports, Rule,
-    RuleDirection, RuleKey,
+    Action, Entity, Layer, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyMode, PortMatch, PortRange,
+    Ports, Rule, RuleDirection, RuleKey, Subject,
 };
 use enforcer::domain::timestamp::Timestamp;
 use enforcer_common::reason::Errno;
@@ -118,7 +118,7 @@ pub fn peer() -> impl Strategy<Value = Peer> {
     ];
     prop_oneof![
         4 => (namespaces, selector())
-            .prop_map(|(namespaces, selector)| Peer::Workloads { namespaces, selector }),
+            .prop_map(|(namespaces, selector)| Peer::Workloads { namespaces, selector, account: None }),
         4 => (block(), vec(block(), 0..3)).prop_map(|(net, except)| Peer::Cidr { net, except }),
         1 => select(&[Entity::Host, Entity::World]).prop_map(Peer::Entity),
     ]
@@ -142,7 +142,7 @@ fn ports() -> impl Strategy<Value = Ports> {
     let whole = protocol().prop_map(|protocol| PortRange { protocol, first: 0, last: u16::MAX });
     prop_oneof![
         3 => Just(Ports::All),
-        4 => vec(prop_oneof![5 => range, 1 => whole], 0..4).prop_map(Ports::AnyOf),
+        4 => vec(prop_oneof![5 => range, 1 => whole], 0..4).prop_map(|ranges| Ports::AnyOf(ranges.into_iter().map(PortMatch::Range).collect())),
     ]
 }
 
@@ -171,7 +171,7 @@ fn rule_for(peers: impl Strategy<Value = Peers>) -> impl Strategy<Value = Rule> 
 
 fn policy_key() -> impl Strategy<Value = PolicyKey> {
     let name = select(&["p", "q", "r", "s", "t"]).prop_map(str::to_owned);
-    (namespace(), name).prop_map(|(namespace, name)| PolicyKey { namespace, name })
+    (namespace(), name).prop_map(|(namespace, name)| PolicyKey::traffic(namespace, name))
 }
 
 /// A policy.
@@ -183,9 +183,10 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     (policy_key(), mode, select(Errno::ALL), selector(), sections).prop_map(
         |(key, mode, errno, subject, (ingress, egress, listen, expires))| Policy {
             key,
+            layer: Layer::Namespaced,
             mode,
             errno,
-            subject,
+            subject: Subject::own(subject),
             ingress,
             egress,
             listen,

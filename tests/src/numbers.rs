@@ -16,7 +16,7 @@ use crate::oracle::{Judgement, Outcome, Question, Side};
 pub fn identity(registry: &mut Registry, side: &Side) -> IdentityId {
     match side {
         Side::Workload { namespace, labels } => {
-            registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() })
+            registry.identity(&IdentityKey::new(namespace.clone(), labels.clone()))
         }
         Side::Host => IdentityId::HOST,
         Side::World => IdentityId::WORLD,
@@ -29,7 +29,7 @@ pub fn identity(registry: &mut Registry, side: &Side) -> IdentityId {
 pub fn registry(world: &World) -> Registry {
     let mut registry = Registry::default();
     for (namespace, labels) in &world.bystanders {
-        registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() });
+        registry.identity(&IdentityKey::new(namespace.clone(), labels.clone()));
     }
     for question in &world.questions {
         identity(&mut registry, &question.subject);

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use enforcer::domain::labels::{Condition, LabelSet, Selector};
 use enforcer::domain::policy::model::{
-    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyMode, Ports, Rule, RuleDirection, RuleKey,
+    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyMode, PortMatch, Ports, Rule, RuleDirection,
+    RuleKey,
 };
 use enforcer::domain::timestamp::Timestamp;
 use enforcer_common::reason::{Errno, Reason};
@@ -156,6 +157,7 @@ fn outcome(
                 match rule.action {
                     Action::Deny => denying.push((key(Some(index)), errno)),
                     Action::Allow => allowing.push((key(Some(index)), errno)),
+                    Action::Pass => {}
                 }
             }
         }
@@ -191,7 +193,7 @@ fn deny(reason: Reason, rule: Option<RuleKey>, errno: Errno) -> Outcome {
 fn selects(policy: &Policy, subject: &Side) -> bool {
     match subject {
         Side::Workload { namespace, labels } => {
-            *namespace == policy.key.namespace && has_labels(&policy.subject, labels)
+            *namespace == policy.key.namespace && has_labels(&policy.subject.selector, labels)
         }
         Side::Host | Side::World | Side::Unmanaged | Side::Unknown => false,
     }
@@ -206,12 +208,13 @@ fn matches_peer(policy: &Policy, rule: &Rule, question: &Question) -> bool {
 
 fn is_meant(policy: &Policy, peer: &Peer, question: &Question) -> bool {
     match peer {
-        Peer::Workloads { namespaces, selector } => match &question.peer {
+        Peer::Workloads { namespaces, selector, .. } => match &question.peer {
             Side::Workload { namespace, labels } => {
                 let there = match namespaces {
                     Namespaces::Own => *namespace == policy.key.namespace,
                     Namespaces::All => true,
                     Namespaces::Named(names) => names.contains(namespace),
+                    Namespaces::Labelled(_) => false,
                 };
                 there && has_labels(selector, labels)
             }
@@ -222,15 +225,20 @@ fn is_meant(policy: &Policy, peer: &Peer, question: &Question) -> bool {
         }
         Peer::Entity(Entity::Host) => question.peer == Side::Host,
         Peer::Entity(Entity::World) => question.peer == Side::World,
+        Peer::Entity(Entity::Cluster) => matches!(question.peer, Side::Host | Side::Workload { .. }),
+        Peer::Entity(Entity::Unmanaged) => question.peer == Side::Unmanaged,
     }
 }
 
 fn matches_port(rule: &Rule, protocol: u8, port: u16) -> bool {
     match &rule.ports {
         Ports::All => true,
-        Ports::AnyOf(ranges) => ranges
-            .iter()
-            .any(|range| range.protocol == protocol && (range.first..=range.last).contains(&port)),
+        Ports::AnyOf(items) => items.iter().any(|item| match item {
+            PortMatch::Range(range) => {
+                range.protocol == protocol && (range.first..=range.last).contains(&port)
+            }
+            PortMatch::Named { .. } => false,
+        }),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use enforcer::domain::labels::{LabelSet, Selector};
+use enforcer::domain::labels::LabelSet;
 use enforcer::domain::policy::compile::{Scene, compile, compile_scene};
 use enforcer::domain::policy::model::{
-    Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey,
+    Action, Layer, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey, Subject,
 };
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
@@ -128,10 +128,11 @@ fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy 
         expires: None,
     };
     Policy {
-        key: PolicyKey { namespace: "blue".into(), name: name.into() },
+        key: PolicyKey::traffic("blue", name),
         mode: PolicyMode::Enforce,
         errno: Errno::Perm,
-        subject: Selector::default(),
+        layer: Layer::Namespaced,
+        subject: Subject::default(),
         ingress: None,
         egress: Some(vec![rule]),
         listen: None,

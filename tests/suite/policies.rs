@@ -75,10 +75,7 @@ fn offline() {
             .workloads
             .iter()
             .map(|workload| {
-                let key = IdentityKey {
-                    namespace: workload.key.namespace.clone(),
-                    labels: workload.labels.clone(),
-                };
+                let key = IdentityKey::new(workload.key.namespace.clone(), workload.labels.clone());
                 (End::Workload(workload.key.clone()), registry.identity(&key))
             })
             .collect();

@@ -1,5 +1,7 @@
 //! The pure core: what workloads, identities and policies mean. No I/O, no clock, no async, no kernel.
 
+pub mod account;
+pub mod cluster;
 pub mod command;
 pub mod delta;
 pub mod flow;

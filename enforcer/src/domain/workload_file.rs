@@ -9,7 +9,7 @@ use super::command::PolicyFile;
 use super::labels::LabelSet;
 use super::policy::diagnostic::{Code, Diagnostic, Location, Source, quote};
 use super::syntax::{Name, check_label_key, cidr, label_value};
-use super::workload::{DEFAULT_NAMESPACE, Workload, WorkloadKey};
+use super::workload::{DEFAULT_NAMESPACE, NamedPorts, Workload, WorkloadKey};
 use super::yaml::{self, Mapping, Node, Reader};
 
 /// Most workloads of one file.
@@ -114,7 +114,14 @@ fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Wor
     }
     let (key, labels) = key.zip(labels)?;
     let cgroup = cgroup.map(|(path, _)| path);
-    (reader.errors() == errors).then_some(Workload { key, labels, cgroup, addresses })
+    (reader.errors() == errors).then_some(Workload {
+        key,
+        labels,
+        cgroup,
+        addresses,
+        ports: NamedPorts::new(),
+        account: None,
+    })
 }
 
 /// The `name` and `namespace` of a workload.

@@ -170,7 +170,7 @@ fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
         .map(|(key, (change, loaded))| PolicyChange {
             name: key.to_string(),
             change,
-            selects: views::selects(&endpoints, &loaded.policy),
+            selects: views::selects(&endpoints, &state.namespaces, &loaded.policy),
         })
         .collect()
 }

@@ -91,7 +91,7 @@ pub(super) fn tables(
     let before = asked.before();
     let mut table = |at: Timestamp, is_back: bool| {
         let set: &PolicySet = before.as_ref().filter(|_| is_back).unwrap_or(&asked.policies);
-        let scene = Scene { at, guests: guests.clone() };
+        let scene = Scene { at, guests: guests.clone(), ..Scene::default() };
         let policies = set.effective().map(|(loaded, _)| &loaded.policy);
         compile_scene(policies, &scene, registry, generation).map(Arc::new).map_err(|error| {
             refused(format!("{error}: split the policies into fewer distinct selectors; nothing was changed"))

@@ -11,7 +11,8 @@ use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
 use super::planning::Asked;
 use super::policies::{Documents, parse};
 use super::schedule::{Schedule, taken_back};
-use super::wanted::Sources;
+use super::wanted::{Cluster, Sources};
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId};
@@ -207,6 +208,10 @@ pub struct State {
     /// Required sources that have not given a snapshot yet.
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
+    /// The rest of each source's last snapshot.
+    pub(super) clusters: BTreeMap<String, Cluster>,
+    /// Labels of all namespaces that the sources know.
+    pub(super) namespaces: NamespaceLabels,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
@@ -305,6 +310,8 @@ impl State {
             facts,
             draining: false,
             sources: Sources::new(),
+            clusters: BTreeMap::new(),
+            namespaces: NamespaceLabels::default(),
             managed: BTreeMap::new(),
             own: None,
             files: None,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use crate::domain::cluster::{Namespace, NamespaceLabels, Service};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, IdentityId};
 use crate::domain::quarantine::{Quarantines, marked};
@@ -16,12 +17,30 @@ use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 /// Snapshots by the name of their source.
 pub(super) type Sources = BTreeMap<String, Vec<Resolved>>;
 
+/// What a source says of the cluster besides its workloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cluster {
+    pub(super) namespaces: Vec<Namespace>,
+    pub(super) services: Vec<Service>,
+}
+
+/// Labels of all namespaces. Where two sources describe one, the first counts, in the order of names.
+pub(super) fn namespaces(clusters: &BTreeMap<String, Cluster>) -> NamespaceLabels {
+    clusters.values().rev().flat_map(|cluster| cluster.namespaces.iter().rev().cloned()).collect()
+}
+
 /// Workloads by name. Of two with the same name the first counts, in the order of sources and then of the snapshot.
 pub(super) type Endpoints<'a> = BTreeMap<&'a WorkloadKey, &'a Resolved>;
 
 /// What a workload is to policies.
 pub(super) fn identity_key(workload: &Workload) -> IdentityKey {
-    IdentityKey { namespace: workload.key.namespace.clone(), labels: workload.labels.clone() }
+    IdentityKey {
+        namespace: workload.key.namespace.clone(),
+        labels: workload.labels.clone(),
+        ports: workload.ports.clone(),
+        account: workload.account.clone(),
+        service: None,
+    }
 }
 
 /// The identity that a workload has now: one of its own while it is in quarantine.

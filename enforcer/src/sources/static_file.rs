@@ -133,7 +133,12 @@ impl Look for StaticFile {
             let now: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
             let settled = self.problem.is_none() && self.told_problem.is_some();
             if settled || self.told.as_ref() != Some(&now) {
-                events.push(WorkloadEvent::Snapshot { source: STATIC.to_owned(), workloads: now.clone() });
+                events.push(WorkloadEvent::Snapshot {
+                    source: STATIC.to_owned(),
+                    workloads: now.clone(),
+                    namespaces: Vec::new(),
+                    services: Vec::new(),
+                });
                 self.told = Some(now);
                 self.told_problem = None;
             }

@@ -30,6 +30,7 @@ use self::entries::Entries;
 use self::ports::PortClasses;
 use self::wards::Wards;
 use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleDirection, RuleKey};
+use crate::domain::cluster::{NamespaceLabels, Service};
 use crate::domain::registry::Registry;
 use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
 use crate::domain::timestamp::Timestamp;
@@ -52,6 +53,10 @@ pub struct Scene {
     pub at: Timestamp,
     /// Who may open flows to whom in quarantine.
     pub guests: Guests,
+    /// Labels of namespaces.
+    pub namespaces: NamespaceLabels,
+    /// Services.
+    pub services: Vec<Service>,
 }
 
 /// Compiles policies in an empty scene: nothing of them is over, and nobody is in quarantine with guests.
@@ -63,8 +68,9 @@ pub fn compile<'a>(
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<PolicyTable, CompileError> {
-    static EMPTY: Scene = Scene { at: Timestamp::EARLIEST, guests: Guests::new() };
-    compile_scene(policies, &EMPTY, registry, generation)
+    let scene = Scene::default();
+    let policies: Vec<&Policy> = policies.into_iter().collect();
+    compile_scene(policies, &scene, registry, generation)
 }
 
 /// Compiles all loaded policies against all known identities.
@@ -116,7 +122,8 @@ pub fn compile_scene<'a>(
 
 /// Classes that a policy's subject selector matches.
 fn subjects<'c, 'a>(identities: &'c IdentityClasses<'a>, policy: &'a Policy) -> &'c [u32] {
-    identities.selected(Scope::one(&policy.key.namespace), &policy.subject)
+    identities
+        .selected(Scope::of(&policy.subject.namespaces, &policy.key.namespace), &policy.subject.selector)
 }
 
 struct Compiler<'a> {
@@ -193,13 +200,15 @@ impl<'a> Compiler<'a> {
     /// Classes of one peer.
     fn peer(&self, peer: &'a Peer, own: &'a str, classes: &mut Vec<u32>) {
         match peer {
-            Peer::Workloads { namespaces, selector } => {
+            Peer::Workloads { namespaces, selector, .. } => {
                 let scope = Scope::of(namespaces, own);
                 classes.extend_from_slice(self.identities.selected(scope, selector));
             }
             Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
             Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
             Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
+            Peer::Entity(Entity::Unmanaged) => classes.push(self.identities.of(IdentityId::UNMANAGED)),
+            Peer::Entity(Entity::Cluster) => {}
         }
     }
 }
@@ -226,6 +235,7 @@ fn word(rule: &Rule, errno: Errno, id: RuleId) -> Word {
         Action::Allow => Word::allow(Tier::Allow, Reason::AllowedByRule, id),
         // Precedence 3.
         Action::Deny => Word::deny(Tier::Deny, rule.errno.unwrap_or(errno), Reason::DeniedByRule, id),
+        Action::Pass => Word::NONE,
     }
 }
 

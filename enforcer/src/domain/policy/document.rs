@@ -5,7 +5,7 @@ use std::ops::Range;
 use enforcer_common::reason::Errno;
 
 use super::diagnostic::{Code, nearest, quote};
-use super::model::{Policy, PolicyKey, PolicyMode};
+use super::model::{Layer, Policy, PolicyKey, PolicyMode, Subject};
 use super::{rules, selector};
 use crate::domain::labels::Selector;
 use crate::domain::syntax::{ERRNOS, Name};
@@ -134,9 +134,7 @@ fn metadata(reader: &mut Reader<'_>, node: &Node) -> (Option<PolicyKey>, Range<u
             reader.text(&entry.value, &format!("{} in `{field}`", quote(&entry.key)));
         }
     }
-    let key = name
-        .zip(namespace)
-        .map(|(name, namespace)| PolicyKey { namespace: namespace.to_owned(), name: name.to_owned() });
+    let key = name.zip(namespace).map(|(name, namespace)| PolicyKey::traffic(namespace, name));
     (key, place)
 }
 
@@ -168,12 +166,13 @@ fn spec(reader: &mut Reader<'_>, node: &Node) -> Option<Policy> {
             "write `ingress: []` to deny all flows to the subject, `egress: []` to deny all flows from it",
         );
     }
-    let key = PolicyKey { namespace: String::new(), name: String::new() };
+    let key = PolicyKey::default();
     Some(Policy {
         key,
         mode: mode?,
         errno: errno?,
-        subject: subject?,
+        layer: Layer::Namespaced,
+        subject: Subject::own(subject?),
         ingress: ingress.map_or(Some(None), |rules| rules.map(Some))?,
         egress: egress.map_or(Some(None), |rules| rules.map(Some))?,
         listen: listen.map_or(Some(None), |rules| rules.map(Some))?,

@@ -7,7 +7,8 @@ use enforcer_common::id::IdentityId;
 use enforcer_common::verdict::Query;
 
 use super::compile::is_inside;
-use super::model::{Action, Entity, Namespaces, Peer, Peers, Policy, PortRange, Ports, Rule, RuleKey};
+use super::model::{Action, Entity, Peer, Peers, Policy, PortMatch, Ports, Rule, RuleKey};
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::registry::{IdentityKey, Registry};
 
 /// A policy that isolates the subject in the direction of a flow.
@@ -57,14 +58,14 @@ impl fmt::Display for Miss {
 /// not workloads.
 pub fn why<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
-    registry: &Registry,
+    (registry, labels): (&Registry, &NamespaceLabels),
     query: &Query,
 ) -> Vec<Isolation> {
     let Some(subject) = workload(registry, query.subject) else { return Vec::new() };
     let peer = workload(registry, query.peer);
     let mut isolations = Vec::new();
     for policy in policies {
-        if policy.key.namespace != subject.namespace || !policy.subject.matches(&subject.labels) {
+        if !policy.layer.isolates() || !policy.selects(subject, labels) {
             continue;
         }
         let Some(rules) = policy.rules(query.direction) else { continue };
@@ -75,7 +76,7 @@ pub fn why<'a>(
             .map(|(index, rule)| Miss {
                 rule: key(Some(index)),
                 name: rule.name.clone(),
-                peer: matches_peer(policy, rule, query, peer),
+                peer: matches_peer(policy, rule, query, (peer, labels)),
                 port: matches_port(rule, query),
                 asked: port_text(query.protocol, query.port, query.port),
                 ports: ports_text(&rule.ports),
@@ -93,28 +94,37 @@ fn workload(registry: &Registry, id: IdentityId) -> Option<&IdentityKey> {
     if id < IdentityId::FIRST_WORKLOAD { None } else { registry.identity_key(id) }
 }
 
-fn matches_peer(policy: &Policy, rule: &Rule, query: &Query, workload: Option<&IdentityKey>) -> bool {
+fn matches_peer(
+    policy: &Policy,
+    rule: &Rule,
+    query: &Query,
+    (workload, labels): (Option<&IdentityKey>, &NamespaceLabels),
+) -> bool {
     let Peers::AnyOf(peers) = &rule.peers else { return true };
     peers.iter().any(|peer| match peer {
-        Peer::Workloads { namespaces, selector } => workload.is_some_and(|key| {
-            let there = match namespaces {
-                Namespaces::Own => key.namespace == policy.key.namespace,
-                Namespaces::All => true,
-                Namespaces::Named(names) => names.contains(&key.namespace),
-            };
-            there && selector.matches(&key.labels)
+        Peer::Workloads { namespaces, selector, account } => workload.is_some_and(|key| {
+            namespaces.contain(&key.namespace, &policy.key.namespace, labels)
+                && selector.matches(&key.labels)
+                && account
+                    .as_ref()
+                    .is_none_or(|account| account.matches(&key.namespace, key.account.as_deref()))
         }),
         Peer::Cidr { net, except } => is_inside(query.address, *net, except),
         Peer::Entity(Entity::Host) => query.peer == IdentityId::HOST,
         Peer::Entity(Entity::World) => query.peer == IdentityId::WORLD,
+        Peer::Entity(Entity::Cluster) => query.peer == IdentityId::HOST || workload.is_some(),
+        Peer::Entity(Entity::Unmanaged) => query.peer == IdentityId::UNMANAGED,
     })
 }
 
 fn matches_port(rule: &Rule, query: &Query) -> bool {
     match &rule.ports {
         Ports::All => true,
-        Ports::AnyOf(ranges) => ranges.iter().any(|range| {
-            range.protocol == query.protocol && (range.first..=range.last).contains(&query.port)
+        Ports::AnyOf(items) => items.iter().any(|item| match item {
+            PortMatch::Range(range) => {
+                range.protocol == query.protocol && (range.first..=range.last).contains(&query.port)
+            }
+            PortMatch::Named { .. } => false,
         }),
     }
 }
@@ -124,7 +134,10 @@ fn ports_text(ports: &Ports) -> String {
         Ports::All => "all ports".to_owned(),
         Ports::AnyOf(ranges) if ranges.is_empty() => "no ports".to_owned(),
         Ports::AnyOf(ranges) => {
-            let text = |range: &PortRange| port_text(range.protocol, range.first, range.last);
+            let text = |item: &PortMatch| match item {
+                PortMatch::Range(range) => port_text(range.protocol, range.first, range.last),
+                PortMatch::Named { name, .. } => format!("the port `{name}`"),
+            };
             ranges.iter().map(text).collect::<Vec<_>>().join(", ")
         }
     }
@@ -154,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
-    use crate::domain::policy::model::{PolicyKey, PolicyMode};
+    use crate::domain::policy::model::{Layer, Namespaces, PolicyKey, PolicyMode, PortRange, Subject};
 
     fn app(value: &str) -> Selector {
         let condition = Condition::In(BTreeSet::from([value.to_owned()]));
@@ -163,12 +176,12 @@ mod tests {
 
     fn rule(action: Action, peer: Peer, ports: &[(u16, u16)]) -> Rule {
         let range = |(first, last): &(u16, u16)| PortRange { protocol: 6, first: *first, last: *last };
-        let ports = Ports::AnyOf(ports.iter().map(range).collect());
+        let ports = Ports::AnyOf(ports.iter().map(range).map(PortMatch::Range).collect());
         Rule { name: None, action, peers: Peers::AnyOf(vec![peer]), ports, errno: None, expires: None }
     }
 
     fn workloads(value: &str) -> Peer {
-        Peer::Workloads { namespaces: Namespaces::Own, selector: app(value) }
+        Peer::Workloads { namespaces: Namespaces::Own, selector: app(value), account: None }
     }
 
     #[test]
@@ -176,14 +189,15 @@ mod tests {
         let mut registry = Registry::default();
         let mut id = |value: &str| {
             let labels = LabelSet([("app".to_owned(), value.to_owned())].into());
-            registry.identity(&IdentityKey { namespace: "default".into(), labels })
+            registry.identity(&IdentityKey::new("default", labels))
         };
         let (db, api, web) = (id("db"), id("api"), id("web"));
         let policies = [Policy {
-            key: PolicyKey { namespace: "default".into(), name: "db".into() },
+            key: PolicyKey::traffic("default", "db"),
             mode: PolicyMode::Enforce,
             errno: Errno::Perm,
-            subject: app("db"),
+            layer: Layer::Namespaced,
+            subject: Subject::own(app("db")),
             ingress: Some(vec![
                 rule(Action::Allow, workloads("web"), &[(9_000, 9_009), (0, u16::MAX)]),
                 rule(Action::Deny, workloads("api"), &[(1, 1)]),
@@ -205,7 +219,7 @@ mod tests {
         let check = |subject, peer, address, port, direction, expect: &[&str]| {
             let address = Address::v4(address);
             let query = Query { subject, peer, address, port, protocol: 6, direction };
-            let isolations = why(&policies, &registry, &query);
+            let isolations = why(&policies, (&registry, &NamespaceLabels::default()), &query);
             let found: Vec<String> =
                 isolations.iter().flat_map(|one| one.misses.iter().map(ToString::to_string)).collect();
             assert_eq!(found, expect, "{query:?}");

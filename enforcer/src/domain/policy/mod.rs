@@ -5,6 +5,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
+mod key;
 pub mod model;
 mod rules;
 mod selector;

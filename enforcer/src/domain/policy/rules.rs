@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::diagnostic::{Code, quote};
-use super::model::{Action, Entity, Namespaces, Peer, Peers, PortRange, Ports, Rule};
+use super::model::{Action, Entity, Namespaces, Peer, Peers, PortMatch, PortRange, Ports, Rule};
 use super::selector::selector;
 use crate::domain::syntax::{ERRNOS, Name, cidr};
 use crate::domain::timestamp::Timestamp;
@@ -105,7 +105,11 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
         action: action?,
         // Missing and empty mean the same, as in NetworkPolicy.
         peers: if peers.is_empty() { Peers::Everyone } else { Peers::AnyOf(peers) },
-        ports: if ports.is_empty() { Ports::All } else { Ports::AnyOf(ports) },
+        ports: if ports.is_empty() {
+            Ports::All
+        } else {
+            Ports::AnyOf(ports.into_iter().map(PortMatch::Range).collect())
+        },
         errno,
         expires: expires.flatten(),
     };
@@ -164,7 +168,7 @@ fn peer(reader: &mut Reader<'_>, node: &Node) -> Option<Peer> {
                 None => Some(Namespaces::Own),
             };
             let selector = selector(reader, &kind.value, "`workloads`");
-            Peer::Workloads { namespaces: namespaces?, selector: selector? }
+            Peer::Workloads { namespaces: namespaces?, selector: selector?, account: None }
         }
         "cidr" => cidr_peer(reader, &kind.value, peer.get("except"))?,
         _ => Peer::Entity(reader.choice(&kind.value, "`entity`", &ENTITIES)?),

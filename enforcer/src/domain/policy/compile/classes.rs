@@ -31,6 +31,7 @@ impl<'a> Scope<'a> {
             Namespaces::Own => Self::one(own),
             Namespaces::All => Self::All,
             Namespaces::Named(names) => Self::In(names.iter().map(String::as_str).collect()),
+            Namespaces::Labelled(_) => Self::In(BTreeSet::new()),
         }
     }
 
@@ -132,15 +133,15 @@ impl<'a> IdentityClasses<'a> {
 fn questions<'a>(policies: &[&'a Policy], people: &People<'_>) -> BTreeMap<Question<'a>, Vec<u32>> {
     let mut questions = BTreeMap::new();
     for policy in policies {
-        let own = Scope::one(&policy.key.namespace);
-        if people.select(&own, &policy.subject).next().is_none() {
+        let own = Scope::of(&policy.subject.namespaces, &policy.key.namespace);
+        if people.select(&own, &policy.subject.selector).next().is_none() {
             continue;
         }
-        questions.insert(Question::Labels(own, &policy.subject), Vec::new());
+        questions.insert(Question::Labels(own, &policy.subject.selector), Vec::new());
         for rule in [&policy.ingress, &policy.egress].into_iter().flatten().flatten() {
             let Peers::AnyOf(peers) = &rule.peers else { continue };
             for peer in peers {
-                if let Peer::Workloads { namespaces, selector } = peer {
+                if let Peer::Workloads { namespaces, selector, .. } = peer {
                     let scope = Scope::of(namespaces, &policy.key.namespace);
                     questions.insert(Question::Labels(scope, selector), Vec::new());
                 }
@@ -157,7 +158,7 @@ fn ask_of_wards<'a>(questions: &mut BTreeMap<Question<'a>, Vec<u32>>, wards: &Wa
         for guest in *guests {
             let question = match guest {
                 Guest::Identity(id) => Question::One(*id),
-                Guest::Peer(Peer::Workloads { namespaces, selector }) => {
+                Guest::Peer(Peer::Workloads { namespaces, selector, .. }) => {
                     Question::Labels(Scope::of(namespaces, ""), selector)
                 }
                 Guest::Peer(Peer::Cidr { .. } | Peer::Entity(_)) => continue,

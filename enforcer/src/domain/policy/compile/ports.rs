@@ -6,7 +6,7 @@ use enforcer_common::limits::PORT_CLASSES;
 
 use super::ANY_PORT;
 use super::intervals::cut;
-use crate::domain::policy::model::{Policy, PortRange, Ports};
+use crate::domain::policy::model::{Policy, PortMatch, Ports};
 use crate::domain::table::{CompileError, ProtocolPorts};
 
 /// A list of ports in one form: protocol, first, last; ordered, without repetitions.
@@ -80,8 +80,12 @@ impl PortClasses {
     }
 }
 
-fn list(ranges: &[PortRange]) -> List {
-    let mut list: List = ranges.iter().map(|range| (range.protocol, range.first, range.last)).collect();
+fn list(items: &[PortMatch]) -> List {
+    let ranges = items.iter().filter_map(|item| match item {
+        PortMatch::Range(range) => Some((range.protocol, range.first, range.last)),
+        PortMatch::Named { .. } => None,
+    });
+    let mut list: List = ranges.collect();
     list.sort_unstable();
     list.dedup();
     list
