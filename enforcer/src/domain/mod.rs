@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod cluster;
+pub mod cluster_file;
 pub mod command;
 pub mod delta;
 pub mod flow;
