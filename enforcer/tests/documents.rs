@@ -77,6 +77,7 @@ fn assert_sound(files: &[PolicyFile], diagnostics: &[Diagnostic]) {
 fn check_broken(folder: &str, diagnose: impl Fn(&PolicyFile) -> Vec<Diagnostic>) -> usize {
     let bless = std::env::var_os("ENFORCER_BLESS").is_some();
     let paths = yaml_files(&Path::new(TESTDATA).join(folder));
+    let mut wrong = Vec::new();
     for path in &paths {
         let file = named(path);
         let diagnostics = diagnose(&file);
@@ -94,10 +95,16 @@ fn check_broken(folder: &str, diagnose: impl Fn(&PolicyFile) -> Vec<Diagnostic>)
         }
         let found: Vec<_> =
             diagnostics.iter().map(|found| (found.line(), found.code.slug().to_owned())).collect();
-        assert_eq!(found, markers(&files[0].text), "{}\n{actual}", path.display());
+        let promised = markers(&files[0].text);
+        if found != promised {
+            wrong.push(format!("{}\n{actual}\npromised {promised:?}\nfound    {found:?}", path.display()));
+        }
         let expected = fs::read_to_string(&golden).unwrap_or_default();
-        assert_eq!(actual, expected, "{}: ENFORCER_BLESS=1 accepts the new text", path.display());
+        if actual != expected {
+            wrong.push(format!("{}: ENFORCER_BLESS=1 accepts this text\n{actual}", path.display()));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     paths.len()
 }
 

@@ -227,6 +227,7 @@ fn is_meant(policy: &Policy, peer: &Peer, question: &Question) -> bool {
         Peer::Entity(Entity::World) => question.peer == Side::World,
         Peer::Entity(Entity::Cluster) => matches!(question.peer, Side::Host | Side::Workload { .. }),
         Peer::Entity(Entity::Unmanaged) => question.peer == Side::Unmanaged,
+        Peer::Pending(_) => false,
     }
 }
 

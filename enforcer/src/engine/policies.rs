@@ -132,8 +132,8 @@ pub(super) fn parse(files: &[PolicyFile]) -> Result<Documents, Vec<String>> {
     let checked = check(files)
         .into_result()
         .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let loaded = checked.into_iter().map(|Checked { policy, file, text }| {
-        let file = files.get(file).map(|file| file.name.clone()).unwrap_or_default();
+    let loaded = checked.into_iter().map(|Checked { policy, place, text }| {
+        let file = files.get(place.file).map(|file| file.name.clone()).unwrap_or_default();
         (policy.key.clone(), Arc::new(Loaded { policy, text, file }))
     });
     Ok(loaded.collect())

@@ -208,7 +208,7 @@ impl<'a> Compiler<'a> {
             Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
             Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
             Peer::Entity(Entity::Unmanaged) => classes.push(self.identities.of(IdentityId::UNMANAGED)),
-            Peer::Entity(Entity::Cluster) => {}
+            Peer::Entity(Entity::Cluster) | Peer::Pending(_) => {}
         }
     }
 }

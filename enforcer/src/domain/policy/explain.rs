@@ -114,6 +114,7 @@ fn matches_peer(
         Peer::Entity(Entity::World) => query.peer == IdentityId::WORLD,
         Peer::Entity(Entity::Cluster) => query.peer == IdentityId::HOST || workload.is_some(),
         Peer::Entity(Entity::Unmanaged) => query.peer == IdentityId::UNMANAGED,
+        Peer::Pending(_) => false,
     })
 }
 

@@ -205,6 +205,17 @@ pub enum Peer {
     },
     /// A reserved identity.
     Entity(Entity),
+    /// Somebody whose addresses are not known from policies and workloads. Until they are, it matches nobody.
+    Pending(Pending),
+}
+
+/// A peer that somebody else has to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Whoever is known by one of these domain names; `*.` in front means every name below it.
+    Domains(Vec<String>),
+    /// Machines of the cluster with these labels.
+    Nodes(Selector),
 }
 
 /// Namespaces of a subject or of a workload peer.

@@ -161,7 +161,7 @@ fn ask_of_wards<'a>(questions: &mut BTreeMap<Question<'a>, Vec<u32>>, wards: &Wa
                 Guest::Peer(Peer::Workloads { namespaces, selector, .. }) => {
                     Question::Labels(Scope::of(namespaces, ""), selector)
                 }
-                Guest::Peer(Peer::Cidr { .. } | Peer::Entity(_)) => continue,
+                Guest::Peer(Peer::Cidr { .. } | Peer::Entity(_) | Peer::Pending(_)) => continue,
             };
             questions.insert(question, Vec::new());
         }
