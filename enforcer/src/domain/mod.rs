@@ -9,6 +9,7 @@ pub mod flow;
 pub mod flow_filter;
 pub mod labels;
 pub mod names;
+pub mod offline;
 pub mod policy;
 pub mod publication;
 pub mod quarantine;
