@@ -77,7 +77,8 @@ fn read(path: &Path) -> anyhow::Result<PolicyFile> {
 }
 
 fn told(diagnostics: &[Diagnostic]) -> anyhow::Result<()> {
-    let errors: Vec<_> = diagnostics.iter().filter(|found| found.is_error()).map(ToString::to_string).collect();
+    let errors: Vec<_> =
+        diagnostics.iter().filter(|found| found.is_error()).map(ToString::to_string).collect();
     if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
 }
 

@@ -1,8 +1,11 @@
 //! What a cluster has besides workloads: namespaces with labels, and services.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+use enforcer_common::address::Address;
+use enforcer_common::id::IdentityId;
 
 use super::labels::LabelSet;
 
@@ -90,6 +93,52 @@ pub struct Backend {
     pub address: IpAddr,
     /// The port on which it listens.
     pub port: u16,
+}
+
+/// A service with those who answer for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownService {
+    /// Its own number.
+    pub identity: IdentityId,
+    /// The addresses that clients call.
+    pub addresses: Vec<IpAddr>,
+    /// Who answers, by the protocol and port that clients call.
+    pub ports: BTreeMap<(u8, u16), BTreeSet<Answering>>,
+}
+
+/// Somebody who answers for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answering {
+    /// Who.
+    pub identity: IdentityId,
+    /// With which address.
+    pub address: IpAddr,
+    /// On which port.
+    pub port: u16,
+}
+
+impl KnownService {
+    /// A service whose number is known. `who` tells who has an address.
+    pub fn new(identity: IdentityId, service: &Service, who: impl Fn(IpAddr) -> IdentityId) -> Self {
+        let mut ports: BTreeMap<_, BTreeSet<Answering>> = BTreeMap::new();
+        for port in &service.ports {
+            let answering = port.backends.iter().map(|backend| Answering {
+                identity: who(backend.address),
+                address: backend.address,
+                port: backend.port,
+            });
+            ports.entry((port.protocol, port.port)).or_default().extend(answering);
+        }
+        Self { identity, addresses: service.addresses.clone(), ports }
+    }
+}
+
+/// An address as the kernel side has it.
+pub fn canonical(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::v4(address.into()),
+        IpAddr::V6(address) => Address::v6(address.octets()),
+    }
 }
 
 #[cfg(test)]

@@ -202,8 +202,12 @@ impl Found {
             return;
         }
         const SHOWN: usize = 12;
-        let mut kinds: Vec<_> =
-            self.left_out.iter().take(SHOWN).map(|(kind, count)| format!("{count} {}", quote(kind))).collect();
+        let mut kinds: Vec<_> = self
+            .left_out
+            .iter()
+            .take(SHOWN)
+            .map(|(kind, count)| format!("{count} {}", quote(kind)))
+            .collect();
         if self.left_out.len() > SHOWN {
             kinds.push(format!("{} other kinds", self.left_out.len() - SHOWN));
         }
@@ -236,7 +240,9 @@ impl Cluster {
 
     /// The service of this name.
     pub fn service(&self, key: &WorkloadKey) -> Option<&Service> {
-        self.services.iter().find(|service| (&service.namespace, &service.name) == (&key.namespace, &key.name))
+        self.services
+            .iter()
+            .find(|service| (&service.namespace, &service.name) == (&key.namespace, &key.name))
     }
 
     /// The ports that its pods declare.

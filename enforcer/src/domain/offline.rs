@@ -10,7 +10,7 @@ use enforcer_common::id::{Generation, IdentityId};
 use enforcer_common::verdict::{Direction, Query, Verdict};
 use ipnet::IpNet;
 
-use super::cluster::Service;
+use super::cluster::{KnownService, NamespaceLabels, Service, canonical};
 use super::cluster_file::{Cluster, ClusterNode};
 use super::policy::compile::{CompileError, Scene, compile_scene};
 use super::policy::model::{Peer, Peers, Pending, Policy};
@@ -105,6 +105,7 @@ const NO_RULE: enforcer_common::id::RuleId = enforcer_common::id::RuleId::NONE;
 pub struct Offline {
     policies: Vec<Policy>,
     registry: Registry,
+    namespaces: NamespaceLabels,
     table: PolicyTable,
     ends: BTreeMap<End, (IdentityId, Address)>,
     services: Vec<Service>,
@@ -127,22 +128,29 @@ impl Offline {
             by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
             ends.insert(end, (registry.identity(&identity(workload)), main_address(workload)));
         }
-        for service in &cluster.services {
+        let who = |address: IpAddr| {
+            by_address.get(&address).and_then(|end| ends.get(end)).map_or(IdentityId::WORLD, |(id, _)| *id)
+        };
+        let services: Vec<_> = cluster
+            .services
+            .iter()
+            .map(|service| {
+                let id = registry.identity(&IdentityKey::service(&*service.namespace, &*service.name));
+                KnownService::new(id, service, who)
+            })
+            .collect();
+        for (service, known) in cluster.services.iter().zip(&services) {
             let key = WorkloadKey { namespace: service.namespace.clone(), name: service.name.clone() };
             let end = End::Service(key);
             by_address.extend(service.addresses.iter().map(|address| (*address, end.clone())));
-            let id = registry.identity(&IdentityKey::service(&*service.namespace, &*service.name));
             let address = service.addresses.first().copied().map_or(NOWHERE, canonical);
-            ends.insert(end, (id, address));
+            ends.insert(end, (known.identity, address));
         }
-        let scene = Scene {
-            at,
-            namespaces: cluster.namespaces.iter().cloned().collect(),
-            services: cluster.services.clone(),
-            ..Scene::default()
-        };
+        let namespaces: NamespaceLabels = cluster.namespaces.iter().cloned().collect();
+        let scene = Scene { at, namespaces: namespaces.clone(), services, ..Scene::default() };
         let table = compile_scene(&policies, &scene, &mut registry, Generation(1))?;
-        Ok(Self { policies, registry, table, ends, services: cluster.services.clone(), by_address })
+        let services = cluster.services.clone();
+        Ok(Self { policies, registry, namespaces, table, ends, services, by_address })
     }
 
     /// The policies, those of nodes that are known with their addresses.
@@ -153,6 +161,11 @@ impl Offline {
     /// Which numbers stand for what.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Labels of namespaces.
+    pub fn namespaces(&self) -> &NamespaceLabels {
+        &self.namespaces
     }
 
     /// The table.
@@ -240,13 +253,6 @@ fn identity(workload: &Workload) -> IdentityKey {
 
 fn main_address(workload: &Workload) -> Address {
     workload.addresses.first().map_or(NOWHERE, |net| canonical(net.addr()))
-}
-
-fn canonical(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => Address::v4(address.into()),
-        IpAddr::V6(address) => Address::v6(address.octets()),
-    }
 }
 
 /// The policy with the addresses of the nodes that it means, where nodes are known.

@@ -90,6 +90,16 @@ impl Registry {
         id
     }
 
+    /// The number of this rule, if it has one.
+    pub fn known_rule(&self, key: &RuleKey) -> Option<RuleId> {
+        self.rules.get(key).copied()
+    }
+
+    /// The highest number of an identity given so far.
+    pub fn last_identity(&self) -> IdentityId {
+        IdentityId(self.last_identity)
+    }
+
     /// All identities with a number, in the order of their keys.
     pub fn identities(&self) -> impl Iterator<Item = (&IdentityKey, IdentityId)> {
         self.identities.iter().map(|(key, id)| (key, *id))

@@ -52,7 +52,8 @@ pub(super) fn pod(reader: &mut Reader<'_>, root: &Node) -> Option<Pod> {
         return None;
     }
     let spec = root.field("spec");
-    let account = spec.and_then(|spec| spec.field("serviceAccountName").or_else(|| spec.field("serviceAccount")));
+    let account =
+        spec.and_then(|spec| spec.field("serviceAccountName").or_else(|| spec.field("serviceAccount")));
     let account = match account {
         Some(node) => Name::Subdomain.read(reader, node, "a service account").map(str::to_owned),
         None => Some(DEFAULT_ACCOUNT.to_owned()),
@@ -90,7 +91,9 @@ fn container_port(
     named: &mut NamedPorts,
 ) {
     let Some(mapping) = reader.any_mapping(item, "a port of a container") else { return };
-    let Some(node) = reader.required(&mapping, "a port of a container", "containerPort", None) else { return };
+    let Some(node) = reader.required(&mapping, "a port of a container", "containerPort", None) else {
+        return;
+    };
     let number = port(reader, node, "`containerPort`");
     let protocol = protocol(reader, mapping.get("protocol"));
     let name = mapping.get("name").and_then(|node| Name::Port.read(reader, node, "the name of a port"));

@@ -55,8 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &mut Node) -> Option<Read> {
     let own = if is_kubernetes(kind) { fields.len() } else { fields.len() - 1 };
     let document = reader.mapping(root, "the document", &fields[..own])?;
     let metadata = reader.required(&document, "the document", "metadata", Some("name the policy there"));
-    let (key, place) =
-        metadata.map_or((None, root.span.clone()), |node| metadata::read(reader, node, kind));
+    let (key, place) = metadata.map_or((None, root.span.clone()), |node| metadata::read(reader, node, kind));
     // The name comes with the key: a policy that is read in part is no policy.
     let spec = match kind {
         PolicyKind::NetworkPolicy => network_policy::read(reader, &document),
@@ -111,11 +110,8 @@ fn header(reader: &mut Reader<'_>, document: &Mapping<'_>) -> Option<PolicyKind>
         return Some(known);
     };
     if version_text.is_some_and(|text| text != expected) {
-        let message = format!(
-            "{} is not an apiVersion of {}",
-            quote(version_text.unwrap_or_default()),
-            known.label()
-        );
+        let message =
+            format!("{} is not an apiVersion of {}", quote(version_text.unwrap_or_default()), known.label());
         let help = format!("this version knows `{expected}`");
         reader.error(&version.span, Code::UnknownVersion, message).label("unknown version").help(help);
     }

@@ -58,6 +58,11 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// Whether it is the admin layer.
+    pub const fn is_admin(self) -> bool {
+        matches!(self, Self::Admin { .. })
+    }
+
     /// Whether policies of this layer isolate who they select.
     pub const fn isolates(self) -> bool {
         matches!(self, Self::Namespaced)

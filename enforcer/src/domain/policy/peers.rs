@@ -27,16 +27,8 @@ const ENTITIES: [(&str, Entity); 4] = [
     ("unmanaged", Entity::Unmanaged),
 ];
 
-const FIELDS: [&str; 8] = [
-    "workloads",
-    "serviceAccount",
-    "spiffe",
-    "cidr",
-    "entity",
-    "namespaces",
-    "namespaceSelector",
-    "except",
-];
+const FIELDS: [&str; 8] =
+    ["workloads", "serviceAccount", "spiffe", "cidr", "entity", "namespaces", "namespaceSelector", "except"];
 
 /// What kind of peer a field makes it; the three kinds of workloads can stand together.
 fn kind(field: &str) -> Option<&'static str> {
@@ -144,8 +136,9 @@ fn account(reader: &mut Reader<'_>, peer: &Mapping<'_>) -> Option<Option<Account
         Ok(pattern) => Some(Some(pattern)),
         Err(problem) => {
             let message = format!("{} is not a SPIFFE ID of a service account", quote(text));
-            let help =
-                format!("{problem}; write it like `spiffe://cluster.local/ns/shop/sa/api` or `spiffe://*/ns/shop/sa/*`");
+            let help = format!(
+                "{problem}; write it like `spiffe://cluster.local/ns/shop/sa/api` or `spiffe://*/ns/shop/sa/*`"
+            );
             reader.error(&entry.value.span, Code::BadName, message).label("not such an ID").help(help);
             None
         }

@@ -41,7 +41,13 @@ pub(super) fn port(reader: &mut Reader<'_>, node: &Node, unnamed: Unnamed) -> Op
         && name.parse::<i64>().is_err()
     {
         no_end(reader, &item);
-        let name = Name::Port.read(reader, &Node { value: Value::Text(name.clone()), span: span.clone() }, "the name of a port")?.to_owned();
+        let name = Name::Port
+            .read(
+                reader,
+                &Node { value: Value::Text(name.clone()), span: span.clone() },
+                "the name of a port",
+            )?
+            .to_owned();
         let protocol = protocol?.or((unnamed == Unnamed::Tcp).then_some(TCP));
         return (reader.errors() == errors).then_some(PortMatch::Named { protocol, name });
     }
@@ -98,8 +104,11 @@ pub(super) fn port_number(reader: &mut Reader<'_>, node: &Node, what: &str) -> O
         Ok(port) if port > 0 => Some(port),
         _ => {
             let message = format!("{what} can't be {number}");
-            let help =
-                if number == 0 && what == "`port`" { "leave `port` out if all ports are meant" } else { "ports are 1-65535" };
+            let help = if number == 0 && what == "`port`" {
+                "leave `port` out if all ports are meant"
+            } else {
+                "ports are 1-65535"
+            };
             reader.error(&node.span, Code::BadPort, message).label("not a port").help(help);
             None
         }

@@ -59,7 +59,11 @@ pub(super) fn direction(reader: &mut Reader<'_>, node: &Node, words: &Words) -> 
         rules.push((rule, item));
     }
     let places: Vec<_> = rules.iter().map(|(rule, node)| (rule, *node)).collect();
-    if words.ordered { warn_unreached(reader, &places) } else { warn_shadowed(reader, &places) }
+    if words.ordered {
+        warn_unreached(reader, &places)
+    } else {
+        warn_shadowed(reader, &places)
+    }
     (rules.len() == items.len()).then(|| rules.into_iter().map(|(rule, _)| rule).collect())
 }
 
@@ -105,7 +109,8 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
     };
     let ports = match rule.get("ports") {
         Some(node) => reader.list(node, "`ports`", MAX_ITEMS).and_then(|items| {
-            let ports: Vec<_> = items.iter().map(|item| ports::port(reader, item, Unnamed::Declared)).collect();
+            let ports: Vec<_> =
+                items.iter().map(|item| ports::port(reader, item, Unnamed::Declared)).collect();
             ports.into_iter().collect::<Option<Vec<_>>>()
         }),
         None => Some(Vec::new()),
@@ -161,7 +166,8 @@ const COMPARED: usize = 100;
 
 /// Warns of an allow rule for exactly what a deny rule of the same list denies, or for a part of all.
 fn warn_shadowed(reader: &mut Reader<'_>, rules: &[(&Rule, &Node)]) {
-    let denies: Vec<_> = rules.iter().filter(|(rule, _)| rule.action == Action::Deny).take(COMPARED).collect();
+    let denies: Vec<_> =
+        rules.iter().filter(|(rule, _)| rule.action == Action::Deny).take(COMPARED).collect();
     for (allow, node) in rules.iter().filter(|(rule, _)| rule.action == Action::Allow) {
         let Some((_, deny)) = denies.iter().find(|(deny, _)| covers(deny, allow)) else { continue };
         let deny = reader.location(&first_line(reader, deny));

@@ -97,7 +97,8 @@ fn check_sections(
         );
     }
     if layer.is_some_and(|layer| !layer.isolates()) {
-        for entry in spec.entries().iter().filter(|entry| matches!(entry.key.as_str(), "ingress" | "egress")) {
+        for entry in spec.entries().iter().filter(|entry| matches!(entry.key.as_str(), "ingress" | "egress"))
+        {
             if matches!(&entry.value.value, crate::domain::yaml::Value::List(items) if items.is_empty()) {
                 let message = format!("`{}` of a policy of a tier is empty: tiers isolate nobody", entry.key);
                 reader
@@ -158,7 +159,8 @@ fn subject(reader: &mut Reader<'_>, spec: &Mapping<'_>, is_cluster: bool) -> Opt
     };
     let namespaces = namespaces?;
     if namespaces == Namespaces::Own {
-        let message = "the subject of a ClusterTrafficPolicy has neither `namespaces` nor `namespaceSelector`";
+        let message =
+            "the subject of a ClusterTrafficPolicy has neither `namespaces` nor `namespaceSelector`";
         reader
             .error(&subject.place(), Code::MissingField, message)
             .label("in which namespaces?")

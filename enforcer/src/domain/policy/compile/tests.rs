@@ -8,7 +8,9 @@ use enforcer_common::verdict::Query;
 
 use super::*;
 use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
-use crate::domain::policy::model::{Layer, Namespaces, PolicyKey, PortMatch, PortRange, Ports, Subject};
+use crate::domain::policy::model::{
+    Action, Layer, Namespaces, Peer, Peers, PolicyKey, PortMatch, PortRange, Ports, Rule, Subject,
+};
 use crate::domain::registry::IdentityKey;
 
 fn labels(text: &str) -> LabelSet {

@@ -7,8 +7,8 @@ use super::exactly_one;
 use crate::domain::Direction;
 use crate::domain::policy::diagnostic::{Code, quote};
 use crate::domain::policy::model::{
-    Action, Namespaces, Peer, Peers, Pending, Policy, PolicyKey, PolicyMode, PortMatch, PortRange,
-    Ports, Rule, Subject,
+    Action, Namespaces, Peer, Peers, Pending, Policy, PolicyKey, PolicyMode, PortMatch, PortRange, Ports,
+    Rule, Subject,
 };
 use crate::domain::policy::peers::labelled;
 use crate::domain::policy::ports::port_number;
@@ -69,10 +69,7 @@ fn subject_of(reader: &mut Reader<'_>, node: &Node) -> Option<Subject> {
 }
 
 /// `namespaces` or `pods`: pods by the labels of their namespaces, and by their own.
-fn pods(
-    reader: &mut Reader<'_>,
-    entry: &Entry,
-) -> Option<(Namespaces, crate::domain::labels::Selector)> {
+fn pods(reader: &mut Reader<'_>, entry: &Entry) -> Option<(Namespaces, crate::domain::labels::Selector)> {
     if entry.key == "namespaces" {
         let namespaces = selector(reader, &entry.value, "`namespaces`")?;
         return Some((labelled(namespaces), crate::domain::labels::Selector::default()));
@@ -110,7 +107,8 @@ fn rule(reader: &mut Reader<'_>, node: &Node, direction: Direction) -> Option<Ru
     let name = rule.get("name").map(|node| name(reader, node));
     let action = reader.required(&rule, what, "action", Some("one of Accept, Deny, Pass"));
     let action = action.and_then(|node| reader.choice(node, "`action`", &ACTIONS));
-    let help = "name the peers: nobody is meant by leaving them out, and everyone is `namespaces: {}` or a network";
+    let help =
+        "name the peers: nobody is meant by leaving them out, and everyone is `namespaces: {}` or a network";
     let peers = reader.required(&rule, what, field, Some(help));
     let peers = peers.and_then(|node| {
         let items = not_empty(reader, node, &format!("`{field}`"))?;
@@ -123,9 +121,8 @@ fn rule(reader: &mut Reader<'_>, node: &Node, direction: Direction) -> Option<Ru
     let ports = match rule.get("protocols") {
         Some(node) => {
             let items = not_empty(reader, node, "`protocols`");
-            let ports: Option<Vec<_>> = items.map(|items| {
-                items.iter().filter_map(|item| protocol(reader, item)).collect()
-            });
+            let ports: Option<Vec<_>> =
+                items.map(|items| items.iter().filter_map(|item| protocol(reader, item)).collect());
             ports.map(Ports::AnyOf)
         }
         None => Some(Ports::All),
@@ -135,10 +132,9 @@ fn rule(reader: &mut Reader<'_>, node: &Node, direction: Direction) -> Option<Ru
         let is_elsewhere = |peer: &Peer| !matches!(peer, Peer::Workloads { .. });
         if is_named && peers.iter().any(is_elsewhere) {
             let message = "`destinationNamedPort` in a rule with peers that have no named ports";
-            reader
-                .error(&rule.place(), Code::ConflictingFields, message)
-                .label("in this rule")
-                .help("only pods have named ports: put networks, nodes and domain names into a rule of their own");
+            reader.error(&rule.place(), Code::ConflictingFields, message).label("in this rule").help(
+                "only pods have named ports: put networks, nodes and domain names into a rule of their own",
+            );
         }
     }
     let rule = Rule {
@@ -254,7 +250,9 @@ fn domains(reader: &mut Reader<'_>, entry: &Entry, action: Option<Action>) -> Op
     reader
         .warning(&entry.span, Code::Pending, "`domainNames` is accepted, and matches nobody yet")
         .label("pending")
-        .help("this version can't tell by which addresses a name is known: until then name them in `networks`");
+        .help(
+            "this version can't tell by which addresses a name is known: until then name them in `networks`",
+        );
     (names.len() == items.len()).then_some(Peer::Pending(Pending::Domains(names)))
 }
 

@@ -4,6 +4,7 @@
 use enforcer_common::reason::Errno;
 
 use super::{everyone_if_empty, selector_or_all};
+use crate::domain::Direction;
 use crate::domain::policy::diagnostic::Code;
 use crate::domain::policy::model::{
     Action, Layer, Namespaces, Peer, Policy, PolicyKey, PolicyMode, Ports, Rule, Subject,
@@ -13,7 +14,6 @@ use crate::domain::policy::ports::{self, Unnamed};
 use crate::domain::policy::rules::{MAX_ITEMS, MAX_RULES};
 use crate::domain::policy::selector::selector;
 use crate::domain::syntax::loose_cidr;
-use crate::domain::Direction;
 use crate::domain::yaml::{Mapping, Node, Reader};
 
 /// The policy, still without its name. Every field may be missing, `spec` too: then it selects the whole namespace and
