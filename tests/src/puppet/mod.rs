@@ -6,6 +6,7 @@
 mod act;
 mod background;
 mod order;
+mod probe;
 mod uring;
 
 use std::ffi::CString;
@@ -18,6 +19,7 @@ use std::sync::Mutex;
 
 pub(crate) use act::open_once;
 pub use order::{Answer, Fd, Order, Tally};
+pub use probe::{Means, Probe, SILENCE};
 
 /// The hidden argument that makes a process a puppet.
 pub const ARGUMENT: &str = "--puppet";
