@@ -47,9 +47,10 @@ pub struct Outcome {
     pub differences: Vec<String>,
 }
 
-/// Folder of the sets.
+/// Folder of the sets: `ENFORCER_CONFORMANCE`, or the one of the sources.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance")
+    let sources = || Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
+    std::env::var_os("ENFORCER_CONFORMANCE").map_or_else(sources, PathBuf::from)
 }
 
 /// The cases of a set.
