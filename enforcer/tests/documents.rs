@@ -347,7 +347,7 @@ fn workloads_mean_what_they_say() {
                 namespace: prod\n    addresses: [192.0.2.10, 2001:db8::/64]\n";
     let outcome = parse_workloads(&file(text));
     assert!(outcome.is_ok(), "{:?}", outcome.diagnostics);
-    let [web, far] = &outcome.workloads[..] else { panic!("{outcome:?}") };
+    let [web, far] = &outcome.described.workloads[..] else { panic!("{outcome:?}") };
     assert_eq!((web.key.to_string(), web.labels.to_string()), ("default/web".into(), "app=web".into()));
     assert_eq!(web.cgroup.as_deref(), Some("/demo/web"));
     let addresses: Vec<_> = far.addresses.iter().map(ToString::to_string).collect();

@@ -8,7 +8,7 @@ use super::files::{Settling, Version, read, version};
 use super::watch::nearest_above;
 use super::{Cause, CgroupTree, Found, Look};
 use crate::domain::workload::{Resolved, Workload, WorkloadEvent};
-use crate::domain::workload_file::parse_workloads;
+use crate::domain::workload_file::{Described, parse_workloads};
 
 /// Name of this source.
 pub const STATIC: &str = "static";
@@ -21,10 +21,10 @@ pub struct StaticFile {
     /// Whether a file that has never been there is as good as an empty one.
     optional: bool,
     settling: Settling<Option<Version>>,
-    /// The workloads of the last good file.
-    workloads: Option<Vec<Workload>>,
+    /// What the last good file describes.
+    described: Option<Described>,
     problem: Option<String>,
-    told: Option<Vec<Resolved>>,
+    told: Option<WorkloadEvent>,
     told_problem: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl StaticFile {
             tree,
             optional,
             settling,
-            workloads: None,
+            described: None,
             problem: None,
             told: None,
             told_problem: None,
@@ -59,7 +59,7 @@ impl StaticFile {
         if read_now {
             match found {
                 Some(_) => self.take(),
-                None if self.optional && self.workloads.is_none() => self.accept(Vec::new()),
+                None if self.optional && self.described.is_none() => self.accept(Described::default()),
                 None => {
                     let path = self.path.display();
                     self.problem = Some(format!(
@@ -83,9 +83,9 @@ impl StaticFile {
             Err(problem) => return self.unreadable(problem),
         };
         match parse_workloads(&file).into_result() {
-            Ok(workloads) => self.accept(workloads),
+            Ok(described) => self.accept(described),
             Err(diagnostics) => {
-                let kept = if self.workloads.is_some() {
+                let kept = if self.described.is_some() {
                     "the last good one stays in use"
                 } else {
                     "it is not used"
@@ -98,8 +98,8 @@ impl StaticFile {
         }
     }
 
-    fn accept(&mut self, workloads: Vec<Workload>) {
-        self.workloads = Some(workloads);
+    fn accept(&mut self, described: Described) {
+        self.described = Some(described);
         self.problem = None;
     }
 
@@ -109,7 +109,10 @@ impl StaticFile {
     }
 
     fn directories(&self) -> impl Iterator<Item = &str> {
-        self.workloads.iter().flatten().filter_map(|workload| workload.cgroup.as_deref())
+        self.described
+            .iter()
+            .flat_map(|found| &found.workloads)
+            .filter_map(|workload| workload.cgroup.as_deref())
     }
 }
 
@@ -119,7 +122,7 @@ impl Look for StaticFile {
     fn look(&mut self, cause: &Cause) -> Found<WorkloadEvent> {
         let again = self.refresh(cause);
         let mut events = Vec::new();
-        if let Some(workloads) = &self.workloads {
+        if let Some(Described { workloads, namespaces, services }) = &self.described {
             // Workloads lie side by side: the directories above them are looked at once.
             let mut known = BTreeMap::new();
             let mut resolve = |workload: &Workload| Resolved {
@@ -130,15 +133,15 @@ impl Look for StaticFile {
                     .map_or_else(Vec::new, |directory| self.tree.above(directory, &mut known)),
                 workload: workload.clone(),
             };
-            let now: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
+            let now = WorkloadEvent::Snapshot {
+                source: STATIC.to_owned(),
+                workloads: workloads.iter().map(&mut resolve).collect(),
+                namespaces: namespaces.clone(),
+                services: services.clone(),
+            };
             let settled = self.problem.is_none() && self.told_problem.is_some();
             if settled || self.told.as_ref() != Some(&now) {
-                events.push(WorkloadEvent::Snapshot {
-                    source: STATIC.to_owned(),
-                    workloads: now.clone(),
-                    namespaces: Vec::new(),
-                    services: Vec::new(),
-                });
+                events.push(now.clone());
                 self.told = Some(now);
                 self.told_problem = None;
             }
