@@ -121,6 +121,27 @@ fn broken_workload_files_are_told_everything() {
 }
 
 #[test]
+fn a_workload_file_describes_the_cluster_too() {
+    let text = "workloads:\n- {name: web, cgroup: /web, account: api, ports: [{name: http, port: 8080}, {name: dns, \
+                protocol: UDP, port: 53}]}\nnamespaces:\n- {name: shop, labels: {team: a}}\nservices:\n- name: db\n  \
+                namespace: shop\n  addresses: [10.96.0.1]\n  ports: [{port: 80, backends: [{address: 10.0.0.1, port: 8080}]}]\n";
+    let found = parse_workloads(&PolicyFile { name: "w.yaml".into(), text: text.into() });
+    let found = found.into_result().unwrap();
+    let web = &found.workloads[0];
+    assert_eq!(web.account.as_deref(), Some("api"));
+    let ports: Vec<_> =
+        web.ports.iter().map(|(name, port)| (name.as_str(), port.protocol, port.port)).collect();
+    assert_eq!(ports, [("dns", 17, 53), ("http", 6, 8080)]);
+    assert_eq!(found.namespaces[0].labels.0["team"], "a");
+    let service = &found.services[0];
+    assert_eq!(service.key().to_string(), "shop/db");
+    assert_eq!(service.addresses[0].to_string(), "10.96.0.1");
+    let port = &service.ports[0];
+    assert_eq!((port.protocol, port.port, port.backends[0].port), (6, 80, 8080));
+    assert_eq!(port.backends[0].address.to_string(), "10.0.0.1");
+}
+
+#[test]
 fn an_error_anywhere_accepts_nothing() {
     for path in yaml_files(&Path::new(TESTDATA).join("broken")) {
         let outcome = check(&[named(&path)]);
@@ -347,7 +368,7 @@ fn workloads_mean_what_they_say() {
                 namespace: prod\n    addresses: [192.0.2.10, 2001:db8::/64]\n";
     let outcome = parse_workloads(&file(text));
     assert!(outcome.is_ok(), "{:?}", outcome.diagnostics);
-    let [web, far] = &outcome.described.workloads[..] else { panic!("{outcome:?}") };
+    let [web, far] = &outcome.workloads[..] else { panic!("{outcome:?}") };
     assert_eq!((web.key.to_string(), web.labels.to_string()), ("default/web".into(), "app=web".into()));
     assert_eq!(web.cgroup.as_deref(), Some("/demo/web"));
     let addresses: Vec<_> = far.addresses.iter().map(ToString::to_string).collect();

@@ -14,10 +14,10 @@ fuzz_target!(|data: &[u8]| {
     let outcome = parse_workloads(&files[0]);
     let shown = render(&files, &outcome.diagnostics, false);
     assert!(!shown.contains('\x1b'), "an escape sequence reaches the terminal");
-    assert!(outcome.is_ok() || outcome.described.workloads.is_empty(), "a broken file is taken in part");
+    assert!(outcome.is_ok() || outcome.workloads.is_empty(), "a broken file is taken in part");
     let mut names = BTreeSet::new();
     let mut cgroups = BTreeSet::new();
-    for workload in &outcome.described.workloads {
+    for workload in &outcome.workloads {
         assert!(names.insert(&workload.key), "{} is there twice", workload.key);
         assert!(workload.cgroup.is_some() || !workload.addresses.is_empty(), "{} is nowhere", workload.key);
         if let Some(cgroup) = &workload.cgroup {

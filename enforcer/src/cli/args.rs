@@ -9,9 +9,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::settings::SettingFlags;
-pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::time::parse_duration;
+pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
 
 /// Identity-based network enforcement for Linux workloads
 ///

@@ -84,9 +84,9 @@ fn side(
     let reason = Reason::from_code(word.reason_code()).unwrap_or(Reason::None);
     let key = rules.get(&word.rule()).copied();
     let policy = key.and_then(|key| offline.policies().iter().find(|policy| policy.key == key.policy));
-    let rule = key.zip(policy).and_then(|(key, policy)| {
-        policy.section(key.direction)?.get(usize::try_from(key.index?).ok()?)
-    });
+    let rule = key
+        .zip(policy)
+        .and_then(|(key, policy)| policy.section(key.direction)?.get(usize::try_from(key.index?).ok()?));
     let (isolated_by, nearest_miss) = isolation(offline, query, reason);
     Side {
         direction: query.direction.label(),

@@ -121,7 +121,8 @@ pub fn parse(file: &PolicyFile, cluster: &Cluster) -> Result<Expectation, Vec<Di
 fn expectation(reader: &mut Reader<'_>, root: &Node, cluster: &Cluster) -> Option<Expectation> {
     let what = "the document";
     let root = reader.mapping(root, what, &["namespaces", "workloads", "flows"])?;
-    let namespaces = workload_file::namespaces(reader, &root);
+    let namespaces =
+        workload_file::cluster::namespaces(reader, &root, &mut workload_file::cluster::Seen::default());
     let mut keys = Keys::default();
     keys.services = cluster
         .services
@@ -155,11 +156,11 @@ struct Keys {
 }
 
 fn workload(reader: &mut Reader<'_>, node: &Node, keys: &mut Keys) -> Option<ExpectedWorkload> {
-    let fields = ["name", "namespace", "labels", "ports", "serviceAccount", "addresses"];
+    let fields = ["name", "namespace", "labels", "ports", "account", "addresses"];
     let item = reader.mapping(node, "a workload", &fields)?;
     let key = workload_file::name(reader, &item);
     let labels = workload_file::labels(reader, &item);
-    let ports = workload_file::named_ports(reader, &item);
+    let ports = workload_file::cluster::named_ports(reader, &item);
     let account = workload_file::account(reader, &item);
     let list = item.get("addresses").and_then(|node| reader.list(node, "`addresses`", MAX_ITEMS));
     let nets = list.unwrap_or_default().iter().filter_map(|node| cidr(reader, node, "an address", true));
@@ -175,7 +176,7 @@ fn workload(reader: &mut Reader<'_>, node: &Node, keys: &mut Keys) -> Option<Exp
         reader.error(&place, Code::Duplicate, message).label("second").related(first.clone(), "first");
     }
     keys.written.insert(key.clone(), reader.location(&place));
-    Some(ExpectedWorkload { key, labels, ports, account: account?, addresses })
+    Some(ExpectedWorkload { key, labels, ports, account, addresses })
 }
 
 fn flow(reader: &mut Reader<'_>, node: &Node, keys: &Keys) -> Option<ExpectedFlow> {
@@ -192,7 +193,8 @@ fn flow(reader: &mut Reader<'_>, node: &Node, keys: &Keys) -> Option<ExpectedFlo
         Some(node) => reader.choice(node, "`protocol`", &PROTOCOLS),
         None => Some(PROTOCOLS[0].1),
     };
-    let port = reader.required(&item, what, "port", None).and_then(|node| port_number(reader, node, "`port`"));
+    let port =
+        reader.required(&item, what, "port", None).and_then(|node| port_number(reader, node, "`port`"));
     let verdict = reader.required(&item, what, "verdict", None);
     let verdict = verdict.and_then(|node| reader.choice(node, "`verdict`", &verdicts));
     let reason = item.get("reason").and_then(|node| reader.choice(node, "`reason`", &reasons));

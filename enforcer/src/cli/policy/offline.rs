@@ -165,7 +165,9 @@ fn scenery(context: &mut Context, asked: &Scenery) -> anyhow::Result<Option<(Clu
     let without = cluster.pods.iter().filter(|pod| pod.workload.addresses.is_empty()).count();
     if without > 0 {
         let pods = if without == 1 { "pod has" } else { "pods have" };
-        context.screen.note(&format!("{without} {pods} no address of its own, so no block of addresses means it"));
+        context
+            .screen
+            .note(&format!("{without} {pods} no address of its own, so no block of addresses means it"));
     }
     let policies = checked.into_iter().map(|checked| checked.policy).collect();
     let offline = Offline::new(policies, &cluster, now())?;
@@ -198,7 +200,10 @@ fn told(context: &mut Context, files: &[PolicyFile], diagnostics: &[Diagnostic])
 /// `END:PORT[/PROTOCOL]`
 fn server(text: &str) -> anyhow::Result<(&str, u8, u16)> {
     let usage = || {
-        format!("{} is no server; write it like shop/db:5432, shop/dns:53/UDP or [2001:db8::1]:443", quote(text))
+        format!(
+            "{} is no server; write it like shop/db:5432, shop/dns:53/UDP or [2001:db8::1]:443",
+            quote(text)
+        )
     };
     let (end, port) = text.rsplit_once(':').with_context(usage)?;
     let end = end.strip_prefix('[').and_then(|end| end.strip_suffix(']')).unwrap_or(end);
@@ -227,7 +232,9 @@ fn end(cluster: &Cluster, text: &str) -> anyhow::Result<End> {
     let names: Vec<String> = cluster.pods.iter().map(|pod| pod.workload.key.to_string()).collect();
     let help = match nearest(&key.to_string(), names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean {}?", quote(name)),
-        None => format!("it has {} pods and {} services with an address", names.len(), cluster.services.len()),
+        None => {
+            format!("it has {} pods and {} services with an address", names.len(), cluster.services.len())
+        }
     };
     bail!("the cluster has no workload and no service {}; {help}", quote(&key.to_string()))
 }

@@ -18,10 +18,8 @@ const COMPARED: usize = 1_000;
 pub fn lint(files: &[PolicyFile], checked: &[Checked], cluster: Option<&Cluster>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let places = Places::new(files, checked);
-    let scene = cluster.map(|cluster| Scene {
-        pods: &cluster.pods,
-        labels: cluster.namespaces.iter().cloned().collect(),
-    });
+    let scene = cluster
+        .map(|cluster| Scene { pods: &cluster.pods, labels: cluster.namespaces.iter().cloned().collect() });
     for (index, one) in checked.iter().enumerate() {
         let lints = Lints { places: &places, index, policy: &one.policy, scene: scene.as_ref() };
         lints.subject(&mut found);
@@ -150,7 +148,11 @@ impl Lints<'_> {
                             *protocol == range.protocol && (range.first..=range.last).contains(port)
                         })
                     }),
-                    format!("{}-{}", crate::domain::offline::port_text(range.protocol, range.first), range.last),
+                    format!(
+                        "{}-{}",
+                        crate::domain::offline::port_text(range.protocol, range.first),
+                        range.last
+                    ),
                 ),
                 PortMatch::Named { protocol, name } => (
                     servers.iter().any(|pod| {
@@ -198,7 +200,10 @@ impl Lints<'_> {
     fn shadowed(&self, checked: &[Checked], found: &mut Vec<Diagnostic>) {
         for (section, number, rule) in self.policy.all_rules() {
             let others = checked.iter().enumerate().flat_map(|(index, other)| {
-                other.policy.all_rules().map(move |(section, number, rule)| (index, &other.policy, section, number, rule))
+                other
+                    .policy
+                    .all_rules()
+                    .map(move |(section, number, rule)| (index, &other.policy, section, number, rule))
             });
             let first = others.take(COMPARED).find(|(index, policy, other, place, before)| {
                 (*index, *place, *other) != (self.index, number, section)
@@ -230,7 +235,9 @@ fn broad_peer(peer: &Peer, everything: bool) -> Option<&'static str> {
         {
             Some("every workload of every namespace, on every protocol and port")
         }
-        Peer::Entity(Entity::World) if everything => Some("every address outside, on every protocol and port"),
+        Peer::Entity(Entity::World) if everything => {
+            Some("every address outside, on every protocol and port")
+        }
         _ => None,
     }
 }
@@ -250,15 +257,21 @@ fn covers_subject(all: &Policy, part: &Policy) -> bool {
 }
 
 /// Whether one rule always decides before the other where both match.
-fn comes_before((first, rule, index): (&Policy, &Rule, u32), (second, other, number): (&Policy, &Rule, u32)) -> bool {
+fn comes_before(
+    (first, rule, index): (&Policy, &Rule, u32),
+    (second, other, number): (&Policy, &Rule, u32),
+) -> bool {
     let rank = |layer: Layer| match layer {
         Layer::Admin { priority } => (0, priority),
         Layer::Namespaced => (1, 0),
         Layer::Baseline { priority } => (2, priority),
     };
-    let ((first_layer, first_priority), (second_layer, second_priority)) = (rank(first.layer), rank(second.layer));
+    let ((first_layer, first_priority), (second_layer, second_priority)) =
+        (rank(first.layer), rank(second.layer));
     match (first.layer, second.layer) {
-        (Layer::Namespaced, Layer::Namespaced) => rule.action == Action::Deny && other.action == Action::Allow,
+        (Layer::Namespaced, Layer::Namespaced) => {
+            rule.action == Action::Deny && other.action == Action::Allow
+        }
         _ if first_layer == second_layer => {
             (first_priority, &first.key, index) < (second_priority, &second.key, number)
         }
@@ -270,9 +283,9 @@ fn comes_before((first, rule, index): (&Policy, &Rule, u32), (second, other, num
 /// Whether everything that one rule matches is matched by the other.
 fn covers(all_of: &Policy, all: &Rule, part_of: &Policy, part: &Rule) -> bool {
     let own = |rule: &Rule| match &rule.peers {
-        Peers::AnyOf(peers) => peers
-            .iter()
-            .any(|peer| matches!(peer, Peer::Workloads { namespaces: Namespaces::Own, .. })),
+        Peers::AnyOf(peers) => {
+            peers.iter().any(|peer| matches!(peer, Peer::Workloads { namespaces: Namespaces::Own, .. }))
+        }
         Peers::Everyone => false,
     };
     let same_words = all_of.key.namespace == part_of.key.namespace || !own(all) && !own(part);
@@ -297,7 +310,8 @@ struct Places<'a> {
 
 impl<'a> Places<'a> {
     fn new(files: &'a [PolicyFile], checked: &[Checked]) -> Self {
-        let sources: Vec<_> = files.iter().enumerate().map(|(index, file)| Source::new(index, file)).collect();
+        let sources: Vec<_> =
+            files.iter().enumerate().map(|(index, file)| Source::new(index, file)).collect();
         let trees: Vec<Vec<Node>> = sources
             .iter()
             .map(|source| {

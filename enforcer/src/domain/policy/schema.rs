@@ -49,7 +49,9 @@ fn document(kind: PolicyKind) -> Value {
         },
         "spec": spec,
     });
-    if let (Value::Object(fields), PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy) = (&mut fields, kind) {
+    if let (Value::Object(fields), PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy) =
+        (&mut fields, kind)
+    {
         fields.insert("status".into(), json!({ "type": ["object", "null"] }));
     }
     json!({
@@ -131,9 +133,7 @@ fn network_policy() -> Value {
 }
 
 fn cluster_network_policy() -> Value {
-    let one = |fields: Value| {
-        json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false })
-    };
+    let one = |fields: Value| json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false });
     object(
         json!({
             "tier": { "enum": ["Admin", "Baseline"] },
@@ -182,9 +182,7 @@ fn definitions() -> Value {
     let protocols: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
     let number = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
     let name = json!({ "type": "string", "maxLength": 15, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" });
-    let one = |fields: Value| {
-        json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false })
-    };
+    let one = |fields: Value| json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false });
     let destination = object(
         json!({ "destinationPort": one(json!({
             "number": number,
