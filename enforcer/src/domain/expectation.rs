@@ -299,6 +299,14 @@ fn is_rule(text: &str) -> bool {
 }
 
 impl Expectation {
+    /// Whether labels are all that tells its workloads apart.
+    pub fn is_plain(&self) -> bool {
+        let is_plain = |one: &ExpectedWorkload| {
+            one.ports.is_empty() && one.account.is_none() && one.addresses.is_empty()
+        };
+        self.namespaces.is_empty() && self.workloads.iter().all(is_plain)
+    }
+
     /// A cluster together with what the file says is there.
     pub fn cluster(&self, besides: &Cluster) -> Cluster {
         let mut cluster = besides.clone();
