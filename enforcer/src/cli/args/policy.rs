@@ -68,14 +68,13 @@ pub enum Policy {
     /// Show which workloads of a cluster can reach which, without an agent
     ///
     /// Every ordered pair of different pods is judged by the table that an agent would load, on the ports that the pods
-    /// declare and on those that are asked for.
-    #[command(
-        after_help = "Example:\n  kubectl get namespaces,pods,services,endpointslices -A -o yaml > cluster.yaml\n  enforcer policy matrix --cluster cluster.yaml -f policies/ -o json"
-    )]
+    /// declare and on those that are asked for. `kubectl get namespaces,pods,services,endpointslices -A -o yaml` prints
+    /// a cluster.
+    #[command(after_help = "Example:\n  enforcer policy matrix --cluster cluster.yaml -f policies/ -o json")]
     Matrix(Matrix),
     /// Say what becomes of a flow and which rule decides, without an agent
     #[command(
-        after_help = "Example:\n  enforcer policy explain --from shop/web --to shop/db:5432/TCP --cluster cluster.yaml -f policies/"
+        after_help = "Example:\n  enforcer policy explain --from shop/web --to shop/db:5432 --cluster cluster.yaml -f policies/"
     )]
     Explain(Explain),
     /// Look for rules that do nothing or too much, without an agent; exit code 1 if there are any

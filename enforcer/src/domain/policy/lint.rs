@@ -184,7 +184,6 @@ impl Lints<'_> {
         let everything = rule.ports == Ports::All;
         let message = match &rule.peers {
             Peers::Everyone if everything => "everyone, on every protocol and port",
-            Peers::Everyone if section == RuleDirection::Ingress => "everyone, also from outside the cluster",
             Peers::Everyone => return,
             Peers::AnyOf(peers) => match peers.iter().find_map(|peer| broad_peer(peer, everything)) {
                 Some(message) => message,
