@@ -46,8 +46,10 @@ fn side(side: &Side) -> String {
     if let Some(name) = rule_name {
         by.push_str(&format!(" ({})", clean(name)));
     }
-    let precedence = precedence.map_or_else(|| "-".to_owned(), |number| number.to_string());
     lines.push(format!("    decided by {by}, precedence {precedence}"));
+    if let Some(rule) = &side.passed_by {
+        lines.push(format!("    passed on by {}", clean(rule)));
+    }
     if let Some(errno) = errno {
         lines.push(format!("    the application gets {errno}"));
     }
