@@ -402,6 +402,16 @@ const fn all_ones_if_zero(x: u64) -> u64 {
     ((x | x.wrapping_neg()) >> 63).wrapping_sub(1)
 }
 
+/// Class of an identity in a table, 0 if it knows no such number.
+pub fn identity_class<V: PolicyView>(view: V, identity: IdentityId) -> u32 {
+    view.row(0).map_or(0, |header| class_of_identity(view, header.words[policy::H_IDENTITIES], identity.0))
+}
+
+/// Class of an address in a table, 0 if no block has it.
+pub fn address_class<V: PolicyView>(view: V, address: Address) -> u32 {
+    view.row(0).map_or(0, |header| class_of_address(view, header.words[policy::H_ADDRESSES], address))
+}
+
 /// Class of an identity number, 0 if the table has none.
 #[inline(always)]
 fn class_of_identity<V: PolicyView>(view: V, section: u64, identity: u32) -> u32 {

@@ -134,13 +134,12 @@ impl Found {
             return;
         }
         let Some(object) = reader.any_mapping(root, "an object") else { return };
-        let kind = match (object.get("kind"), element) {
-            (None, Some(element)) => element,
-            _ => {
-                let Some(kind) = reader.required(&object, "an object", "kind", None) else { return };
-                let Some(kind) = reader.text(kind, "`kind`") else { return };
-                kind
-            }
+        let kind = if let (None, Some(element)) = (object.get("kind"), element) {
+            element
+        } else {
+            let Some(kind) = reader.required(&object, "an object", "kind", None) else { return };
+            let Some(kind) = reader.text(kind, "`kind`") else { return };
+            kind
         };
         let version = object.get("apiVersion").and_then(Node::as_text);
         match (kind, version) {
@@ -198,10 +197,10 @@ impl Found {
 
     /// Says which objects nothing is done with: once for a file, because most files have many.
     fn tell_left_out(&self, reader: &mut Reader<'_>) {
+        const SHOWN: usize = 12;
         if self.left_out.is_empty() {
             return;
         }
-        const SHOWN: usize = 12;
         let mut kinds: Vec<_> = self
             .left_out
             .iter()
@@ -222,10 +221,8 @@ impl Found {
         let Self { mut cluster, services, endpoints, .. } = self;
         cluster.namespaces.sort();
         cluster.pods.sort_by(|a, b| a.workload.key.cmp(&b.workload.key));
-        cluster.services = services
-            .into_iter()
-            .filter_map(|service| service.with_backends(&endpoints, &cluster.pods))
-            .collect();
+        cluster.services =
+            services.into_iter().map(|service| service.with_backends(&endpoints, &cluster.pods)).collect();
         cluster.services.sort();
         cluster
     }

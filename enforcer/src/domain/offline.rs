@@ -104,6 +104,7 @@ const NO_RULE: enforcer_common::id::RuleId = enforcer_common::id::RuleId::NONE;
 #[derive(Clone, Debug)]
 pub struct Offline {
     policies: Vec<Policy>,
+    at: Timestamp,
     registry: Registry,
     namespaces: NamespaceLabels,
     table: PolicyTable,
@@ -150,12 +151,17 @@ impl Offline {
         let scene = Scene { at, namespaces: namespaces.clone(), services, ..Scene::default() };
         let table = compile_scene(&policies, &scene, &mut registry, Generation(1))?;
         let services = cluster.services.clone();
-        Ok(Self { policies, registry, namespaces, table, ends, services, by_address })
+        Ok(Self { policies, at, registry, namespaces, table, ends, services, by_address })
     }
 
     /// The policies, those of nodes that are known with their addresses.
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    /// When flows are judged.
+    pub fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// Which numbers stand for what.

@@ -31,6 +31,7 @@
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod change;
+mod cluster;
 mod confirm;
 mod event;
 mod planning;
@@ -55,9 +56,9 @@ pub use state::{Area, Error, Phase, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use self::cluster::Cluster;
 use self::policies::refused;
 use self::state::Waiting;
-use self::wanted::Cluster;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -151,7 +152,7 @@ fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>, cluster
     let first = state.missing.remove(&source);
     if first || state.clusters.get(&source) != Some(&cluster) {
         state.clusters.insert(source.clone(), cluster);
-        state.namespaces = wanted::namespaces(&state.clusters);
+        state.namespaces = cluster::namespaces(&state.clusters);
         state.dirty = true;
     }
     if first || state.sources.get(&source) != Some(&workloads) {

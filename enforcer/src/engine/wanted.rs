@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::domain::cluster::{Namespace, NamespaceLabels, Service};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, IdentityId};
 use crate::domain::quarantine::{Quarantines, marked};
@@ -16,18 +15,6 @@ use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 
 /// Snapshots by the name of their source.
 pub(super) type Sources = BTreeMap<String, Vec<Resolved>>;
-
-/// What a source says of the cluster besides its workloads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cluster {
-    pub(super) namespaces: Vec<Namespace>,
-    pub(super) services: Vec<Service>,
-}
-
-/// Labels of all namespaces. Where two sources describe one, the first counts, in the order of names.
-pub(super) fn namespaces(clusters: &BTreeMap<String, Cluster>) -> NamespaceLabels {
-    clusters.values().rev().flat_map(|cluster| cluster.namespaces.iter().rev().cloned()).collect()
-}
 
 /// Workloads by name. Of two with the same name the first counts, in the order of sources and then of the snapshot.
 pub(super) type Endpoints<'a> = BTreeMap<&'a WorkloadKey, &'a Resolved>;

@@ -156,7 +156,7 @@ fn answer(reader: &mut Reader<'_>, ports: &[Node], ready: &[IpAddr], answers: &m
 
 impl Written {
     /// The service with who answers for it.
-    pub(super) fn with_backends(self, endpoints: &Endpoints, pods: &[Pod]) -> Option<Service> {
+    pub(super) fn with_backends(self, endpoints: &Endpoints, pods: &[Pod]) -> Service {
         let answers = endpoints.of(&self.key);
         let ports = self.ports.iter().map(|port| {
             let backends = match (answers, &self.selector) {
@@ -171,7 +171,7 @@ impl Written {
         });
         let ports = ports.collect();
         let (namespace, name) = self.key;
-        Some(Service { namespace, name, addresses: self.addresses, ports })
+        Service { namespace, name, addresses: self.addresses, ports }
     }
 }
 

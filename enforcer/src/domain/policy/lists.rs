@@ -21,7 +21,7 @@ pub(super) struct Item {
 
 /// The documents that one document stands for: those of the list that it is, or itself.
 pub(super) fn expand(reader: &mut Reader<'_>, document: Document) -> Vec<Item> {
-    let Some(element) = element(&document.root) else {
+    let Some(List { element }) = list(&document.root) else {
         let text = reader.source().text().get(document.text).unwrap_or_default();
         return vec![Item { root: document.root, text: format!("{text}\n") }];
     };
@@ -40,15 +40,21 @@ pub(super) fn expand(reader: &mut Reader<'_>, document: Document) -> Vec<Item> {
     items.unwrap_or_default().iter().map(|item| self::item(source, item.clone(), element)).collect()
 }
 
-/// The kind of the elements that say none of their own, if this is a list.
-fn element(root: &Node) -> Option<Option<PolicyKind>> {
+/// A list of documents.
+struct List {
+    /// The kind of those that say none of their own.
+    element: Option<PolicyKind>,
+}
+
+/// Whether it is one.
+fn list(root: &Node) -> Option<List> {
     let (kind, api) = (root.field("kind")?.as_text()?, root.field("apiVersion")?.as_text()?);
     if (kind, api) == ("List", "v1") {
-        return Some(None);
+        return Some(List { element: None });
     }
     let element = kind.strip_suffix("List")?;
     let kind = PolicyKind::ALL.into_iter().find(|kind| kind.label() == element && version(*kind) == api)?;
-    Some(Some(kind))
+    Some(List { element: Some(kind) })
 }
 
 fn item(source: &Source<'_>, mut root: Node, element: Option<PolicyKind>) -> Item {

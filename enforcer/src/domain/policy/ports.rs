@@ -88,7 +88,7 @@ fn no_end(reader: &mut Reader<'_>, item: &Mapping<'_>) {
 }
 
 /// A protocol by its name.
-pub(super) fn protocol(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
+pub fn protocol(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
     let known = node.as_text().map(|text| text.to_uppercase().replace(['-', '_'], ""));
     let other = OTHERS.iter().find(|(name, _)| known.as_deref() == Some(name));
     let Some((_, help)) = other else { return reader.choice(node, "`protocol`", &PROTOCOLS) };
@@ -98,7 +98,7 @@ pub(super) fn protocol(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
 }
 
 /// A port by its number.
-pub(super) fn port_number(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<u16> {
+pub fn port_number(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<u16> {
     let number = reader.integer(node, what)?;
     match u16::try_from(number) {
         Ok(port) if port > 0 => Some(port),

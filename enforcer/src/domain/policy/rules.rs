@@ -60,9 +60,9 @@ pub(super) fn direction(reader: &mut Reader<'_>, node: &Node, words: &Words) -> 
     }
     let places: Vec<_> = rules.iter().map(|(rule, node)| (rule, *node)).collect();
     if words.ordered {
-        warn_unreached(reader, &places)
+        warn_unreached(reader, &places);
     } else {
-        warn_shadowed(reader, &places)
+        warn_shadowed(reader, &places);
     }
     (rules.len() == items.len()).then(|| rules.into_iter().map(|(rule, _)| rule).collect())
 }

@@ -2,6 +2,7 @@
 //!
 //! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
 
+mod cluster;
 mod converge;
 mod expiry;
 mod failures;

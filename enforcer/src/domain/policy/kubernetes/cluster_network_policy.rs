@@ -1,5 +1,5 @@
 //! `policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy`. Facts and limits: kubernetes-sigs/network-policy-api
-//! apis/v1alpha2/clusternetworkpolicy_types.go.
+//! `apis/v1alpha2/clusternetworkpolicy_types.go`.
 
 use enforcer_common::reason::Errno;
 
