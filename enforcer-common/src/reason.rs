@@ -48,6 +48,8 @@ reasons! {
     15 SocketKind "SOCKET_KIND" "workloads may not create sockets of this type, protocol or family";
     16 PortTaken "PORT_TAKEN" "the port belongs to another workload on this host";
     17 SocketOption "SOCKET_OPTION" "the socket option forges source addresses or routes";
+    18 Passed "PASSED" "an admin rule leaves the flow to the policies beneath; never the last word";
+    19 MixedBackends "MIXED_BACKENDS" "policies allow some of the service's backends and deny others";
 }
 
 /// The errno that the application gets for a denial. The code is what is stored in a verdict word.

@@ -11,6 +11,10 @@
 //! 6. baseline tier
 //! 7. default of the subject: allow for a known workload and the host, deny for unknown identities
 //!
+//! A service is judged by those who answer for it: the compiler has looked at the whole list for each of them, so its
+//! word stands above the list ([`Tier::Service`]). Where the rule of the admin tier that decides is a Pass, the list is read
+//! once more from line 3 on: the entries for that lie in planes of their own.
+//!
 //! The compiler turns each line into a [`Tier`], the top bits of a [`Word`]. An entry of the table holds the best
 //! word for its key, a flow meets at most six keys (peer by identity, by address, any; port by class, any), and the
 //! greatest word wins. So precedence is data, and the cost of a verdict does not depend on the number of rules.
@@ -71,11 +75,13 @@ pub enum Tier {
     Admin = 6,
     /// 1
     Quarantine = 7,
+    /// What the whole list says of the backends of a service, taken together.
+    Service = 8,
 }
 
 /// A verdict in one 64-bit word, made so that the greater of two words is the one that decides.
 ///
-/// From the top: tier and priority (20 bits), deny (1), rule (32, complemented so that of two rules that decide alike
+/// From the top: tier (4 bits), priority (16), deny (1), rule (32, complemented so that of two rules that decide alike
 /// the older one, with the lower number, is named), errno (3), reason (8). Errno and reason stand below the rule, so
 /// they are always those of the rule that is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +124,22 @@ impl Word {
         self.0 & (1 << 43) != 0
     }
 
+    /// Whether this word leaves the flow to what stands beneath the admin tier.
+    #[inline(always)]
+    pub const fn is_pass(self) -> bool {
+        self.reason_code() == Reason::Passed as u8
+    }
+
+    /// The same verdict, rule and reason in another tier, with priority 0.
+    pub const fn in_tier(self, tier: Tier) -> Self {
+        Self(self.0 & !(0xf_ffff << 44) | ((tier as u64) << 60))
+    }
+
+    /// The same verdict, errno and rule for another reason.
+    pub const fn because(self, reason: Reason) -> Self {
+        Self(self.0 & !0xff | reason as u64)
+    }
+
     /// What the application is told if this word denies.
     #[inline(always)]
     pub const fn errno(self) -> Errno {
@@ -136,8 +158,9 @@ impl Word {
         if self.0 == 0 { RuleId::NONE } else { RuleId(!((self.0 >> 11) as u32)) }
     }
 
+    /// The word of the two that decides.
     #[inline(always)]
-    const fn max(self, other: Self) -> Self {
+    pub const fn max(self, other: Self) -> Self {
         if other.0 > self.0 { other } else { self }
     }
 }
@@ -250,11 +273,11 @@ pub fn decide<V: PolicyView>(view: V, query: &Query) -> Verdict {
         address: opaque(view, class_of_address(view, header.words[policy::H_ADDRESSES], query.address)),
         port: opaque(view, class_of_port(view, query.protocol, query.port)),
     };
-    let enforced = probe.best(view, Plane::Enforced).max(default);
+    let enforced = probe.last(view, Plane::Enforced).max(default);
     let hypothetical = if header.words[policy::H_FLAGS] & policy::F_HYPOTHETICAL == 0 {
         enforced
     } else {
-        probe.best(view, Plane::Hypothetical).max(default)
+        probe.last(view, Plane::Hypothetical).max(default)
     };
     Verdict { enforced, hypothetical }
 }
@@ -282,11 +305,11 @@ pub fn decide_listen<V: PolicyView>(view: V, subject: IdentityId, protocol: u8, 
         address: 0,
         port: opaque(view, class_of_port(view, protocol, port)),
     };
-    let enforced = probe.ports(view, Plane::Enforced, policy::LISTEN).max(default);
+    let enforced = probe.last_listen(view, Plane::Enforced).max(default);
     let hypothetical = if header.words[policy::H_FLAGS] & policy::F_HYPOTHETICAL == 0 {
         enforced
     } else {
-        probe.ports(view, Plane::Hypothetical, policy::LISTEN).max(default)
+        probe.last_listen(view, Plane::Hypothetical).max(default)
     };
     Verdict { enforced, hypothetical }
 }
@@ -308,6 +331,20 @@ struct Probe {
 }
 
 impl Probe {
+    /// The word that decides: where it passes, the one beneath.
+    #[inline(always)]
+    fn last<V: PolicyView>(&self, view: V, plane: Plane) -> Word {
+        let best = self.best(view, plane);
+        if best.is_pass() { self.best(view, plane.beneath()) } else { best }
+    }
+
+    /// As [`Probe::last`], of listening.
+    #[inline(always)]
+    fn last_listen<V: PolicyView>(&self, view: V, plane: Plane) -> Word {
+        let best = self.ports(view, plane, policy::LISTEN);
+        if best.is_pass() { self.ports(view, plane.beneath(), policy::LISTEN) } else { best }
+    }
+
     /// The greatest of the at most six words that speak of the flow.
     #[inline(always)]
     fn best<V: PolicyView>(&self, view: V, plane: Plane) -> Word {
@@ -363,6 +400,16 @@ fn in_bucket(bucket: &Row, key: u64) -> u64 {
 #[inline(always)]
 const fn all_ones_if_zero(x: u64) -> u64 {
     ((x | x.wrapping_neg()) >> 63).wrapping_sub(1)
+}
+
+/// Class of an identity in a table, 0 if it knows no such number.
+pub fn identity_class<V: PolicyView>(view: V, identity: IdentityId) -> u32 {
+    view.row(0).map_or(0, |header| class_of_identity(view, header.words[policy::H_IDENTITIES], identity.0))
+}
+
+/// Class of an address in a table, 0 if no block has it.
+pub fn address_class<V: PolicyView>(view: V, address: Address) -> u32 {
+    view.row(0).map_or(0, |header| class_of_address(view, header.words[policy::H_ADDRESSES], address))
 }
 
 /// Class of an identity number, 0 if the table has none.

@@ -8,10 +8,12 @@
     reason = "the lints' exception for tests does not see helper functions"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use enforcer::domain;
+use enforcer::domain::cluster_file::parse_cluster;
 use enforcer::domain::command::PolicyFile;
 use enforcer::domain::policy::check::{Outcome, check};
 use enforcer::domain::policy::diagnostic::{Code, Diagnostic};
@@ -77,6 +79,7 @@ fn assert_sound(files: &[PolicyFile], diagnostics: &[Diagnostic]) {
 fn check_broken(folder: &str, diagnose: impl Fn(&PolicyFile) -> Vec<Diagnostic>) -> usize {
     let bless = std::env::var_os("ENFORCER_BLESS").is_some();
     let paths = yaml_files(&Path::new(TESTDATA).join(folder));
+    let mut wrong = Vec::new();
     for path in &paths {
         let file = named(path);
         let diagnostics = diagnose(&file);
@@ -94,10 +97,16 @@ fn check_broken(folder: &str, diagnose: impl Fn(&PolicyFile) -> Vec<Diagnostic>)
         }
         let found: Vec<_> =
             diagnostics.iter().map(|found| (found.line(), found.code.slug().to_owned())).collect();
-        assert_eq!(found, markers(&files[0].text), "{}\n{actual}", path.display());
+        let promised = markers(&files[0].text);
+        if found != promised {
+            wrong.push(format!("{}\n{actual}\npromised {promised:?}\nfound    {found:?}", path.display()));
+        }
         let expected = fs::read_to_string(&golden).unwrap_or_default();
-        assert_eq!(actual, expected, "{}: ENFORCER_BLESS=1 accepts the new text", path.display());
+        if actual != expected {
+            wrong.push(format!("{}: ENFORCER_BLESS=1 accepts this text\n{actual}", path.display()));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     paths.len()
 }
 
@@ -111,6 +120,84 @@ fn broken_policies_are_told_everything() {
 fn broken_workload_files_are_told_everything() {
     let count = check_broken("broken-workloads", |file| parse_workloads(file).diagnostics);
     assert!(count >= 5, "only {count} broken workload files");
+}
+
+#[test]
+fn a_workload_file_describes_the_cluster_too() {
+    let text = "workloads:\n- {name: web, cgroup: /web, account: api, ports: [{name: http, port: 8080}, {name: dns, \
+                protocol: UDP, port: 53}]}\nnamespaces:\n- {name: shop, labels: {team: a}}\nservices:\n- name: db\n  \
+                namespace: shop\n  addresses: [10.96.0.1]\n  ports: [{port: 80, backends: [{address: 10.0.0.1, port: 8080}]}]\n";
+    let found = parse_workloads(&PolicyFile { name: "w.yaml".into(), text: text.into() });
+    let found = found.into_result().unwrap();
+    let web = &found.workloads[0];
+    assert_eq!(web.account.as_deref(), Some("api"));
+    let ports: Vec<_> =
+        web.ports.iter().map(|(name, port)| (name.as_str(), port.protocol, port.port)).collect();
+    assert_eq!(ports, [("dns", 17, 53), ("http", 6, 8080)]);
+    assert_eq!(found.namespaces[0].labels.0["team"], "a");
+    let service = &found.services[0];
+    assert_eq!(service.key().to_string(), "shop/db");
+    assert_eq!(service.addresses[0].to_string(), "10.96.0.1");
+    let port = &service.ports[0];
+    assert_eq!((port.protocol, port.port, port.backends[0].port), (6, 80, 8080));
+    assert_eq!(port.backends[0].address.to_string(), "10.0.0.1");
+}
+
+#[test]
+fn broken_cluster_files_are_told_everything() {
+    let count = check_broken("broken-clusters", |file| parse_cluster(std::slice::from_ref(file)).diagnostics);
+    assert!(count >= 2, "only {count} broken cluster files");
+}
+
+#[test]
+fn bombs_of_every_kind_get_a_diagnostic() {
+    let rules = |head: &str, rule: &str| format!("{head}[{}]}}", format!("{rule}, ").repeat(100_000));
+    let network = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\n";
+    let cluster =
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: a}\n";
+    let traffic = "apiVersion: enforcer.dev/v1alpha1\nkind: ClusterTrafficPolicy\nmetadata: {name: a}\n";
+    let subject = "spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: ";
+    let bombs = [
+        rules(&format!("{network}spec: {{podSelector: {{}}, ingress: "), "{}"),
+        rules(&format!("{cluster}{subject}"), "{}"),
+        rules(&format!("{traffic}spec: {{subject: {{namespaces: ['*']}}, ingress: "), "{}"),
+        format!("{network}# {}", "x".repeat(10 << 20)),
+        format!("apiVersion: v1\nkind: List\nitems: [{}]", "[], ".repeat(100_000)),
+        format!("apiVersion: v1\nkind: List\nitems: {}", "[".repeat(100_000)),
+        format!("{network}spec: &a {{podSelector: {{}}, ingress: [*a, *a]}}\n"),
+        format!("{network}spec: {{podSelector: {{matchLabels: {{a: b, a: c}}}}}}\n"),
+    ];
+    let codes = [
+        Code::TooLarge,
+        Code::TooLarge,
+        Code::TooLarge,
+        Code::TooLarge,
+        Code::TooLarge,
+        Code::TooDeep,
+        Code::YamlAlias,
+        Code::DuplicateKey,
+    ];
+    for (text, code) in bombs.into_iter().zip(codes) {
+        let files = [file(&text)];
+        let outcome = check(&files);
+        let told: Vec<_> = outcome.diagnostics.iter().map(|found| found.code).collect();
+        let head: String = text.chars().take(120).collect();
+        assert!(told.contains(&code) && told.len() <= MAX_PROBLEMS + 1, "{head}: {told:?}");
+        assert!(!outcome.is_ok() && outcome.policies.is_empty());
+    }
+}
+
+#[test]
+fn every_whole_example_of_the_manual_is_a_policy() {
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md")).unwrap();
+    let examples = manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut kinds = BTreeSet::new();
+    for text in examples.filter(|text| text.starts_with("apiVersion:")) {
+        let outcome = check_one(text);
+        assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
+        kinds.extend(outcome.policies.iter().map(|checked| checked.policy.key.kind.label()));
+    }
+    assert_eq!(kinds.len(), 4, "an example of each kind: {kinds:?}");
 }
 
 #[test]
@@ -232,7 +319,9 @@ spec:
 
 #[test]
 fn the_full_document_means_what_it_says() {
-    use domain::policy::model::{Action, Entity, Namespaces, Peer, Peers, PolicyMode, PortRange, Ports};
+    use domain::policy::model::{
+        Action, Entity, Namespaces, Peer, Peers, PolicyMode, PortMatch, PortRange, Ports,
+    };
     use domain::timestamp::Timestamp;
     use enforcer_common::reason::Errno;
 
@@ -242,7 +331,7 @@ fn the_full_document_means_what_it_says() {
     let policy = &outcome.policies[0].policy;
     assert_eq!(policy.key.to_string(), "prod/db-only-from-api");
     assert_eq!((policy.mode, policy.errno), (PolicyMode::Audit, Errno::HostUnreach));
-    assert_eq!(policy.subject.requirements.len(), 3);
+    assert_eq!(policy.subject.selector.requirements.len(), 3);
     assert_eq!(policy.egress.as_deref(), Some(&[][..]));
     let [allow, deny] = policy.ingress.as_deref().unwrap() else { panic!("{policy:?}") };
     assert_eq!((allow.name.as_deref(), allow.action, allow.errno), (Some("from-api"), Action::Allow, None));
@@ -268,7 +357,7 @@ fn the_full_document_means_what_it_says() {
     assert_eq!(namespaces, [Namespaces::Own, Namespaces::All, named]);
     assert!(matches!(&peers[3], Peer::Cidr { net, except } if net.prefix_len() == 24 && except.len() == 1));
     assert_eq!(peers[4], Peer::Entity(Entity::Host));
-    let range = |protocol, first, last| PortRange { protocol, first, last };
+    let range = |protocol, first, last| PortMatch::Range(PortRange { protocol, first, last });
     let ports = vec![range(6, 5432, 5432), range(17, 53, 60), range(132, 0, 65535)];
     assert_eq!(allow.ports, Ports::AnyOf(ports));
 }
@@ -360,6 +449,7 @@ fn survive(text: &str) {
         assert_eq!(again.policies[0].policy, checked.policy, "{:?}", checked.text);
     }
     assert_sound(&files, &parse_workloads(&files[0]).diagnostics);
+    assert_sound(&files, &parse_cluster(&files).diagnostics);
 }
 
 proptest! {

@@ -50,7 +50,7 @@ fn as_workload(path: &str) -> Option<String> {
     let quoted = serde_json::to_string(path).expect("a string");
     let text = format!("workloads:\n- name: web\n  cgroup: {quoted}\n");
     let workloads =
-        parse_workloads(&PolicyFile { name: "workloads.yaml".into(), text }).into_result().ok()?;
+        parse_workloads(&PolicyFile { name: "workloads.yaml".into(), text }).into_result().ok()?.workloads;
     let found = workloads.into_iter().next()?.cgroup?;
     assert_eq!(found, path, "another path than was written");
     let parts: Vec<&str> = found.split('/').collect();

@@ -45,9 +45,9 @@ fn questions() -> Vec<Question> {
     const ADDRESSES: [&str; 7] =
         ["127.0.0.1", "10.0.0.1", "192.0.2.7", "169.254.169.254", "::1", "2001:db8::7", "::ffff:192.0.2.7"];
     const PORTS: [(u8, u16); 6] = [(6, 443), (17, 53), (6, 5432), (6, 0), (132, 80), (6, 8080)];
-    let workload = |namespace: &str, labels: &[(&str, &str)]| Side::Workload {
-        namespace: namespace.into(),
-        labels: LabelSet(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()),
+    let workload = |namespace: &str, labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        Side::workload(namespace, LabelSet(labels))
     };
     let sides = [
         workload("default", &[]),

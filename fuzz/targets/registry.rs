@@ -21,12 +21,12 @@ fuzz_target!(|data: &[u8]| {
 
     // What is new gets a number that nothing had.
     let mut grown = registry.clone();
-    let key = IdentityKey { namespace: "not a name".into(), labels: LabelSet::default() };
+    let key = IdentityKey::new("not a name", LabelSet::default());
     if !registry.identities().any(|(known, _)| *known == key) {
         let id = grown.identity(&key);
         assert!(id >= IdentityId::FIRST_WORKLOAD && registry.identities().all(|(_, known)| known != id));
     }
-    let policy = PolicyKey { namespace: "not a name".into(), name: String::new() };
+    let policy = PolicyKey::traffic("not a name", "");
     let rule = RuleKey { policy, direction: RuleDirection::Ingress, index: None };
     if !registry.rules().any(|(known, _)| *known == rule) {
         let id = grown.rule(&rule);

@@ -7,13 +7,15 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Mutex;
 
+use enforcer::domain::cluster_file::Cluster;
 use enforcer::domain::command::PolicyFile;
 use enforcer::domain::delta::{Bound, Operation};
 use enforcer::domain::policy::check::check;
-use enforcer::domain::policy::compile::compile;
+use enforcer::domain::policy::compile::{Scene, compile_scene};
 use enforcer::domain::policy::model::Policy;
-use enforcer::domain::registry::Registry;
+use enforcer::domain::registry::{IdentityKey, Registry};
 use enforcer::domain::table::PolicyTable;
+use enforcer::domain::{self, cluster::KnownService};
 use enforcer::kernel::{self, Events, Kernel, Scheduled, Settings};
 use enforcer_common::abi::config::{Mode, Stat};
 use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome, Traffic};
@@ -22,6 +24,7 @@ use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Word};
+use ipnet::IpNet;
 use tokio::runtime::Runtime;
 
 use crate::workload::Workload;
@@ -121,8 +124,10 @@ pub struct Direct {
     /// There until dropped.
     engine: Option<Engine>,
     policies: Vec<Policy>,
+    scene: Scene,
     names: BTreeMap<u32, String>,
     bound: BTreeSet<CgroupId>,
+    addresses: BTreeSet<IpNet>,
     own: BTreeSet<IpAddr>,
     stats: [u64; Stat::COUNT],
 }
@@ -144,8 +149,10 @@ impl Direct {
         let mut direct = Self {
             engine: Some(engine),
             policies: Vec::new(),
+            scene: Scene::default(),
             names: reserved.map(|(id, name)| (id, name.to_owned())).into(),
             bound: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             own: BTreeSet::new(),
             stats,
         };
@@ -201,6 +208,49 @@ impl Direct {
         }
     }
 
+    /// Has this cluster in the place of the one before: every pod is known by its addresses and bound by its directory,
+    /// every service by its addresses, every namespace by its labels. Policies stay as they are.
+    pub fn settle(&mut self, cluster: &Cluster, directory: impl Fn(&domain::workload::Workload) -> CgroupId) {
+        let (mut addresses, mut bound) = (BTreeMap::new(), BTreeMap::new());
+        for pod in cluster.pods.iter().map(|pod| &pod.workload) {
+            let identity = self.registry().identity(&IdentityKey {
+                namespace: pod.key.namespace.clone(),
+                labels: pod.labels.clone(),
+                ports: pod.ports.clone(),
+                account: pod.account.clone(),
+                service: None,
+            });
+            self.names.insert(identity.0, pod.key.to_string());
+            addresses.extend(pod.addresses.iter().map(|net| (*net, identity)));
+            bound.insert(directory(pod), identity);
+        }
+        let mut services = Vec::new();
+        for service in &cluster.services {
+            let identity =
+                self.registry().identity(&IdentityKey::service(&*service.namespace, &*service.name));
+            self.names.insert(identity.0, format!("service/{}/{}", service.namespace, service.name));
+            let who = |address| addresses.get(&IpNet::from(address)).copied().unwrap_or(IdentityId::WORLD);
+            services.push(KnownService::new(identity, service, who));
+        }
+        for service in &services {
+            addresses.extend(service.addresses.iter().map(|ip| (IpNet::from(*ip), service.identity)));
+        }
+        let namespaces = cluster.namespaces.iter().cloned().collect();
+        self.scene = Scene { namespaces, services, ..Scene::default() };
+        // Rows first, then who has them; what is left of the cluster before goes last.
+        self.publish();
+        let gone = self.addresses.iter().filter(|net| !addresses.contains_key(net));
+        let unbound = self.bound.iter().filter(|id| !bound.contains_key(id));
+        let set = addresses.iter().map(|(net, identity)| Operation::SetAddress(*net, *identity));
+        let bind = bound.iter().map(|(id, identity)| Operation::Bind(*id, Bound::always(*identity)));
+        let remove = gone.map(|net| Operation::RemoveAddress(*net));
+        let unbind = unbound.map(|id| Operation::Unbind(*id));
+        let operations: Vec<_> = set.chain(bind).chain(remove).chain(unbind).collect();
+        for operation in &operations {
+            self.apply(operation);
+        }
+    }
+
     /// Binds a directory to a reserved identity.
     pub fn bind_directory(&mut self, directory: &Path, identity: IdentityId) {
         self.apply(&Operation::Bind(crate::workload::cgroup_id(directory), Bound::always(identity)));
@@ -223,10 +273,9 @@ impl Direct {
         match operation {
             Operation::Bind(cgroup, _) => _ = self.bound.insert(*cgroup),
             Operation::Unbind(cgroup) => _ = self.bound.remove(cgroup),
-            Operation::SetAddress(..)
-            | Operation::RemoveAddress(_)
-            | Operation::SetOwn(_)
-            | Operation::RemoveOwn(_) => {}
+            Operation::SetAddress(net, _) => _ = self.addresses.insert(*net),
+            Operation::RemoveAddress(net) => _ = self.addresses.remove(net),
+            Operation::SetOwn(_) | Operation::RemoveOwn(_) => {}
         }
         self.kernel().apply(operation).unwrap_or_else(|error| panic!("{operation:?}: {error}"));
     }
@@ -246,7 +295,7 @@ impl Direct {
     pub fn compile(&mut self) -> PolicyTable {
         let engine = self.engine.as_mut().expect("there until dropped");
         let generation = Generation(engine.generation + 1);
-        compile(&self.policies, &mut engine.registry, generation).expect("a table")
+        compile_scene(&self.policies, &self.scene, &mut engine.registry, generation).expect("a table")
     }
 
     fn publish(&mut self) {
@@ -397,7 +446,10 @@ impl Drop for Direct {
         let unbound = self.bound.iter().try_for_each(|id| engine.kernel.apply(&Operation::Unbind(*id)));
         let not_own =
             self.own.iter().try_for_each(|address| engine.kernel.apply(&Operation::RemoveOwn(*address)));
+        let forgotten =
+            self.addresses.iter().try_for_each(|net| engine.kernel.apply(&Operation::RemoveAddress(*net)));
         let clean = unbound.is_ok()
+            && forgotten.is_ok()
             && not_own.is_ok()
             && engine.kernel.set_mode(Mode::Enforce).is_ok()
             && engine.detach().is_ok();

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use enforcer::domain::account::AccountPattern;
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use enforcer::domain::policy::model::{
-    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyMode, PortRange, Ports, Rule,
-    RuleDirection, RuleKey,
+    Action, Entity, Layer, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyKind, PolicyMode, PortMatch,
+    PortRange, Ports, Rule, RuleDirection, RuleKey, Subject,
 };
 use enforcer::domain::timestamp::Timestamp;
+use enforcer::domain::workload::{NamedPort, NamedPorts};
 use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -17,38 +19,92 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::oracle::{Question, Side};
+use crate::oracle::{Question, Service, Setting, Side};
 
 /// Policies, who is there, and flows between them.
 #[derive(Clone, Debug)]
 pub struct World {
     /// Policies with distinct names, in any order.
     pub policies: Vec<Policy>,
-    /// Identities that are known before the policies are compiled, besides those of the flows.
-    pub bystanders: Vec<(String, LabelSet)>,
+    /// Workloads that are known before the policies are compiled, besides those of the flows.
+    pub bystanders: Vec<Side>,
     /// Rules that got their numbers earlier, oldest first.
     pub history: Vec<RuleKey>,
     /// Flows to judge.
     pub questions: Vec<Question>,
-    /// When they are judged.
-    pub at: Timestamp,
+    /// When they are judged, and what there is besides policies.
+    pub setting: Setting,
 }
 
 /// A world with this number of flows.
 pub fn world(flows: usize) -> impl Strategy<Value = World> {
-    let bystanders = vec((namespace(), labels()), 0..5);
-    (vec(policy(), 0..9), bystanders, vec(rule_key(), 0..6), vec(question(), flows), moment()).prop_map(
-        |(mut policies, bystanders, history, questions, at)| {
+    let bystanders = vec(workload(), 0..5);
+    let history = vec(rule_key(), 0..6);
+    (vec(policy(), 0..9), bystanders, history, vec(question(), flows), setting(), vec(0..16_usize, flows))
+        .prop_map(|(mut policies, bystanders, history, mut questions, setting, draws)| {
             // Names are drawn from few, because the order of names matters and need not be the order given.
             let mut seen = BTreeSet::new();
             policies.retain(|policy| seen.insert(policy.key.clone()));
-            World { policies, bystanders, history, questions, at }
-        },
-    )
+            // Some flows go where a service is.
+            for (question, draw) in questions.iter_mut().zip(draws) {
+                call(question, &setting.services, draw);
+            }
+            World { policies, bystanders, history, questions, setting }
+        })
+}
+
+/// Turns one flow of four into one to a service, mostly to a port that it has.
+fn call(question: &mut Question, services: &[Service], draw: usize) {
+    let Some(service) = services.get(draw % 4) else { return };
+    question.peer = Side::Service { namespace: service.namespace.clone(), name: service.name.clone() };
+    question.address = service.addresses[draw % service.addresses.len()];
+    let ports: Vec<(u8, u16)> = service.ports.keys().copied().collect();
+    if let Some((protocol, port)) = ports.get(draw / 4) {
+        (question.protocol, question.port, question.direction) = (*protocol, *port, Direction::Egress);
+    }
 }
 
 fn namespace() -> impl Strategy<Value = String> + Clone {
-    select(&["blue", "blue", "red"]).prop_map(str::to_owned)
+    select(&["blue", "blue", "red", "green"]).prop_map(str::to_owned)
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let namespaces = btree_map(namespace(), labels(), 0..4);
+    let services = prop_oneof![1 => Just(Vec::new()), 2 => vec(service(), 1..4)];
+    (moment(), namespaces, services).prop_map(|(at, namespaces, mut services)| {
+        let mut seen = BTreeSet::new();
+        services.retain(|service| seen.insert((service.namespace.clone(), service.name.clone())));
+        Setting { at, namespaces, services }
+    })
+}
+
+/// A service with few ports. A port may have no backend.
+fn service() -> impl Strategy<Value = Service> {
+    let backend = (
+        prop_oneof![8 => workload().boxed(), 1 => select(&[Side::World, Side::Host]).boxed()],
+        address(),
+        port(),
+    );
+    let ports = btree_map((protocol(), port()), vec(backend, 0..4), 0..4);
+    (namespace(), select(&["s", "t"]), vec(address(), 1..3), ports).prop_map(
+        |(namespace, name, addresses, ports)| Service { namespace, name: name.to_owned(), addresses, ports },
+    )
+}
+
+/// A workload with labels, named ports and perhaps an account.
+fn workload() -> impl Strategy<Value = Side> {
+    let named = (protocol(), port()).prop_map(|(protocol, port)| NamedPort { protocol, port });
+    let ports = prop_oneof![1 => Just(NamedPorts::new()), 2 => btree_map(port_name(), named, 0..3)];
+    (namespace(), labels(), ports, option::of(account()))
+        .prop_map(|(namespace, labels, ports, account)| Side::Workload { namespace, labels, ports, account })
+}
+
+fn port_name() -> impl Strategy<Value = String> {
+    select(&["http", "dns"]).prop_map(str::to_owned)
+}
+
+fn account() -> impl Strategy<Value = String> {
+    select(&["api", "web"]).prop_map(str::to_owned)
 }
 
 fn label_key() -> impl Strategy<Value = String> {
@@ -109,18 +165,37 @@ pub fn block() -> impl Strategy<Value = IpNet> {
     })
 }
 
+/// Namespaces of a peer, or of a policy that has none itself.
+fn namespaces() -> impl Strategy<Value = Namespaces> {
+    let name = namespace().prop_map(|name| {
+        let condition = Condition::In([name].into());
+        let requirement = Requirement { key: "kubernetes.io/metadata.name".into(), condition };
+        Selector { requirements: vec![requirement] }
+    });
+    prop_oneof![
+        1 => Just(Namespaces::All),
+        1 => vec(namespace(), 0..3).prop_map(Namespaces::Named),
+        2 => selector().prop_map(Namespaces::Labelled),
+        1 => name.prop_map(Namespaces::Labelled),
+    ]
+}
+
 /// A peer of any kind.
 pub fn peer() -> impl Strategy<Value = Peer> {
-    let namespaces = prop_oneof![
-        Just(Namespaces::Own),
-        Just(Namespaces::All),
-        vec(namespace(), 0..3).prop_map(Namespaces::Named),
-    ];
+    let namespaces = prop_oneof![1 => Just(Namespaces::Own), 2 => namespaces()];
+    let domain = option::weighted(0.3, select(&["cluster.local", "cluster.local", "other.example"]));
+    let part = (option::of(namespace()), option::of(account()));
+    let pattern = (domain, part).prop_map(|(trust_domain, (namespace, account))| AccountPattern {
+        trust_domain: trust_domain.map(str::to_owned),
+        namespace,
+        account,
+    });
     prop_oneof![
-        4 => (namespaces, selector())
-            .prop_map(|(namespaces, selector)| Peer::Workloads { namespaces, selector }),
+        4 => (namespaces, selector(), option::weighted(0.2, pattern)).prop_map(
+            |(namespaces, selector, account)| Peer::Workloads { namespaces, selector, account },
+        ),
         4 => (block(), vec(block(), 0..3)).prop_map(|(net, except)| Peer::Cidr { net, except }),
-        1 => select(&[Entity::Host, Entity::World]).prop_map(Peer::Entity),
+        1 => select(&[Entity::Host, Entity::World, Entity::Cluster, Entity::Unmanaged]).prop_map(Peer::Entity),
     ]
 }
 
@@ -139,10 +214,14 @@ fn ports() -> impl Strategy<Value = Ports> {
             first: one.min(if single { one } else { other }),
             last: one.max(if single { one } else { other }),
         });
+    let named = (option::of(protocol()), port_name())
+        .prop_map(|(protocol, name)| PortMatch::Named { protocol, name });
     let whole = protocol().prop_map(|protocol| PortRange { protocol, first: 0, last: u16::MAX });
+    let range = prop_oneof![5 => range, 1 => whole].prop_map(PortMatch::Range);
+    let item = prop_oneof![3 => range, 1 => named];
     prop_oneof![
         3 => Just(Ports::All),
-        4 => vec(prop_oneof![5 => range, 1 => whole], 0..4).prop_map(Ports::AnyOf),
+        4 => vec(item, 0..4).prop_map(Ports::AnyOf),
     ]
 }
 
@@ -162,7 +241,7 @@ fn listen_rule() -> impl Strategy<Value = Rule> {
 }
 
 fn rule_for(peers: impl Strategy<Value = Peers>) -> impl Strategy<Value = Rule> {
-    let action = prop_oneof![2 => Just(Action::Allow), 1 => Just(Action::Deny)];
+    let action = prop_oneof![2 => Just(Action::Allow), 1 => Just(Action::Deny), 1 => Just(Action::Pass)];
     let errno = option::of(select(Errno::ALL));
     (action, peers, ports(), errno, option::weighted(0.2, moment())).prop_map(
         |(action, peers, ports, errno, expires)| Rule { name: None, action, peers, ports, errno, expires },
@@ -171,7 +250,40 @@ fn rule_for(peers: impl Strategy<Value = Peers>) -> impl Strategy<Value = Rule> 
 
 fn policy_key() -> impl Strategy<Value = PolicyKey> {
     let name = select(&["p", "q", "r", "s", "t"]).prop_map(str::to_owned);
-    (namespace(), name).prop_map(|(namespace, name)| PolicyKey { namespace, name })
+    let kind = select(&[
+        PolicyKind::TrafficPolicy,
+        PolicyKind::TrafficPolicy,
+        PolicyKind::NetworkPolicy,
+        PolicyKind::ClusterTrafficPolicy,
+        PolicyKind::ClusterNetworkPolicy,
+    ]);
+    (kind, namespace(), name).prop_map(|(kind, namespace, name)| {
+        let namespace = if kind.is_namespaced() { namespace } else { String::new() };
+        PolicyKey { kind, namespace, name }
+    })
+}
+
+/// The layer of a policy of this kind. Priorities are drawn from few, so that names decide.
+fn layer(kind: PolicyKind) -> impl Strategy<Value = Layer> {
+    let ordered = match kind {
+        PolicyKind::TrafficPolicy | PolicyKind::NetworkPolicy => 0,
+        PolicyKind::ClusterTrafficPolicy => 1,
+        PolicyKind::ClusterNetworkPolicy => 4,
+    };
+    let priority = || select(&[0_u16, 1, 1, 1_000, u16::MAX]);
+    (0..=4_u8, any::<bool>(), priority()).prop_map(move |(draw, is_admin, priority)| match is_admin {
+        _ if draw + ordered <= 3 => Layer::Namespaced,
+        true => Layer::Admin { priority },
+        false => Layer::Baseline { priority },
+    })
+}
+
+/// Which workloads a policy of this kind speaks of.
+fn subject(kind: PolicyKind) -> impl Strategy<Value = Subject> {
+    (namespaces(), selector()).prop_map(move |(namespaces, selector)| {
+        let namespaces = if kind.is_namespaced() { Namespaces::Own } else { namespaces };
+        Subject { namespaces, selector }
+    })
 }
 
 /// A policy.
@@ -180,9 +292,14 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     let rules = || option::weighted(0.75, vec(rule(), 0..4));
     let listen = option::weighted(0.3, vec(listen_rule(), 0..4));
     let sections = (rules(), rules(), listen, option::weighted(0.1, moment()));
-    (policy_key(), mode, select(Errno::ALL), selector(), sections).prop_map(
-        |(key, mode, errno, subject, (ingress, egress, listen, expires))| Policy {
+    let key = policy_key().prop_flat_map(|key| {
+        let (layer, subject) = (layer(key.kind), subject(key.kind));
+        (Just(key), layer, subject)
+    });
+    (key, mode, select(Errno::ALL), sections).prop_map(
+        |((key, layer, subject), mode, errno, (ingress, egress, listen, expires))| Policy {
             key,
+            layer,
             mode,
             errno,
             subject,
@@ -206,8 +323,7 @@ fn rule_key() -> impl Strategy<Value = RuleKey> {
 fn side(workload: u32) -> impl Strategy<Value = Side> {
     let reserved = select(&[Side::Host, Side::World, Side::Unmanaged, Side::Unknown]);
     prop_oneof![
-        workload => (namespace(), labels())
-            .prop_map(|(namespace, labels)| Side::Workload { namespace, labels }),
+        workload => self::workload(),
         1 => reserved,
     ]
 }

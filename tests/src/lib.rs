@@ -17,6 +17,8 @@ pub mod bench;
 pub mod bpf;
 pub mod bypass;
 pub mod churn;
+pub mod cluster;
+pub mod conformance;
 pub mod demo;
 pub mod direct;
 pub mod expect;

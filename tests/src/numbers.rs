@@ -1,22 +1,32 @@
 //! Between the words of the oracle and the numbers of a table.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use enforcer::domain::cluster::canonical;
+use enforcer::domain::cluster::{Answering, KnownService, NamespaceLabels};
+use enforcer::domain::policy::compile::Scene;
 use enforcer::domain::policy::model::RuleKey;
 use enforcer::domain::registry::{IdentityKey, Registry};
-use enforcer_common::address::Address;
 use enforcer_common::id::{IdentityId, RuleId};
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::{Query, Verdict, Word};
 
 use crate::generate::World;
-use crate::oracle::{Judgement, Outcome, Question, Side};
+use crate::oracle::{Judgement, Outcome, Question, Service, Setting, Side};
 
 /// The number of a side.
 pub fn identity(registry: &mut Registry, side: &Side) -> IdentityId {
     match side {
-        Side::Workload { namespace, labels } => {
-            registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() })
+        Side::Workload { namespace, labels, ports, account } => registry.identity(&IdentityKey {
+            namespace: namespace.clone(),
+            labels: labels.clone(),
+            ports: ports.clone(),
+            account: account.clone(),
+            service: None,
+        }),
+        Side::Service { namespace, name } => {
+            registry.identity(&IdentityKey::service(namespace.as_str(), name.as_str()))
         }
         Side::Host => IdentityId::HOST,
         Side::World => IdentityId::WORLD,
@@ -28,8 +38,8 @@ pub fn identity(registry: &mut Registry, side: &Side) -> IdentityId {
 /// The registry of a world before its policies come.
 pub fn registry(world: &World) -> Registry {
     let mut registry = Registry::default();
-    for (namespace, labels) in &world.bystanders {
-        registry.identity(&IdentityKey { namespace: namespace.clone(), labels: labels.clone() });
+    for bystander in &world.bystanders {
+        identity(&mut registry, bystander);
     }
     for question in &world.questions {
         identity(&mut registry, &question.subject);
@@ -41,12 +51,25 @@ pub fn registry(world: &World) -> Registry {
     registry
 }
 
-/// An address as the kernel has it.
-pub fn canonical(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => Address::v4(address.into()),
-        IpAddr::V6(address) => Address::v6(address.octets()),
+/// The setting of a world as the compiler takes it. Gives numbers to services and to those who answer for them.
+pub fn scene(registry: &mut Registry, setting: &Setting) -> Scene {
+    let mut services = Vec::new();
+    for Service { namespace, name, addresses, ports } in &setting.services {
+        let side = Side::Service { namespace: namespace.clone(), name: name.clone() };
+        let mut answering = BTreeMap::new();
+        for (front, backends) in ports {
+            let backend = |(side, address, port): &(Side, IpAddr, u16)| Answering {
+                identity: identity(registry, side),
+                address: *address,
+                port: *port,
+            };
+            answering.insert(*front, backends.iter().map(backend).collect());
+        }
+        let identity = identity(registry, &side);
+        services.push(KnownService { identity, addresses: addresses.clone(), ports: answering });
     }
+    let namespaces = NamespaceLabels(setting.namespaces.clone());
+    Scene { at: setting.at, namespaces, services, ..Scene::default() }
 }
 
 /// A question in numbers.
@@ -91,5 +114,5 @@ pub fn rule(registry: &Registry, id: RuleId) -> Option<RuleKey> {
 
 /// The number of a rule, by which rules that decide alike are told apart.
 pub fn age(registry: &Registry, rule: &RuleKey) -> u32 {
-    registry.rules().find(|(key, _)| *key == rule).map_or(u32::MAX, |(_, id)| id.0)
+    registry.known_rule(rule).map_or(u32::MAX, |id| id.0)
 }

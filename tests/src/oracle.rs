@@ -3,16 +3,19 @@
 //! It is slow and knows nothing of classes, tables or words; it does not even share the matching of labels with the
 //! product. Where it and a compiled table differ, one of them misreads the policy documents.
 
+mod matching;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use enforcer::domain::labels::{Condition, LabelSet, Selector};
-use enforcer::domain::policy::model::{
-    Action, Entity, Namespaces, Peer, Peers, Policy, PolicyMode, Ports, Rule, RuleDirection, RuleKey,
-};
+use enforcer::domain::labels::LabelSet;
+use enforcer::domain::policy::model::{Action, Layer, Policy, PolicyMode, Rule, RuleDirection, RuleKey};
 use enforcer::domain::timestamp::Timestamp;
+use enforcer::domain::workload::NamedPorts;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::Direction;
-use ipnet::{IpNet, Ipv4Net};
+
+use self::matching::{matches_flow, matches_port, selects};
 
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,17 @@ pub enum Side {
         namespace: String,
         /// Its labels.
         labels: LabelSet,
+        /// Its ports that have names.
+        ports: NamedPorts,
+        /// Its service account.
+        account: Option<String>,
+    },
+    /// The address of a service.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
     },
     /// The host.
     Host,
@@ -32,6 +46,13 @@ pub enum Side {
     Unmanaged,
     /// Nothing is known.
     Unknown,
+}
+
+impl Side {
+    /// A workload with labels and nothing else.
+    pub fn workload(namespace: impl Into<String>, labels: LabelSet) -> Self {
+        Self::Workload { namespace: namespace.into(), labels, ports: NamedPorts::new(), account: None }
+    }
 }
 
 /// A flow in one direction.
@@ -49,6 +70,30 @@ pub struct Question {
     pub port: u16,
     /// Direction from the subject's point of view.
     pub direction: Direction,
+}
+
+/// A service as clients see it, and who answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Who answers, by protocol and port: who, with which address, on which port.
+    pub ports: BTreeMap<(u8, u16), Vec<(Side, IpAddr, u16)>>,
+}
+
+/// What there is besides policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// When it is judged.
+    pub at: Timestamp,
+    /// Labels of namespaces.
+    pub namespaces: BTreeMap<String, LabelSet>,
+    /// Services.
+    pub services: Vec<Service>,
 }
 
 /// What happens to a flow, and why.
@@ -80,38 +125,44 @@ impl Judgement {
     }
 }
 
-/// Judges a flow before anything has expired. `age` gives the number of a rule: of two rules that decide alike, the older
-/// is named.
-pub fn judge(policies: &[Policy], age: &dyn Fn(&RuleKey) -> u32, question: &Question) -> Judgement {
-    judge_at(policies, age, question, Timestamp::EARLIEST)
+/// Gives the number of a rule: of two rules that decide alike, the older is named.
+pub type Age<'a> = &'a dyn Fn(&RuleKey) -> u32;
+
+/// Judges a flow before anything has expired, where no namespace has labels and there are no services.
+pub fn judge(policies: &[Policy], age: Age<'_>, question: &Question) -> Judgement {
+    judge_in(policies, age, question, &Setting::default())
 }
 
-/// Judges a flow at a moment.
-pub fn judge_at(
-    policies: &[Policy],
-    age: &dyn Fn(&RuleKey) -> u32,
-    question: &Question,
-    at: Timestamp,
-) -> Judgement {
-    judgement(policies, at, |policies| {
-        let section = question.direction.into();
-        let matches = |policy: &Policy, rule: &Rule| {
-            matches_peer(policy, rule, question) && matches_port(rule, question.protocol, question.port)
+/// Judges a flow.
+pub fn judge_in(policies: &[Policy], age: Age<'_>, question: &Question, setting: &Setting) -> Judgement {
+    judgement(policies, setting.at, |policies| {
+        let flow = |question: &Question| {
+            let matches = |policy: &Policy, rule: &Rule| matches_flow(policy, rule, question, setting);
+            let section = question.direction.into();
+            outcome(policies, age, &question.subject, section, setting, &matches)
         };
-        outcome(policies, age, &question.subject, section, at, &matches)
+        let answering = answering(question, setting);
+        if answering.is_empty() {
+            return flow(question).1;
+        }
+        let outcomes: Vec<(Line, Outcome)> = answering
+            .into_iter()
+            .map(|(peer, address, port)| flow(&Question { peer, address, port, ..question.clone() }))
+            .collect();
+        together(outcomes)
     })
 }
 
-/// Judges at a moment whether somebody may listen on a port.
+/// Judges whether somebody may listen on a port.
 pub fn judge_listen(
     policies: &[Policy],
-    age: &dyn Fn(&RuleKey) -> u32,
+    age: Age<'_>,
     (subject, protocol, port): (&Side, u8, u16),
-    at: Timestamp,
+    setting: &Setting,
 ) -> Judgement {
-    let outcome = judgement(policies, at, |policies| {
-        let matches = |_: &Policy, rule: &Rule| matches_port(rule, protocol, port);
-        outcome(policies, age, subject, RuleDirection::Listen, at, &matches)
+    let outcome = judgement(policies, setting.at, |policies| {
+        let matches = |_: &Policy, rule: &Rule| matches_port(rule, subject, protocol, port);
+        outcome(policies, age, subject, RuleDirection::Listen, setting, &matches).1
     });
     // Who belongs to no workload is told so when it talks; listening alone is nobody's harm.
     let free = Outcome { deny: false, reason: Reason::AllowedByDefault, rule: None, errno: None };
@@ -129,57 +180,156 @@ fn judgement(policies: &[Policy], at: Timestamp, outcome: impl Fn(&[&Policy]) ->
     Judgement { enforced: outcome(&enforced), hypothetical: outcome(&all) }
 }
 
+/// Who may answer a client that calls a service; nobody for flows of other kinds.
+fn answering(question: &Question, setting: &Setting) -> Vec<(Side, IpAddr, u16)> {
+    let Side::Service { namespace, name } = &question.peer else { return Vec::new() };
+    if question.direction == Direction::Ingress || question.subject == Side::Unknown {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for service in &setting.services {
+        if service.namespace == *namespace && service.name == *name {
+            found.extend(
+                service.ports.get(&(question.protocol, question.port)).into_iter().flatten().cloned(),
+            );
+        }
+    }
+    found
+}
+
+/// One outcome for all who may answer. The rule that stands highest in the list of precedence is named.
+fn together(mut outcomes: Vec<(Line, Outcome)>) -> Outcome {
+    outcomes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let denials = outcomes.iter().filter(|(_, outcome)| outcome.deny).count();
+    let mixed = denials > 0 && denials < outcomes.len();
+    let (_, mut first) =
+        outcomes.into_iter().find(|(_, outcome)| outcome.deny == (denials > 0)).expect("somebody answers");
+    if mixed {
+        first.reason = Reason::MixedBackends;
+    }
+    first
+}
+
+/// Where in the list of precedence something was decided: the line, the place in an ordered layer, and the age of the rule.
+type Line = (u8, Option<Place>, u32);
+
+/// A place in an ordered layer: priority, name of the policy, the policy, place in its list.
+type Place = (u16, String, String, usize);
+
 fn outcome(
     policies: &[&Policy],
-    age: &dyn Fn(&RuleKey) -> u32,
+    age: Age<'_>,
     subject: &Side,
     section: RuleDirection,
-    at: Timestamp,
+    setting: &Setting,
     matches: &dyn Fn(&Policy, &Rule) -> bool,
-) -> Outcome {
+) -> (Line, Outcome) {
+    let selecting: Vec<&Policy> =
+        policies.iter().copied().filter(|policy| selects(policy, subject, setting)).collect();
+    // Precedence 2: the first rule of the admin tier that matches, unless it passes.
+    let admin = |policy: &Policy| match policy.layer {
+        Layer::Admin { priority } => Some(priority),
+        _ => None,
+    };
+    if let Some((place, action, outcome)) = first(&selecting, section, setting, matches, &admin)
+        && action != Action::Pass
+    {
+        return ((2, Some(place), 0), outcome);
+    }
+    if let Some((line, outcome)) = namespaced(&selecting, age, section, setting, matches) {
+        return ((line.0, None, line.1), outcome);
+    }
+    // Precedence 6: the first rule of the baseline tier that matches; where it passes, the default.
+    let baseline = |policy: &Policy| match policy.layer {
+        Layer::Baseline { priority } => Some(priority),
+        _ => None,
+    };
+    if let Some((place, _, outcome)) = first(&selecting, section, setting, matches, &baseline) {
+        return ((6, Some(place), 0), outcome);
+    }
+    // Precedence 7: the default of the subject.
+    let default = match subject {
+        Side::Workload { .. } | Side::Service { .. } | Side::Host | Side::World => by_default(),
+        Side::Unmanaged => deny(Reason::Unmanaged, None, Errno::Perm),
+        Side::Unknown => deny(Reason::InvalidIdentity, None, Errno::Perm),
+    };
+    ((7, None, 0), default)
+}
+
+/// Precedence 3, 4 and 5: (line, age of the rule) and what is decided.
+fn namespaced(
+    selecting: &[&Policy],
+    age: Age<'_>,
+    section: RuleDirection,
+    setting: &Setting,
+    matches: &dyn Fn(&Policy, &Rule) -> bool,
+) -> Option<((u8, u32), Outcome)> {
     let (mut denying, mut allowing, mut isolating) = (Vec::new(), Vec::new(), Vec::new());
-    for policy in policies {
-        if !selects(policy, subject) {
-            continue;
-        }
-        let rules = match section {
-            RuleDirection::Egress => &policy.egress,
-            RuleDirection::Ingress => &policy.ingress,
-            RuleDirection::Listen => &policy.listen,
-        };
-        let Some(rules) = rules else { continue };
+    for policy in selecting.iter().filter(|policy| policy.layer == Layer::Namespaced) {
+        let Some(rules) = rules(policy, section) else { continue };
         let key = |index| RuleKey { policy: policy.key.clone(), direction: section, index };
         isolating.push((key(None), policy.errno));
         for (index, rule) in (0..).zip(rules) {
-            if rule.expires.is_none_or(|end| at < end) && matches(policy, rule) {
+            if rule.expires.is_none_or(|end| setting.at < end) && matches(policy, rule) {
                 let errno = rule.errno.unwrap_or(policy.errno);
                 match rule.action {
                     Action::Deny => denying.push((key(Some(index)), errno)),
                     Action::Allow => allowing.push((key(Some(index)), errno)),
+                    Action::Pass => {}
                 }
             }
         }
     }
-    let oldest = |rules: Vec<(RuleKey, Errno)>| rules.into_iter().min_by_key(|(key, _)| age(key));
-    // Precedence 3: an explicit deny.
-    if let Some((rule, errno)) = oldest(denying) {
-        return deny(Reason::DeniedByRule, Some(rule), errno);
+    let oldest = |rules: Vec<(RuleKey, Errno)>| {
+        rules.into_iter().map(|(key, errno)| (age(&key), key, errno)).min_by_key(|(age, ..)| *age)
+    };
+    // An explicit deny.
+    if let Some((age, rule, errno)) = oldest(denying) {
+        return Some(((3, age), deny(Reason::DeniedByRule, Some(rule), errno)));
     }
-    // Precedence 4: any allow.
-    if let Some((rule, _)) = oldest(allowing) {
-        return Outcome { deny: false, reason: Reason::AllowedByRule, rule: Some(rule), errno: None };
+    // Any allow.
+    if let Some((age, rule, _)) = oldest(allowing) {
+        return Some(((4, age), allow(rule)));
     }
-    // Precedence 5: selected, and nothing matched.
-    if let Some((rule, errno)) = oldest(isolating) {
-        return deny(Reason::Isolated, Some(rule), errno);
-    }
-    // Precedence 7: the default of the subject.
-    match subject {
-        Side::Workload { .. } | Side::Host | Side::World => {
-            Outcome { deny: false, reason: Reason::AllowedByDefault, rule: None, errno: None }
+    // Selected, and nothing matched.
+    let (age, rule, errno) = oldest(isolating)?;
+    Some(((5, age), deny(Reason::Isolated, Some(rule), errno)))
+}
+
+/// The first rule of an ordered layer that matches, and what it says.
+fn first(
+    selecting: &[&Policy],
+    section: RuleDirection,
+    setting: &Setting,
+    matches: &dyn Fn(&Policy, &Rule) -> bool,
+    priority: &dyn Fn(&Policy) -> Option<u16>,
+) -> Option<(Place, Action, Outcome)> {
+    let mut found: Vec<(Place, Action, Outcome)> = Vec::new();
+    for policy in selecting {
+        let (Some(priority), Some(rules)) = (priority(policy), rules(policy, section)) else { continue };
+        for (index, rule) in rules.iter().enumerate() {
+            if rule.expires.is_some_and(|end| end <= setting.at) || !matches(policy, rule) {
+                continue;
+            }
+            let number = u32::try_from(index).expect("a short list");
+            let key = RuleKey { policy: policy.key.clone(), direction: section, index: Some(number) };
+            let outcome = match rule.action {
+                Action::Allow => allow(key),
+                Action::Deny => deny(Reason::DeniedByRule, Some(key), rule.errno.unwrap_or(policy.errno)),
+                Action::Pass => by_default(),
+            };
+            let place = (priority, policy.key.name.clone(), format!("{:?}", policy.key.kind as u8), index);
+            found.push((place, rule.action, outcome));
         }
-        Side::Unmanaged => deny(Reason::Unmanaged, None, Errno::Perm),
-        Side::Unknown => deny(Reason::InvalidIdentity, None, Errno::Perm),
+    }
+    found.into_iter().min_by(|(one, ..), (other, ..)| one.cmp(other))
+}
+
+fn rules(policy: &Policy, section: RuleDirection) -> Option<&Vec<Rule>> {
+    match section {
+        RuleDirection::Egress => policy.egress.as_ref(),
+        RuleDirection::Ingress => policy.ingress.as_ref(),
+        RuleDirection::Listen => policy.listen.as_ref(),
     }
 }
 
@@ -187,79 +337,10 @@ fn deny(reason: Reason, rule: Option<RuleKey>, errno: Errno) -> Outcome {
     Outcome { deny: true, reason, rule, errno: Some(errno) }
 }
 
-/// A policy speaks of workloads of its own namespace and of nobody else.
-fn selects(policy: &Policy, subject: &Side) -> bool {
-    match subject {
-        Side::Workload { namespace, labels } => {
-            *namespace == policy.key.namespace && has_labels(&policy.subject, labels)
-        }
-        Side::Host | Side::World | Side::Unmanaged | Side::Unknown => false,
-    }
+fn allow(rule: RuleKey) -> Outcome {
+    Outcome { deny: false, reason: Reason::AllowedByRule, rule: Some(rule), errno: None }
 }
 
-fn matches_peer(policy: &Policy, rule: &Rule, question: &Question) -> bool {
-    match &rule.peers {
-        Peers::Everyone => true,
-        Peers::AnyOf(peers) => peers.iter().any(|peer| is_meant(policy, peer, question)),
-    }
-}
-
-fn is_meant(policy: &Policy, peer: &Peer, question: &Question) -> bool {
-    match peer {
-        Peer::Workloads { namespaces, selector } => match &question.peer {
-            Side::Workload { namespace, labels } => {
-                let there = match namespaces {
-                    Namespaces::Own => *namespace == policy.key.namespace,
-                    Namespaces::All => true,
-                    Namespaces::Named(names) => names.contains(namespace),
-                };
-                there && has_labels(selector, labels)
-            }
-            _ => false,
-        },
-        Peer::Cidr { net, except } => {
-            is_inside(question.address, *net) && !except.iter().any(|net| is_inside(question.address, *net))
-        }
-        Peer::Entity(Entity::Host) => question.peer == Side::Host,
-        Peer::Entity(Entity::World) => question.peer == Side::World,
-    }
-}
-
-fn matches_port(rule: &Rule, protocol: u8, port: u16) -> bool {
-    match &rule.ports {
-        Ports::All => true,
-        Ports::AnyOf(ranges) => ranges
-            .iter()
-            .any(|range| range.protocol == protocol && (range.first..=range.last).contains(&port)),
-    }
-}
-
-fn has_labels(selector: &Selector, labels: &LabelSet) -> bool {
-    for requirement in &selector.requirements {
-        let holds = match (&requirement.condition, labels.0.get(&requirement.key)) {
-            (Condition::In(values), Some(value)) => values.contains(value),
-            (Condition::NotIn(values), Some(value)) => !values.contains(value),
-            (Condition::Exists, Some(_)) | (Condition::NotIn(_) | Condition::DoesNotExist, None) => true,
-            (Condition::DoesNotExist, Some(_)) | (Condition::In(_) | Condition::Exists, None) => false,
-        };
-        if !holds {
-            return false;
-        }
-    }
-    true
-}
-
-/// An IPv4-mapped IPv6 address is the IPv4 address, and a net of such addresses is the IPv4 net. Beyond that a net
-/// has addresses of its own family only.
-fn is_inside(address: IpAddr, net: IpNet) -> bool {
-    let net = match net {
-        IpNet::V6(six) => match six.addr().to_ipv4_mapped() {
-            Some(four) if six.prefix_len() >= 96 => {
-                Ipv4Net::new(four, six.prefix_len() - 96).map_or(net, IpNet::V4)
-            }
-            _ => net,
-        },
-        IpNet::V4(_) => net,
-    };
-    net.contains(&address.to_canonical())
+fn by_default() -> Outcome {
+    Outcome { deny: false, reason: Reason::AllowedByDefault, rule: None, errno: None }
 }

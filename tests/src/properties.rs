@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
-use enforcer::domain::labels::{LabelSet, Selector};
-use enforcer::domain::policy::compile::{Scene, compile, compile_scene};
+use enforcer::domain::labels::LabelSet;
+use enforcer::domain::policy::compile::{compile, compile_scene};
 use enforcer::domain::policy::model::{
-    Action, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey,
+    Action, Layer, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey, Subject,
 };
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
@@ -17,8 +17,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::generate::{address, block, question, world};
-use crate::numbers::{age, identity, judgement, query, registry};
-use crate::oracle::{Judgement, Question, Side, judge_at, judge_listen};
+use crate::numbers::{self, age, identity, judgement, query, registry};
+use crate::oracle::{Judgement, Question, Side, judge_in, judge_listen};
 
 /// Flows per world.
 const FLOWS: usize = 50;
@@ -47,15 +47,16 @@ fn the_table_says_what_the_oracle_reads() {
     let requested = requested();
     let judged = Cell::new(0);
     // How often each reason decided, so that a generator that stops colliding is noticed.
-    let reasons = Cell::new([0_usize; 16]);
+    let reasons = Cell::new([0_usize; 32]);
     let audited = Cell::new(0);
     TestRunner::new(config(requested.div_ceil(FLOWS)))
         .run(&world(FLOWS), |world| {
             let mut registry = registry(&world);
-            let scene = Scene { at: world.at, ..Scene::default() };
+            let scene = numbers::scene(&mut registry, &world.setting);
             let table = compile_scene(&world.policies, &scene, &mut registry, Generation(1)).unwrap();
             for question in &world.questions {
-                let expected = judge_at(&world.policies, &|rule| age(&registry, rule), question, world.at);
+                let expected =
+                    judge_in(&world.policies, &|rule| age(&registry, rule), question, &world.setting);
                 let mut counts = reasons.get();
                 counts[expected.enforced.reason as usize] += 1;
                 reasons.set(counts);
@@ -77,6 +78,7 @@ fn the_table_says_what_the_oracle_reads() {
             Reason::Isolated,
             Reason::Unmanaged,
             Reason::InvalidIdentity,
+            Reason::MixedBackends,
         ] {
             assert!(reasons.get()[reason as usize] >= judged.get() / 1_000, "{reason:?} is hardly met");
         }
@@ -86,15 +88,16 @@ fn the_table_says_what_the_oracle_reads() {
 
 #[test]
 fn the_table_says_who_may_listen_as_the_oracle_reads_it() {
-    let reasons = Cell::new([0_usize; 16]);
+    let reasons = Cell::new([0_usize; 32]);
     TestRunner::new(config(requested().div_ceil(FLOWS)))
         .run(&world(FLOWS), |world| {
             let mut registry = registry(&world);
-            let scene = Scene { at: world.at, ..Scene::default() };
+            let scene = numbers::scene(&mut registry, &world.setting);
             let table = compile_scene(&world.policies, &scene, &mut registry, Generation(1)).unwrap();
             for Question { subject, protocol, port, .. } in &world.questions {
                 let age = |rule: &RuleKey| age(&registry, rule);
-                let expected = judge_listen(&world.policies, &age, (subject, *protocol, *port), world.at);
+                let expected =
+                    judge_listen(&world.policies, &age, (subject, *protocol, *port), &world.setting);
                 let mut counts = reasons.get();
                 counts[expected.enforced.reason as usize] += 1;
                 reasons.set(counts);
@@ -128,10 +131,11 @@ fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy 
         expires: None,
     };
     Policy {
-        key: PolicyKey { namespace: "blue".into(), name: name.into() },
+        key: PolicyKey::traffic("blue", name),
         mode: PolicyMode::Enforce,
         errno: Errno::Perm,
-        subject: Selector::default(),
+        layer: Layer::Namespaced,
+        subject: Subject::default(),
         ingress: None,
         egress: Some(vec![rule]),
         listen: None,
@@ -155,7 +159,7 @@ proptest! {
             about_addresses("c", Action::Allow, &denied),
         ];
         let mut registry = Registry::default();
-        let subject = Side::Workload { namespace: "blue".into(), labels: LabelSet::default() };
+        let subject = Side::workload("blue", LabelSet::default());
         identity(&mut registry, &subject);
         let table = compile(&policies, &mut registry, Generation(1)).unwrap();
         let ends = denied.iter().flat_map(|net| [net.network(), net.broadcast(), net.addr()]);

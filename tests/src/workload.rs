@@ -71,7 +71,7 @@ impl Workload {
 
     /// What distinguishes it for policies.
     pub fn identity(&self) -> IdentityKey {
-        IdentityKey { namespace: self.namespace.clone(), labels: self.labels.clone() }
+        IdentityKey::new(self.namespace.clone(), self.labels.clone())
     }
 
     /// The id of its directory.

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use enforcer::domain::labels::LabelSet;
-use enforcer::domain::policy::compile::compile;
+use enforcer::domain::policy::compile::compile_scene;
 use enforcer::domain::policy::model::Policy;
 use enforcer::domain::registry::Registry;
 use enforcer::kernel::Scheduled;
 use enforcer_common::id::Generation;
 use enforcer_common::verdict::Direction;
 use enforcer_tests::direct::Direct;
-use enforcer_tests::oracle::{Question, Side, judge};
+use enforcer_tests::oracle::{Question, Side, judge, judge_in};
 use enforcer_tests::workload::Workload;
 use enforcer_tests::world::World;
 use enforcer_tests::{generate, numbers, patience};
@@ -42,7 +42,8 @@ fn kernel_host_and_oracle_agree() {
     runner(cases)
         .run(&generate::world(FLOWS), |sample| {
             let mut registry = numbers::registry(&sample);
-            let table = compile(&sample.policies, &mut registry, Generation(1)).unwrap();
+            let scene = numbers::scene(&mut registry, &sample.setting);
+            let table = compile_scene(&sample.policies, &scene, &mut registry, Generation(1)).unwrap();
             let mut direct = direct.borrow_mut();
             direct.kernel().publish(&[Scheduled::always(&table)]).unwrap();
             for question in &sample.questions {
@@ -50,7 +51,12 @@ fn kernel_host_and_oracle_agree() {
                 let host = table.decide(&query);
                 let kernel = direct.kernel().judge(&query).unwrap();
                 prop_assert_eq!(kernel, host, "{:?}", question);
-                let expected = judge(&sample.policies, &|rule| numbers::age(&registry, rule), question);
+                let expected = judge_in(
+                    &sample.policies,
+                    &|rule| numbers::age(&registry, rule),
+                    question,
+                    &sample.setting,
+                );
                 prop_assert_eq!(numbers::judgement(&registry, kernel), expected, "{:?}", question);
                 judged.set(judged.get() + 1);
             }
@@ -145,10 +151,7 @@ fn expected(
     to: &Workload,
     (server, port, stream): (usize, u16, bool),
 ) -> i32 {
-    let side = |workload: &Workload| Side::Workload {
-        namespace: workload.namespace.clone(),
-        labels: workload.labels.clone(),
-    };
+    let side = |workload: &Workload| Side::workload(workload.namespace.clone(), workload.labels.clone());
     let protocol = if stream { 6 } else { 17 };
     let egress = Question {
         subject: side(from),

@@ -13,6 +13,7 @@
 mod bad_input;
 mod bypass;
 mod churn;
+mod conformance;
 mod counters;
 mod differential;
 mod faults;

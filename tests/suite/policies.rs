@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use enforcer::domain::policy::compile::compile;
-use enforcer::domain::registry::{IdentityKey, Registry};
+use enforcer::domain::cluster_file::Cluster;
+use enforcer::domain::offline::Offline;
+use enforcer::domain::timestamp::Timestamp;
 use enforcer_common::abi::flow::Outcome;
-use enforcer_common::id::{Generation, IdentityId};
 use enforcer_common::reason::Reason;
-use enforcer_common::verdict::{Direction, Query, Verdict};
 use enforcer_tests::direct::{self, Direct};
 use enforcer_tests::expect::{self, End, Expectation, ExpectedFlow, ExpectedVerdict};
 use enforcer_tests::workload::Workload;
@@ -67,72 +66,23 @@ fn compare(file: &Path, flow: &ExpectedFlow, found: &Became) {
     }
 }
 
+/// By the product's own `policy test`.
 fn offline() {
     for (file, expectation) in examples() {
         let policies = direct::read(&std::fs::read_to_string(&file).unwrap());
-        let mut registry = Registry::default();
-        let keys: BTreeMap<_, _> = expectation
-            .workloads
-            .iter()
-            .map(|workload| {
-                let key = IdentityKey {
-                    namespace: workload.key.namespace.clone(),
-                    labels: workload.labels.clone(),
-                };
-                (End::Workload(workload.key.clone()), registry.identity(&key))
-            })
-            .collect();
-        let table = compile(&policies, &mut registry, Generation(1)).unwrap();
+        let cluster = expectation.cluster(&Cluster::default());
+        let offline = Offline::new(policies, &cluster, Timestamp::EARLIEST).unwrap();
         for flow in &expectation.flows {
-            let ask = |subject: &End, peer: &End, direction| {
-                let id = |end: &End| match end {
-                    End::Workload(_) => keys[end],
-                    End::Host => IdentityId::HOST,
-                    End::Address(_) => IdentityId::WORLD,
-                };
-                let address = match peer {
-                    End::Address(address) => *address,
-                    End::Workload(_) | End::Host => "127.0.0.1".parse().unwrap(),
-                };
-                let (subject, peer) = (id(subject), id(peer));
-                let (port, protocol) = (flow.port, flow.protocol);
-                let address = numbers::canonical(address);
-                table.decide(&Query { subject, peer, address, port, protocol, direction })
-            };
-            let is_local = |end: &End| !matches!(end, End::Address(_));
-            let egress = is_local(&flow.from).then(|| ask(&flow.from, &flow.to, Direction::Egress));
-            let ingress = is_local(&flow.to).then(|| ask(&flow.to, &flow.from, Direction::Ingress));
-            compare(&file, flow, &both(&registry, egress, ingress));
+            let judged = offline.judge(&flow.flow());
+            let found = flow.difference(&judged, |id| numbers::rule(offline.registry(), id));
+            assert_eq!(found, None, "{}:{}: {} -> {}", file.display(), flow.line, flow.from, flow.to);
         }
     }
 }
 
-/// Two directions as one: a denial decides, then what audit mode held back, then egress; of equals the first.
-fn both(registry: &Registry, egress: Option<Verdict>, ingress: Option<Verdict>) -> Became {
-    let outcome = |verdict: &Verdict| match verdict {
-        verdict if verdict.enforced.is_deny() => Outcome::Dropped,
-        verdict if verdict.is_audited() => Outcome::Audit,
-        _ => Outcome::Forwarded,
-    };
-    let strength = |verdict: &Verdict| match outcome(verdict) {
-        Outcome::Dropped => 2,
-        Outcome::Audit => 1,
-        Outcome::Forwarded => 0,
-    };
-    let all: Vec<Verdict> = egress.into_iter().chain(ingress).collect();
-    let strongest = all.iter().map(strength).max().expect("one end is local");
-    let verdict = *all.iter().find(|verdict| strength(verdict) == strongest).expect("one is the strongest");
-    let word = verdict.reported();
-    Became {
-        outcome: outcome(&verdict),
-        reason: Reason::from_code(word.reason_code()).expect("a reason"),
-        rule: numbers::rule(registry, word.rule()).map_or_else(|| "-".to_owned(), |key| key.to_string()),
-        errno: if word.is_deny() { word.errno().number() } else { 0 },
-    }
-}
-
 fn live() {
-    for (file, expectation) in examples() {
+    // The harness knows workloads by their labels alone.
+    for (file, expectation) in examples().into_iter().filter(|(_, expectation)| expectation.is_plain()) {
         let world = World::new("policies");
         let mut direct = Direct::start(&world);
         let mut ends: BTreeMap<End, Workload> = BTreeMap::new();

@@ -52,6 +52,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("churn", crate::churn::TESTS),
+        ("conformance", crate::conformance::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("faults", crate::faults::TESTS),

@@ -77,6 +77,7 @@ fn run() -> Result<i32> {
         .env("RUST_BACKTRACE", "1")
         .env("ENFORCER_BIN", "/bin/enforcer")
         .env("ENFORCER_POLICIES", "/policies")
+        .env("ENFORCER_CONFORMANCE", "/conformance")
         .spawn()
         .context("cannot start /bin/live")?;
     let suite = i32::try_from(child.id()).context("the suite's process id is out of range")?;

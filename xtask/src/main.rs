@@ -8,6 +8,7 @@
 mod bench;
 mod bypass;
 mod clean;
+mod conformance;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -48,6 +49,7 @@ enum Command {
     Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
     Bench(bench::Arguments),
+    Conformance(conformance::Arguments),
     Demo(demo::Arguments),
     Soak(soak::Arguments),
     Fuzz(fuzz::Arguments),
@@ -75,6 +77,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

@@ -79,13 +79,31 @@ pub enum Plane {
     Enforced = 0,
     /// Rules of all policies, those in audit mode included: what would be decided if they were enforced.
     Hypothetical = 1,
+    /// As [`Plane::Enforced`], without the admin tier: decides where a rule of that tier passes. Only for subjects that
+    /// such a rule may meet.
+    BeneathEnforced = 2,
+    /// As [`Plane::Hypothetical`], without the admin tier.
+    BeneathHypothetical = 3,
+}
+
+impl Plane {
+    /// The plane that decides where a rule of this one passes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn beneath(self) -> Self {
+        match self {
+            Self::Enforced | Self::BeneathEnforced => Self::BeneathEnforced,
+            Self::Hypothetical | Self::BeneathHypothetical => Self::BeneathHypothetical,
+        }
+    }
 }
 
 /// Packs the key of an entry. Class 0 means "any".
 #[inline(always)]
 pub const fn key(plane: Plane, ingress: bool, subject: u32, peer: u32, port: u32) -> u64 {
     (1 << 63)
-        | ((plane as u64) << 62)
+        | ((plane as u64 & 1) << 62)
+        | ((plane as u64 >> 1) << 60)
         | ((ingress as u64) << 61)
         | ((subject as u64 & 0xf_ffff) << 40)
         | ((peer as u64 & 0xff_ffff) << 16)

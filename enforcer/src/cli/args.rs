@@ -1,5 +1,7 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
+mod policy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use clap_complete::Shell;
 use super::settings::SettingFlags;
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::time::parse_duration;
+pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
 
 /// Identity-based network enforcement for Linux workloads
 ///
@@ -126,64 +129,6 @@ pub enum Command {
     /// Print the version
     #[command(after_help = "Example:\n  enforcer version")]
     Version,
-}
-
-/// `enforcer policy`
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// Add or replace policies, all or none
-    ///
-    /// They are checked here first, with the place of every problem; then the agent applies them as one generation.
-    #[command(after_help = "Example:\n  enforcer policy apply -f policies/ --dry-run")]
-    Apply {
-        /// File, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
-        #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]
-        files: Vec<PathBuf>,
-        /// Say what would change, change nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Take it back after so long, like 60s or 10m, unless `enforcer policy confirm` comes first
-        ///
-        /// The kernel goes back by itself, whatever becomes of the agent or of the way to this host.
-        #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
-        confirm_within: Option<Duration>,
-        /// Output format
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Keep what was applied with --confirm-within
-    #[command(after_help = "Example:\n  enforcer policy confirm")]
-    Confirm(Output),
-    /// Delete policies, all or none
-    #[command(after_help = "Example:\n  enforcer policy delete default/db-only-from-api")]
-    Delete {
-        /// `[namespace/]name`; may be repeated
-        #[arg(value_name = "NAME", required = true)]
-        names: Vec<String>,
-        /// Output format
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Print a loaded policy
-    #[command(after_help = "Example:\n  enforcer policy get default/db-only-from-api -o yaml")]
-    Get {
-        /// `[namespace/]name`
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// `yaml` is the document, `json` what the agent knows of it
-        #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
-        output: DocumentFormat,
-    },
-    /// List the loaded policies
-    #[command(after_help = "Example:\n  enforcer policy list -o json")]
-    List(Output),
-    /// Check policy files without an agent; exit code 1 if one is invalid
-    #[command(after_help = "Example:\n  enforcer policy validate policies/")]
-    Validate {
-        /// File, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
-        #[arg(value_name = "FILE|DIR|-", required = true)]
-        files: Vec<PathBuf>,
-    },
 }
 
 /// `enforcer quarantine`

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use crate::domain::cluster_file::MAX_BYTES;
 use crate::domain::command::PolicyFile;
 
 /// More than the agent takes anyway; keeps `-f /dev/zero` from filling the memory.
@@ -22,48 +23,92 @@ pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<PolicyFile>> {
     read_with(paths, &mut std::io::stdin().lock())
 }
 
+/// Reads files of a cluster, which are longer than policies.
+pub(super) fn read_clusters(paths: &[PathBuf]) -> anyhow::Result<Vec<PolicyFile>> {
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
+    let one = |path: &PathBuf| {
+        if path.as_os_str() == "-" {
+            let text = text(STDIN, &mut std::io::stdin().lock(), limit)?;
+            return Ok(PolicyFile { name: STDIN.to_owned(), text });
+        }
+        file(path, limit)
+    };
+    paths.iter().map(one).collect()
+}
+
+/// The expectation files among them; directories are searched.
+pub(super) fn expectations(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in paths {
+        let name = path.display();
+        if !fs::metadata(path).with_context(|| format!("read {name}"))?.is_dir() {
+            found.push(path.clone());
+            continue;
+        }
+        let before = found.len();
+        search(path, DEPTH, is_expectation, &mut found)?;
+        if found.len() == before {
+            bail!("no *.expect.yaml file in {name}; is it the right directory?");
+        }
+    }
+    Ok(found)
+}
+
+fn is_expectation(name: &str) -> bool {
+    EXPECTATIONS.iter().any(|end| name.ends_with(end))
+}
+
+fn is_policy(name: &str) -> bool {
+    !is_expectation(name) && (name.ends_with(".yaml") || name.ends_with(".yml"))
+}
+
 fn read_with(paths: &[PathBuf], stdin: &mut dyn Read) -> anyhow::Result<Vec<PolicyFile>> {
     let mut files = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            files.push(PolicyFile { name: STDIN.to_owned(), text: text(STDIN, stdin)? });
+            files.push(PolicyFile { name: STDIN.to_owned(), text: text(STDIN, stdin, LIMIT)? });
             continue;
         }
         let name = path.display();
         let metadata = fs::metadata(path).with_context(|| format!("read {name}"))?;
         if metadata.is_dir() {
             let mut found = Vec::new();
-            search(path, DEPTH, &mut found)?;
+            search(path, DEPTH, is_policy, &mut found)?;
             if found.is_empty() {
                 bail!("no *.yaml or *.yml file in {name}; is it the right directory?");
             }
             for path in found {
-                files.push(file(&path)?);
+                files.push(file(&path, LIMIT)?);
             }
         } else {
-            files.push(file(path)?);
+            files.push(file(path, LIMIT)?);
         }
     }
     Ok(files)
 }
 
-fn file(path: &Path) -> anyhow::Result<PolicyFile> {
+fn file(path: &Path, limit: u64) -> anyhow::Result<PolicyFile> {
     let name = path.display().to_string();
     let mut reader = fs::File::open(path).with_context(|| format!("read {name}"))?;
-    let text = text(&name, &mut reader)?;
+    let text = text(&name, &mut reader, limit)?;
     Ok(PolicyFile { name, text })
 }
 
-fn text(name: &str, reader: &mut dyn Read) -> anyhow::Result<String> {
+fn text(name: &str, reader: &mut dyn Read, limit: u64) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    reader.take(LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("read {name}"))?;
-    if bytes.len() as u64 > LIMIT {
-        bail!("{name} has more than {} MiB, which is no policy", LIMIT >> 20);
+    reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("read {name}"))?;
+    if bytes.len() as u64 > limit {
+        bail!("{name} has more than {} MiB, which is too much to be read as a whole", limit >> 20);
     }
     String::from_utf8(bytes).with_context(|| format!("{name} is no UTF-8 text"))
 }
 
-fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+fn search(
+    folder: &Path,
+    depth: usize,
+    is_meant: fn(&str) -> bool,
+    found: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
     let name = folder.display();
     if depth == 0 {
         bail!("{name} is more than {DEPTH} directories deep; name the directory itself");
@@ -76,13 +121,13 @@ fn search(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Resu
         let name = entry.file_name();
         let name = name.to_string_lossy();
         // Hidden ones are editors' and, with two dots, the versions behind a mounted ConfigMap.
-        if name.starts_with('.') || EXPECTATIONS.iter().any(|end| name.ends_with(end)) {
+        if name.starts_with('.') {
             continue;
         }
         // A link to a file is followed, one to a directory is not: it could lead round in a circle.
         if entry.file_type().with_context(|| format!("look at {}", path.display()))?.is_dir() {
-            search(&path, depth - 1, found)?;
-        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml") && !path.is_dir() {
+            search(&path, depth - 1, is_meant, found)?;
+        } else if is_meant(&name) && !path.is_dir() {
             found.push(path);
         }
     }

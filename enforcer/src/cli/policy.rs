@@ -1,5 +1,7 @@
 //! `enforcer policy`
 
+mod offline;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +25,11 @@ pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answ
         Policy::Get { name, output } => get(context, &name, output),
         Policy::List(Output { format }) => list(context, format),
         Policy::Validate { files } => validate(context, &files),
+        Policy::Matrix(asked) => offline::matrix(context, &asked),
+        Policy::Explain(asked) => offline::explain(context, &asked),
+        Policy::Lint(asked) => offline::lint(context, &asked),
+        Policy::Test(asked) => offline::test(context, &asked),
+        Policy::Schema { kind } => offline::schema(context, kind.as_deref()),
     }
 }
 

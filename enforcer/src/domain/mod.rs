@@ -1,11 +1,17 @@
 //! The pure core: what workloads, identities and policies mean. No I/O, no clock, no async, no kernel.
 
+pub mod account;
+pub mod answer;
+pub mod cluster;
+pub mod cluster_file;
 pub mod command;
 pub mod delta;
+pub mod expectation;
 pub mod flow;
 pub mod flow_filter;
 pub mod labels;
 pub mod names;
+pub mod offline;
 pub mod policy;
 pub mod publication;
 pub mod quarantine;

@@ -10,18 +10,45 @@ use serde::{Deserialize, Serialize};
 
 use super::labels::LabelSet;
 use super::policy::model::RuleKey;
+use super::workload::NamedPorts;
 
 /// No number is as high as this: they are given one by one, so a file that names one was not written by the store, and to
 /// go on from there would end in numbers that are given twice.
 const NEVER: u32 = 1 << 31;
 
-/// What distinguishes an identity: its namespace and labels, never its name or address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What distinguishes an identity: what policies can tell workloads apart by, never a workload's name or address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IdentityKey {
     /// Namespace of the workloads.
     pub namespace: String,
     /// Labels of the workloads.
     pub labels: LabelSet,
+    /// Ports of the workloads that have names.
+    #[serde(default, skip_serializing_if = "NamedPorts::is_empty")]
+    pub ports: NamedPorts,
+    /// Service account of the workloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Name of the service, if it is one and no workload. A service has nothing else but its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+impl IdentityKey {
+    /// Workloads that have neither named ports nor an account.
+    pub fn new(namespace: impl Into<String>, labels: LabelSet) -> Self {
+        Self { namespace: namespace.into(), labels, ..Self::default() }
+    }
+
+    /// A service.
+    pub fn service(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), service: Some(name.into()), ..Self::default() }
+    }
+
+    /// Whether it is one of workloads, which selectors speak of.
+    pub fn is_workload(&self) -> bool {
+        self.service.is_none()
+    }
 }
 
 /// Numbers of identities and rules.
@@ -61,6 +88,16 @@ impl Registry {
         let id = RuleId(self.last_rule);
         self.rules.insert(key.clone(), id);
         id
+    }
+
+    /// The number of this rule, if it has one.
+    pub fn known_rule(&self, key: &RuleKey) -> Option<RuleId> {
+        self.rules.get(key).copied()
+    }
+
+    /// The highest number of an identity given so far.
+    pub fn last_identity(&self) -> IdentityId {
+        IdentityId(self.last_identity)
     }
 
     /// All identities with a number, in the order of their keys.
@@ -150,7 +187,7 @@ mod tests {
 
     fn key(name: &str) -> IdentityKey {
         let labels = [("app".to_owned(), name.to_owned())].into();
-        IdentityKey { namespace: "default".into(), labels: LabelSet(labels) }
+        IdentityKey::new("default", LabelSet(labels))
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub const ERRNOS: [(&str, Errno); 4] = [
 
 const LABEL: RangeInclusive<usize> = 1..=63;
 const SUBDOMAIN: RangeInclusive<usize> = 1..=253;
+const PORT: RangeInclusive<usize> = 1..=15;
 
 /// What a name must look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub enum Name {
     Subdomain,
     /// What a label value allows, but not empty: letters, digits, `-`, `_`, `.`; 1-63 long.
     Word,
+    /// Name of a port (RFC 6335 service name, lower case): letters, digits, single `-` between them; 1-15 long, with
+    /// a letter in it.
+    Port,
 }
 
 impl Name {
@@ -42,6 +46,12 @@ impl Name {
             Self::Label => LABEL.contains(&text.len()) && is_dns_label(text),
             Self::Subdomain => SUBDOMAIN.contains(&text.len()) && text.split('.').all(is_dns_label),
             Self::Word => !text.is_empty() && is_label_value(text),
+            Self::Port => {
+                PORT.contains(&text.len())
+                    && is_dns_label(text)
+                    && !text.contains("--")
+                    && text.bytes().any(|byte| byte.is_ascii_lowercase())
+            }
         }
     }
 
@@ -52,6 +62,9 @@ impl Name {
                 "1-253 lower case letters, digits, `-` or `.`, with a letter or digit at both ends of each part"
             }
             Self::Word => "1-63 letters, digits, `-`, `_` or `.`, with a letter or digit at both ends",
+            Self::Port => {
+                "1-15 lower case letters, digits or single `-`, with a letter among them and none of `-` at an end"
+            }
         }
     }
 
@@ -137,6 +150,30 @@ pub fn label_value<'n>(reader: &mut Reader<'_>, node: &'n Node, what: &str) -> O
 
 /// Reads a CIDR block; with `plain` also an address, which stands for itself alone.
 pub fn cidr(reader: &mut Reader<'_>, node: &Node, what: &str, plain: bool) -> Option<IpNet> {
+    let net = any_cidr(reader, node, what, plain)?;
+    if net.addr() != net.trunc().addr() {
+        let message = format!("{} has address bits behind its prefix", quote(&net.to_string()));
+        let help = format!("write `{}` for the whole block, `{}` for the address", net.trunc(), single(net));
+        reader.error(&node.span, Code::HostBits, message).label("host bits are set").help(help);
+        return None;
+    }
+    Some(net)
+}
+
+/// Reads a CIDR block as Kubernetes does: address bits behind the prefix are left out. Warns of them.
+pub fn loose_cidr(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<IpNet> {
+    let net = any_cidr(reader, node, what, false)?;
+    if net.addr() != net.trunc().addr() {
+        let message =
+            format!("{} has address bits behind its prefix, which don't count", quote(&net.to_string()));
+        let help = format!("write `{}` for the whole block, `{}` for the address", net.trunc(), single(net));
+        reader.warning(&node.span, Code::HostBits, message).label("read as the whole block").help(help);
+    }
+    Some(net.trunc())
+}
+
+/// Reads a CIDR block, whatever its address bits.
+fn any_cidr(reader: &mut Reader<'_>, node: &Node, what: &str, plain: bool) -> Option<IpNet> {
     let text = reader.text(node, what)?;
     let address = text.parse::<core::net::IpAddr>().ok().map(IpNet::from);
     let net = match (text.parse::<IpNet>().ok(), address) {
@@ -155,13 +192,7 @@ pub fn cidr(reader: &mut Reader<'_>, node: &Node, what: &str, plain: bool) -> Op
             return None;
         }
     };
-    if net.addr() != net.trunc().addr() {
-        let message = format!("{} has address bits behind its prefix", quote(text));
-        let help = format!("write `{}` for the whole block, `{}` for the address", net.trunc(), single(net));
-        reader.error(&node.span, Code::HostBits, message).label("host bits are set").help(help);
-        return None;
-    }
-    if let Some(v4) = mapped(net) {
+    if let Some(v4) = mapped(net.trunc()) {
         // The kernel side judges such addresses as the IPv4 addresses they are, so this block would match nothing.
         let message = format!("{} is a block of IPv4 addresses in IPv6 form", quote(text));
         reader
@@ -194,6 +225,7 @@ mod tests {
             (Name::Label, &["a", "a-1", "1a"][..], &["", "A", "a.b", "-a", "a-", "a_b", "ä"][..]),
             (Name::Subdomain, &["a", "a.b-c.d"][..], &["", ".", "a.", "a..b", "A", "a.-b"][..]),
             (Name::Word, &["a", "A_b.c-9"][..], &["", "-a", "a.", "a b", "a/b"][..]),
+            (Name::Port, &["a", "http", "serve-80-tcp"][..], &["", "80", "a--b", "-a", "a-", "A", "a.b"][..]),
         ] {
             for text in good {
                 assert!(kind.accepts(text), "{kind:?} {text}");

@@ -6,8 +6,9 @@ mod layout;
 mod tests;
 
 use enforcer_common::abi::policy::Row;
+use enforcer_common::address::Address;
 use enforcer_common::id::{Generation, IdentityId};
-use enforcer_common::verdict::{Query, Verdict, decide, decide_listen};
+use enforcer_common::verdict::{self, Query, Verdict, decide, decide_listen};
 
 pub use cuckoo::MAX_ENTRIES;
 pub use layout::{ProtocolPorts, Sections};
@@ -35,6 +36,16 @@ impl PolicyTable {
     /// Number of entries (keys with a word).
     pub fn entries(&self) -> usize {
         self.entries
+    }
+
+    /// The class of an identity, 0 if the table does not know its number.
+    pub fn class_of_identity(&self, identity: IdentityId) -> u32 {
+        verdict::identity_class(self.rows.as_slice(), identity)
+    }
+
+    /// The class of an address, 0 if no policy names a block with it.
+    pub fn class_of_address(&self, address: Address) -> u32 {
+        verdict::address_class(self.rows.as_slice(), address)
     }
 
     /// Judges a flow exactly as the kernel would.

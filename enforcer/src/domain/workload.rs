@@ -1,9 +1,12 @@
 //! Workloads: what has labels and a place in the cgroup tree, or an address elsewhere.
 
+use std::collections::BTreeMap;
+
 use enforcer_common::id::CgroupId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::cluster::{Namespace, Service};
 use super::labels::LabelSet;
 
 /// The namespace of workloads and policies that name none.
@@ -35,6 +38,22 @@ pub struct Workload {
     pub cgroup: Option<String>,
     /// Addresses by which other hosts know it.
     pub addresses: Vec<IpNet>,
+    /// Its ports that have names.
+    pub ports: NamedPorts,
+    /// The name of its service account.
+    pub account: Option<String>,
+}
+
+/// Ports by name.
+pub type NamedPorts = BTreeMap<String, NamedPort>;
+
+/// A port that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NamedPort {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
 }
 
 /// Where a workload stands, for `endpoint list` and status.
@@ -71,6 +90,10 @@ pub enum WorkloadEvent {
         source: String,
         /// All of its workloads.
         workloads: Vec<Resolved>,
+        /// All namespaces that it knows.
+        namespaces: Vec<Namespace>,
+        /// All services that it knows.
+        services: Vec<Service>,
     },
     /// The source can't be read; its last snapshot stays.
     Problem {

@@ -1,10 +1,13 @@
-//! The file of the static source: workloads by name, with their labels and their place.
+//! The file of the static source: workloads by name, with their labels and their place; namespaces and services.
+
+pub(super) mod cluster;
 
 use std::collections::BTreeMap;
 
 use enforcer_common::limits::CGROUP_DEPTH;
 use ipnet::IpNet;
 
+use super::cluster::{Namespace, Service};
 use super::command::PolicyFile;
 use super::labels::LabelSet;
 use super::policy::diagnostic::{Code, Diagnostic, Location, Source, quote};
@@ -23,6 +26,10 @@ pub const MAX_ADDRESSES: usize = 1_000;
 pub struct Outcome {
     /// The workloads in the order of the file; empty if anything is wrong, because a file is taken as a whole.
     pub workloads: Vec<Workload>,
+    /// The namespaces that it describes.
+    pub namespaces: Vec<Namespace>,
+    /// The services that it describes.
+    pub services: Vec<Service>,
     /// Errors and warnings in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -33,9 +40,9 @@ impl Outcome {
         !self.diagnostics.iter().any(Diagnostic::is_error)
     }
 
-    /// The workloads, or everything that is wrong.
-    pub fn into_result(self) -> Result<Vec<Workload>, Vec<Diagnostic>> {
-        if self.is_ok() { Ok(self.workloads) } else { Err(self.diagnostics) }
+    /// The same without warnings, or everything that is wrong.
+    pub fn into_result(self) -> Result<Self, Vec<Diagnostic>> {
+        if self.is_ok() { Ok(Self { diagnostics: Vec::new(), ..self }) } else { Err(self.diagnostics) }
     }
 }
 
@@ -51,20 +58,22 @@ pub fn parse_workloads(file: &PolicyFile) -> Outcome {
             .label("nothing here")
             .help(help);
     }
-    let mut workloads = Vec::new();
+    let mut outcome = Outcome::default();
     let mut seen = Seen::default();
     for document in &documents {
         let what = "the document";
-        let Some(root) = reader.mapping(&document.root, what, &["workloads"]) else { continue };
+        let Some(root) = reader.mapping(&document.root, what, &["workloads", "namespaces", "services"])
+        else {
+            continue;
+        };
         let Some(list) = reader.required(&root, what, "workloads", None) else { continue };
         let Some(items) = reader.list(list, "`workloads`", MAX_WORKLOADS) else { continue };
-        workloads.extend(items.iter().filter_map(|item| workload(&mut reader, item, &mut seen)));
+        outcome.workloads.extend(items.iter().filter_map(|item| workload(&mut reader, item, &mut seen)));
+        outcome.namespaces.extend(cluster::namespaces(&mut reader, &root, &mut seen.cluster));
+        outcome.services.extend(cluster::services(&mut reader, &root, &mut seen.cluster));
     }
-    let diagnostics = reader.finish();
-    if diagnostics.iter().any(Diagnostic::is_error) {
-        workloads.clear();
-    }
-    Outcome { workloads, diagnostics }
+    outcome.diagnostics = reader.finish();
+    if outcome.is_ok() { outcome } else { Outcome { diagnostics: outcome.diagnostics, ..Outcome::default() } }
 }
 
 /// What is taken already, and where.
@@ -73,11 +82,13 @@ struct Seen {
     names: BTreeMap<WorkloadKey, Location>,
     cgroups: BTreeMap<String, Location>,
     addresses: BTreeMap<IpNet, Location>,
+    cluster: cluster::Seen,
 }
 
 fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Workload> {
     let errors = reader.errors();
-    let item = reader.mapping(node, "a workload", &["name", "namespace", "labels", "cgroup", "addresses"])?;
+    let fields = ["name", "namespace", "labels", "cgroup", "addresses", "ports", "account"];
+    let item = reader.mapping(node, "a workload", &fields)?;
     let key = name(reader, &item);
     let labels = labels(reader, &item);
     if let Some((key, place)) = key.as_ref().zip(item.get("name")) {
@@ -112,9 +123,17 @@ fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Wor
             .label("where is it?")
             .help("write `cgroup: /path/below/the/cgroup/root` for a local workload, `addresses` for a remote one");
     }
+    let ports = cluster::named_ports(reader, &item);
+    let account = account(reader, &item);
     let (key, labels) = key.zip(labels)?;
     let cgroup = cgroup.map(|(path, _)| path);
-    (reader.errors() == errors).then_some(Workload { key, labels, cgroup, addresses })
+    (reader.errors() == errors).then_some(Workload { key, labels, cgroup, addresses, ports, account })
+}
+
+/// The `account` of a workload.
+pub fn account(reader: &mut Reader<'_>, item: &Mapping<'_>) -> Option<String> {
+    let account = item.get("account")?;
+    Name::Subdomain.read(reader, account, "the name of an account").map(str::to_owned)
 }
 
 /// The `name` and `namespace` of a workload.

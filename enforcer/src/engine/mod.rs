@@ -31,6 +31,7 @@
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod change;
+mod cluster;
 mod confirm;
 mod event;
 mod planning;
@@ -55,6 +56,7 @@ pub use state::{Area, Error, Phase, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use self::cluster::Cluster;
 use self::policies::refused;
 use self::state::Waiting;
 use crate::domain::command::{PolicyFile, Reply, Request};
@@ -75,7 +77,9 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         !matches!(event, Event::Tick(_) | Event::Quiet | Event::Coverage(_) | Event::Request { .. });
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
-        Event::Workloads(WorkloadEvent::Snapshot { source, workloads }) => snapshot(state, source, workloads),
+        Event::Workloads(WorkloadEvent::Snapshot { source, workloads, namespaces, services }) => {
+            snapshot(state, source, workloads, Cluster { namespaces, services });
+        }
         Event::Workloads(WorkloadEvent::Problem { source, message }) => {
             state.set_problem(Area::Source, &source, Some(message));
         }
@@ -143,9 +147,14 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
     effects.extend(state.rolled_back.clone().map(|message| Effect::Log { level: Level::Warn, message }));
 }
 
-fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>) {
+fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>, cluster: Cluster) {
     state.set_problem(Area::Source, &source, None);
     let first = state.missing.remove(&source);
+    if first || state.clusters.get(&source) != Some(&cluster) {
+        state.clusters.insert(source.clone(), cluster);
+        state.namespaces = cluster::namespaces(&state.clusters);
+        state.dirty = true;
+    }
     if first || state.sources.get(&source) != Some(&workloads) {
         state.sources.insert(source, workloads);
         state.dirty = true;

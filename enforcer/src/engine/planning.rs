@@ -6,11 +6,11 @@ use super::confirm::Unconfirmed;
 use super::event::Ticket;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
-use super::state::{Area, Inputs, State, Waiting};
-use super::{confirm, quarantine, room, schedule, views, wanted};
+use super::state::{Area, Inputs, Published, State, Waiting};
+use super::{cluster, confirm, quarantine, room, schedule, views, wanted};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::Tables;
-use crate::domain::id::{Generation, IdentityId};
+use crate::domain::id::Generation;
 use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
@@ -170,7 +170,7 @@ fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
         .map(|(key, (change, loaded))| PolicyChange {
             name: key.to_string(),
             change,
-            selects: views::selects(&endpoints, &loaded.policy),
+            selects: views::selects(&endpoints, &state.namespaces, &loaded.policy),
         })
         .collect()
 }
@@ -180,15 +180,19 @@ pub(super) fn plan(state: &mut State, asked: Asked, revision: u64) -> Result<Pla
     let wanted = want(state, &asked.quarantines);
     let guests = quarantine::guests(state, &asked.quarantines);
     let schedule = Schedule::new(state, &asked);
-    let inputs = Inputs { revision, last: last(&state.registry), guests, schedule };
+    let namespaces = cluster::looked_at(&asked, &state.namespaces);
+    let (services, _) = cluster::services(&state.clusters);
+    let services = cluster::known(&asked, &services, &wanted, &state.registry);
+    let last = state.registry.last_identity();
+    let inputs = Inputs { revision, last, guests, namespaces, services, schedule };
     let mut plan = Plan { asked, revision, registry: None, table: None, wanted, answer: None };
-    if state.published.as_ref().is_some_and(|published| published.inputs.are_as(&inputs)) {
+    let is_as_it_was = |published: &Published| published.inputs.are_as(&inputs, &published.publication);
+    if state.published.as_ref().is_some_and(is_as_it_was) {
         return Ok(plan);
     }
     let mut registry = state.registry.clone();
     let generation = Generation(state.generation.0 + 1);
-    let publication =
-        schedule::tables(&plan.asked, &inputs.schedule, &inputs.guests, &mut registry, generation)?;
+    let publication = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
     plan.table = Some((Arc::new(publication), inputs));
     plan.registry = Some(registry);
     Ok(plan)
@@ -209,14 +213,13 @@ fn want(state: &mut State, quarantines: &Quarantines) -> Tables {
     let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
     tables.own = own.cloned().unwrap_or_default();
     problems.extend(disputes);
+    let (services, disputes) = cluster::services(&state.clusters);
+    problems.extend(disputes);
+    problems.extend(cluster::claim(&services, &mut tables, &mut state.registry));
     let (left_out, overflow) =
         room::fit(&mut tables, state.programmed.as_ref(), &endpoints, state.facts.limits);
     problems.extend(overflow);
     state.left_out = left_out;
     state.set_problems(Area::Workload, problems);
     tables
-}
-
-fn last(registry: &Registry) -> IdentityId {
-    registry.identities().map(|(_, id)| id).max().unwrap_or_default()
 }

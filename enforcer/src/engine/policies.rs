@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::domain::command::{Change, PolicyFile, Refused};
 use crate::domain::policy::check::{Checked, check};
 use crate::domain::policy::model::{Policy, PolicyKey};
-use crate::domain::workload::DEFAULT_NAMESPACE;
 
 /// A policy with its document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +93,7 @@ impl PolicySet {
 
     /// The set after a deletion of `namespace/name`s.
     pub(super) fn delete(&self, names: &[String]) -> Result<(Self, Touched), Refused> {
-        let keys: BTreeSet<PolicyKey> = names.iter().map(|name| key(name)).collect();
+        let keys: BTreeSet<PolicyKey> = names.iter().filter_map(|name| name.parse().ok()).collect();
         if keys.is_empty() {
             return Err(refused("no policy is named; nothing was changed"));
         }
@@ -133,8 +132,8 @@ pub(super) fn parse(files: &[PolicyFile]) -> Result<Documents, Vec<String>> {
     let checked = check(files)
         .into_result()
         .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let loaded = checked.into_iter().map(|Checked { policy, file, text }| {
-        let file = files.get(file).map(|file| file.name.clone()).unwrap_or_default();
+    let loaded = checked.into_iter().map(|Checked { policy, place, text }| {
+        let file = files.get(place.file).map(|file| file.name.clone()).unwrap_or_default();
         (policy.key.clone(), Arc::new(Loaded { policy, text, file }))
     });
     Ok(loaded.collect())
@@ -143,9 +142,4 @@ pub(super) fn parse(files: &[PolicyFile]) -> Result<Documents, Vec<String>> {
 /// A refusal in one sentence.
 pub(super) fn refused(message: impl Into<String>) -> Refused {
     Refused { message: message.into(), diagnostics: Vec::new(), not_found: false }
-}
-
-fn key(name: &str) -> PolicyKey {
-    let (namespace, name) = name.split_once('/').unwrap_or((DEFAULT_NAMESPACE, name));
-    PolicyKey { namespace: namespace.to_owned(), name: name.to_owned() }
 }

@@ -112,7 +112,7 @@ pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
                 };
                 let selector = Selector { requirements: labels.iter().map(requirement).collect() };
                 let namespaces = Namespaces::Named(vec![own.namespace.clone()]);
-                Guest::Peer(Peer::Workloads { namespaces, selector })
+                Guest::Peer(Peer::Workloads { namespaces, selector, account: None })
             }
             AllowFrom::Net(net) => Guest::Peer(Peer::Cidr { net: *net, except: Vec::new() }),
             AllowFrom::Host => Guest::Peer(Peer::Entity(Entity::Host)),

@@ -10,10 +10,10 @@ use super::event::{Effect, Level};
 use super::planning::Asked;
 use super::policies::{PolicySet, refused};
 use super::quarantine;
-use super::state::State;
+use super::state::{Inputs, State};
 use crate::domain::command::Refused;
 use crate::domain::id::Generation;
-use crate::domain::policy::compile::{Guests, Scene, compile_scene};
+use crate::domain::policy::compile::{Scene, compile_scene};
 use crate::domain::policy::model::{Policy, RuleKey};
 use crate::domain::publication::{Publication, SUCCESSORS};
 use crate::domain::registry::Registry;
@@ -76,11 +76,11 @@ fn offset(state: &State) -> Offset {
 /// Makes the table in force and its successors.
 pub(super) fn tables(
     asked: &Asked,
-    schedule: &Schedule,
-    guests: &Guests,
+    inputs: &Inputs,
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<Publication, Refused> {
+    let Inputs { schedule, guests, namespaces, services, .. } = inputs;
     if schedule.ahead.len() > SUCCESSORS {
         return Err(refused(format!(
             "the policies have {} moments ahead at which something expires, and the kernel keeps {SUCCESSORS}: round \
@@ -89,9 +89,15 @@ pub(super) fn tables(
         )));
     }
     let before = asked.before();
+    let mut scene = Scene {
+        at: schedule.at,
+        guests: guests.clone(),
+        namespaces: namespaces.clone(),
+        services: services.clone(),
+    };
     let mut table = |at: Timestamp, is_back: bool| {
         let set: &PolicySet = before.as_ref().filter(|_| is_back).unwrap_or(&asked.policies);
-        let scene = Scene { at, guests: guests.clone() };
+        scene.at = at;
         let policies = set.effective().map(|(loaded, _)| &loaded.policy);
         compile_scene(policies, &scene, registry, generation).map(Arc::new).map_err(|error| {
             refused(format!("{error}: split the policies into fewer distinct selectors; nothing was changed"))

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::InFlight;
+use super::cluster;
+use super::cluster::Cluster;
 use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
 use super::planning::Asked;
 use super::policies::{Documents, parse};
 use super::schedule::{Schedule, taken_back};
 use super::wanted::Sources;
+use crate::domain::cluster::{KnownService, NamespaceLabels};
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId};
@@ -131,15 +134,20 @@ pub(super) struct Inputs {
     pub(super) last: IdentityId,
     /// Who may open flows to whom in quarantine.
     pub(super) guests: Guests,
+    /// Labels of namespaces, as far as policies look at them.
+    pub(super) namespaces: NamespaceLabels,
+    /// Services, if policies say what may be called.
+    pub(super) services: Vec<KnownService>,
     pub(super) schedule: Schedule,
 }
 
 impl Inputs {
-    /// Whether tables made from the others say the same.
-    pub(super) fn are_as(&self, others: &Self) -> bool {
-        let Self { revision, last, guests, schedule } = others;
-        (self.revision, self.last, &self.guests) == (*revision, *last, guests)
+    /// Whether tables made from the others say the same; those made from these are given.
+    pub(super) fn are_as(&self, others: &Self, publication: &Publication) -> bool {
+        let Self { revision, last, guests, namespaces, services, schedule } = others;
+        (self.revision, self.last, &self.guests, &self.namespaces) == (*revision, *last, guests, namespaces)
             && self.schedule.is_as(schedule)
+            && cluster::are_alike(publication, &self.services, services)
     }
 }
 
@@ -207,6 +215,10 @@ pub struct State {
     /// Required sources that have not given a snapshot yet.
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
+    /// The rest of each source's last snapshot.
+    pub(super) clusters: BTreeMap<String, Cluster>,
+    /// Labels of all namespaces that the sources know.
+    pub(super) namespaces: NamespaceLabels,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
@@ -305,6 +317,8 @@ impl State {
             facts,
             draining: false,
             sources: Sources::new(),
+            clusters: BTreeMap::new(),
+            namespaces: NamespaceLabels::default(),
             managed: BTreeMap::new(),
             own: None,
             files: None,

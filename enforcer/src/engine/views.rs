@@ -8,6 +8,7 @@ use super::policies::Loaded;
 use super::state::State;
 use super::wanted::{Endpoints, present_key};
 use super::{confirm, quarantine, wanted};
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::IdentityId;
 use crate::domain::labels::LabelSet;
@@ -39,13 +40,13 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
 }
 
 /// Whether a policy speaks of a workload.
-fn selects_one(policy: &Policy, workload: &Workload) -> bool {
-    policy.key.namespace == workload.key.namespace && policy.subject.matches(&workload.labels)
+fn selects_one(policy: &Policy, workload: &Workload, labels: &NamespaceLabels) -> bool {
+    policy.selects(&wanted::identity_key(workload), labels)
 }
 
 /// Workloads that a policy selects, in the order of names.
-pub(super) fn selects(endpoints: &Endpoints<'_>, policy: &Policy) -> Vec<String> {
-    let selected = endpoints.values().filter(|resolved| selects_one(policy, &resolved.workload));
+pub(super) fn selects(endpoints: &Endpoints<'_>, labels: &NamespaceLabels, policy: &Policy) -> Vec<String> {
+    let selected = endpoints.values().filter(|resolved| selects_one(policy, &resolved.workload, labels));
     selected.map(|resolved| resolved.workload.key.to_string()).collect()
 }
 
@@ -70,7 +71,7 @@ fn policies(state: &State) -> Vec<PolicyInfo> {
             expired: count(policy.all_rules().filter(|(_, _, rule)| is_over(rule)).count()),
             expires: next.map(Timestamp::whole_seconds),
             isolates: policy.sections().map(|(section, _)| section.label().to_owned()).collect(),
-            selects: selects(&endpoints, policy),
+            selects: selects(&endpoints, &state.namespaces, policy),
             text: text.clone(),
         }
     };
@@ -137,7 +138,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
         effective
             .filter(|policy| policy.mode == PolicyMode::Enforce && policy.section(section).is_some())
             .filter(|policy| !policy.is_over(state.now.wall))
-            .filter(|policy| selects_one(policy, workload))
+            .filter(|policy| selects_one(policy, workload, &state.namespaces))
             .map(|policy| policy.key.to_string())
             .collect()
     };

@@ -21,7 +21,13 @@ pub(super) type Endpoints<'a> = BTreeMap<&'a WorkloadKey, &'a Resolved>;
 
 /// What a workload is to policies.
 pub(super) fn identity_key(workload: &Workload) -> IdentityKey {
-    IdentityKey { namespace: workload.key.namespace.clone(), labels: workload.labels.clone() }
+    IdentityKey {
+        namespace: workload.key.namespace.clone(),
+        labels: workload.labels.clone(),
+        ports: workload.ports.clone(),
+        account: workload.account.clone(),
+        service: None,
+    }
 }
 
 /// The identity that a workload has now: one of its own while it is in quarantine.

@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::files::{Settling, Version, read, version};
 use super::watch::nearest_above;
 use super::{Cause, CgroupTree, Found, Look};
+use crate::domain::cluster::{Namespace, Service};
 use crate::domain::workload::{Resolved, Workload, WorkloadEvent};
-use crate::domain::workload_file::parse_workloads;
+use crate::domain::workload_file::{Outcome, parse_workloads};
 
 /// Name of this source.
 pub const STATIC: &str = "static";
@@ -21,10 +22,10 @@ pub struct StaticFile {
     /// Whether a file that has never been there is as good as an empty one.
     optional: bool,
     settling: Settling<Option<Version>>,
-    /// The workloads of the last good file.
-    workloads: Option<Vec<Workload>>,
+    /// The last good file.
+    file: Option<Outcome>,
     problem: Option<String>,
-    told: Option<Vec<Resolved>>,
+    told: Option<(Vec<Resolved>, Vec<Namespace>, Vec<Service>)>,
     told_problem: Option<String>,
 }
 
@@ -32,16 +33,7 @@ impl StaticFile {
     /// The file at `path`, for directories of `tree`.
     pub fn new(path: PathBuf, tree: CgroupTree, optional: bool) -> Self {
         let settling = Settling::new();
-        Self {
-            path,
-            tree,
-            optional,
-            settling,
-            workloads: None,
-            problem: None,
-            told: None,
-            told_problem: None,
-        }
+        Self { path, tree, optional, settling, file: None, problem: None, told: None, told_problem: None }
     }
 
     /// Reads the file if it changed.
@@ -59,7 +51,7 @@ impl StaticFile {
         if read_now {
             match found {
                 Some(_) => self.take(),
-                None if self.optional && self.workloads.is_none() => self.accept(Vec::new()),
+                None if self.optional && self.file.is_none() => self.accept(Outcome::default()),
                 None => {
                     let path = self.path.display();
                     self.problem = Some(format!(
@@ -83,13 +75,10 @@ impl StaticFile {
             Err(problem) => return self.unreadable(problem),
         };
         match parse_workloads(&file).into_result() {
-            Ok(workloads) => self.accept(workloads),
+            Ok(file) => self.accept(file),
             Err(diagnostics) => {
-                let kept = if self.workloads.is_some() {
-                    "the last good one stays in use"
-                } else {
-                    "it is not used"
-                };
+                let kept =
+                    if self.file.is_some() { "the last good one stays in use" } else { "it is not used" };
                 let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
                 let count = diagnostics.len();
                 self.problem =
@@ -98,8 +87,8 @@ impl StaticFile {
         }
     }
 
-    fn accept(&mut self, workloads: Vec<Workload>) {
-        self.workloads = Some(workloads);
+    fn accept(&mut self, file: Outcome) {
+        self.file = Some(file);
         self.problem = None;
     }
 
@@ -109,7 +98,7 @@ impl StaticFile {
     }
 
     fn directories(&self) -> impl Iterator<Item = &str> {
-        self.workloads.iter().flatten().filter_map(|workload| workload.cgroup.as_deref())
+        self.file.iter().flat_map(|file| &file.workloads).filter_map(|workload| workload.cgroup.as_deref())
     }
 }
 
@@ -119,7 +108,7 @@ impl Look for StaticFile {
     fn look(&mut self, cause: &Cause) -> Found<WorkloadEvent> {
         let again = self.refresh(cause);
         let mut events = Vec::new();
-        if let Some(workloads) = &self.workloads {
+        if let Some(Outcome { workloads, namespaces, services, .. }) = &self.file {
             // Workloads lie side by side: the directories above them are looked at once.
             let mut known = BTreeMap::new();
             let mut resolve = |workload: &Workload| Resolved {
@@ -130,10 +119,16 @@ impl Look for StaticFile {
                     .map_or_else(Vec::new, |directory| self.tree.above(directory, &mut known)),
                 workload: workload.clone(),
             };
-            let now: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
+            let resolved: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
+            let now = (resolved, namespaces.clone(), services.clone());
             let settled = self.problem.is_none() && self.told_problem.is_some();
             if settled || self.told.as_ref() != Some(&now) {
-                events.push(WorkloadEvent::Snapshot { source: STATIC.to_owned(), workloads: now.clone() });
+                events.push(WorkloadEvent::Snapshot {
+                    source: STATIC.to_owned(),
+                    workloads: now.0.clone(),
+                    namespaces: now.1.clone(),
+                    services: now.2.clone(),
+                });
                 self.told = Some(now);
                 self.told_problem = None;
             }

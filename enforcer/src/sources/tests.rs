@@ -48,7 +48,7 @@ fn id(path: &Path) -> Option<CgroupId> {
 }
 
 fn snapshot(event: WorkloadEvent) -> Vec<(String, Option<CgroupId>)> {
-    let WorkloadEvent::Snapshot { source, workloads } = event else { panic!("{event:?}") };
+    let WorkloadEvent::Snapshot { source, workloads, .. } = event else { panic!("{event:?}") };
     assert_eq!(source, STATIC);
     workloads.into_iter().map(|Resolved { workload, cgroup, .. }| (workload.key.name, cgroup)).collect()
 }

@@ -43,7 +43,7 @@ pub use self::error::Error;
 use self::lock::Lock;
 use crate::domain::command::PolicyFile;
 use crate::domain::policy::check::check;
-use crate::domain::policy::model::PolicyKey;
+use crate::domain::policy::model::{PolicyKey, PolicyKind};
 use crate::domain::quarantine::{Quarantine, Quarantines};
 use crate::domain::registry::Registry;
 use crate::domain::unconfirmed::{Confirmation, UnconfirmedPush};
@@ -188,18 +188,30 @@ impl Store {
         Ok(batch)
     }
 
-    /// Path of a pushed policy. A namespace has no dot, so the first dot ends it.
+    /// Path of a pushed policy.
     fn document(&self, key: &PolicyKey) -> Result<PathBuf, Error> {
-        let plain = |text: &str, others: &str| {
-            !text.is_empty()
-                && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(c))
-        };
-        // Checked policies have such names; a path is made from nothing else.
-        if !plain(&key.namespace, "-") || !plain(&key.name, "-.") {
-            return Err(Error::Name { key: key.to_string() });
-        }
-        Ok(self.policies.join(format!("{}.{}.{EXTENSION}", key.namespace, key.name)))
+        let stem = stem(key).ok_or_else(|| Error::Name { key: key.to_string() })?;
+        Ok(self.policies.join(format!("{stem}.{EXTENSION}")))
     }
+}
+
+/// Name of the file of a policy, without its extension: `NAMESPACE.NAME`, behind `KIND@` for all kinds but the first that
+/// there was. A namespace has no dot, so the first dot ends it. Checked policies have such names; a path is made from
+/// nothing else.
+fn stem(PolicyKey { kind, namespace, name }: &PolicyKey) -> Option<String> {
+    let plain = |text: &str, others: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(c))
+    };
+    let name = match kind.is_namespaced() {
+        true if plain(namespace, "-") && plain(name, "-.") => format!("{namespace}.{name}"),
+        false if namespace.is_empty() && plain(name, "-.") => name.clone(),
+        _ => return None,
+    };
+    Some(match kind {
+        PolicyKind::TrafficPolicy => name,
+        kind => format!("{}@{name}", kind.prefix()),
+    })
 }
 
 /// Makes the directory for this user only, or makes sure that it is so.
@@ -304,9 +316,11 @@ fn read_document(path: &Path) -> Result<PolicyFile, Error> {
     // What is wrong inside is told later, with its place. Here it must only be the policy that its name says, because
     // that name is how it is replaced and removed.
     if let Ok(found) = check(std::slice::from_ref(&file)).into_result() {
-        let names: Vec<String> =
-            found.iter().map(|it| format!("{}.{}", it.policy.key.namespace, it.policy.key.name)).collect();
-        if path.file_stem().is_none_or(|stem| names.len() != 1 || stem != names[0].as_str()) {
+        let names: Vec<Option<String>> = found.iter().map(|it| stem(&it.policy.key)).collect();
+        let is_named = |name: &Option<String>| {
+            path.file_stem().is_some_and(|stem| name.as_deref().is_some_and(|name| stem == name))
+        };
+        if names.len() != 1 || !is_named(&names[0]) {
             return Err(corrupt("it is not the one policy that its name says"));
         }
     }

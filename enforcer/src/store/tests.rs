@@ -1,5 +1,6 @@
 //! Against real directories.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -11,7 +12,7 @@ use crate::domain::time::{BootTime, Deadline};
 use crate::domain::timestamp::Timestamp;
 
 fn key(name: &str) -> PolicyKey {
-    PolicyKey { namespace: "default".into(), name: name.into() }
+    PolicyKey::traffic("default", name)
 }
 
 fn document(name: &str) -> String {
@@ -25,7 +26,7 @@ fn registry() -> Registry {
     let mut registry = Registry::default();
     for app in ["web", "db"] {
         let labels = LabelSet([("app".to_owned(), app.to_owned())].into());
-        registry.identity(&IdentityKey { namespace: "default".into(), labels });
+        registry.identity(&IdentityKey::new("default", labels));
     }
     registry.rule(&RuleKey { policy: key("db"), direction: RuleDirection::Ingress, index: None });
     registry
@@ -124,7 +125,7 @@ fn a_failed_save_leaves_what_was_there() {
     let root = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(root.path()).unwrap();
     store.save(&write(&["db"])).unwrap();
-    let bad = PolicyKey { namespace: "..".into(), name: "/etc/passwd".into() };
+    let bad = PolicyKey::traffic("..", "/etc/passwd");
     let mut changes = write(&["web"]);
     changes.write.push((bad, String::new()));
     let error = store.save(&changes).unwrap_err();
@@ -299,4 +300,33 @@ fn a_file_without_its_seal_is_refused() {
         fs::write(&path, &whole).unwrap();
     }
     Store::open(root.path()).unwrap();
+}
+
+#[test]
+fn policies_of_one_name_and_different_kinds_have_files_of_their_own() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
+    let cluster = |kind| PolicyKey::cluster(kind, "db");
+    let keys = [
+        key("db"),
+        PolicyKey { kind: PolicyKind::NetworkPolicy, ..key("db") },
+        cluster(PolicyKind::ClusterTrafficPolicy),
+        cluster(PolicyKind::ClusterNetworkPolicy),
+    ];
+    let write = keys.iter().map(|key| (key.clone(), format!("key: {key}\n"))).collect();
+    store.save(&Changes { write, ..Changes::default() }).unwrap();
+    drop(store);
+    let (store, saved) = Store::open(root.path()).unwrap();
+    let texts = |saved: &Saved| -> BTreeSet<String> {
+        saved.documents.iter().map(|document| document.text.clone()).collect()
+    };
+    assert_eq!(texts(&saved), keys.iter().map(|key| format!("key: {key}\n")).collect());
+    let remove = keys[1..].to_vec();
+    store.save(&Changes { remove, ..Changes::default() }).unwrap();
+    drop(store);
+    let (store, saved) = Store::open(root.path()).unwrap();
+    assert_eq!(texts(&saved), BTreeSet::from(["key: default/db\n".to_owned()]));
+    let namespaced = PolicyKey { namespace: "default".into(), ..cluster(PolicyKind::ClusterNetworkPolicy) };
+    let write = vec![(namespaced, String::new())];
+    assert!(store.save(&Changes { write, ..Changes::default() }).is_err());
 }

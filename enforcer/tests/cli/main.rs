@@ -9,6 +9,7 @@ mod commands;
 mod golden;
 #[cfg(test)]
 mod help;
+mod offline;
 #[cfg(test)]
 mod render;
 #[cfg(test)]

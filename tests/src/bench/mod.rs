@@ -2,6 +2,7 @@
 
 pub mod load;
 mod pairs;
+pub mod policy;
 mod programs;
 mod report;
 mod site;

@@ -27,8 +27,15 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        Some("policy") => match bench::Options::read(std::env::args().skip(2)) {
+            Ok(options) => bench::policy::run(options.gate, options.json),
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::from(2)
+            }
+        },
         _ => {
-            eprintln!("there is one benchmark: datapath");
+            eprintln!("there are two benchmarks: datapath and policy");
             ExitCode::from(2)
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::background::{Counter, Hammer, serve, visit};
 use super::order::{Answer, Fd, Order, Tally};
+use super::probe;
 use crate::bypass::ring::{self, By};
 use crate::bypass::vectors;
 use crate::patience;
@@ -44,11 +45,9 @@ impl State {
             Order::Keep { count, fd } => timed(|| self.hold(count, || accept(fd))),
             Order::Lost => Answer { tally: self.lost(), ..Answer::default() },
             Order::Connect { fd, to } => timed(|| connect(fd, &to)),
-            Order::Send { fd, to, data, flags, control } => timed(|| {
-                let mut message = Message::new(to, data, control);
-                // SAFETY: the header points into `message`, which outlives the call.
-                check_size(unsafe { libc::sendmsg(fd, &message.header(), flags) })
-            }),
+            Order::Send { fd, to, data, flags, control } => {
+                timed(|| Message::new(to, data, control).send(fd, flags))
+            }
             Order::SendMany { fd, to } => timed(|| send_many(fd, to)),
             Order::SetOption { fd, level, name, value } => timed(|| set_option(fd, level, name, &value)),
             Order::Name { fd } => name(fd),
@@ -90,6 +89,8 @@ impl State {
             Order::Attempt { vector, family } => {
                 timed(|| vectors::run(&vector, family).map(|got| i64::try_from(got).unwrap()))
             }
+            Order::Probe { probes, millis } => probe::probe(&probes, Duration::from_millis(millis)),
+            Order::Drain { sockets } => probe::drain(&sockets),
             Order::RingConnect { fd, to } => timed(|| ring::connect(By::Caller, fd, &to).map(|()| 0)),
         }
     }
@@ -166,7 +167,7 @@ pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<i64> {
     Ok(fd.into())
 }
 
-fn bind(fd: Fd, to: &[u8]) -> io::Result<i64> {
+pub(super) fn bind(fd: Fd, to: &[u8]) -> io::Result<i64> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32)?;
     // SAFETY: pointer and length of one live slice.
     check(unsafe { libc::bind(fd, to.as_ptr().cast(), length(to)) })
@@ -188,7 +189,12 @@ fn receive(fd: Fd, flags: i32) -> io::Result<i64> {
     check_size(unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
-fn set_option<T>(fd: Fd, level: i32, name: i32, value: &T) -> io::Result<i64> {
+/// One datagram.
+pub(super) fn send(fd: Fd, to: Option<Vec<u8>>, data: Vec<u8>) -> io::Result<i64> {
+    Message::new(to, data, Vec::new()).send(fd, 0)
+}
+
+pub(super) fn set_option<T>(fd: Fd, level: i32, name: i32, value: &T) -> io::Result<i64> {
     let size = libc::socklen_t::try_from(size_of::<T>()).expect("options are small");
     // SAFETY: pointer and size of one live value.
     check(unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), size) })
@@ -219,6 +225,11 @@ impl Message {
     fn new(to: Option<Vec<u8>>, mut data: Vec<u8>, control: Vec<u8>) -> Self {
         let part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
         Self { to, control, part, _data: data }
+    }
+
+    fn send(mut self, fd: Fd, flags: i32) -> io::Result<i64> {
+        // SAFETY: the header points into `self`, which outlives the call.
+        check_size(unsafe { libc::sendmsg(fd, &self.header(), flags) })
     }
 
     fn header(&mut self) -> libc::msghdr {
@@ -320,6 +331,6 @@ fn send_often(count: u64, to: &[u8]) -> Tally {
     tally
 }
 
-fn family(to: &[u8]) -> i32 {
+pub(super) fn family(to: &[u8]) -> i32 {
     i32::from(u16::from_ne_bytes([to[0], to[1]]))
 }

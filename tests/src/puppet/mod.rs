@@ -6,6 +6,7 @@
 mod act;
 mod background;
 mod order;
+mod probe;
 
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,6 +18,7 @@ use std::sync::Mutex;
 
 pub(crate) use act::open_once;
 pub use order::{Answer, Fd, Order, Tally};
+pub use probe::{Means, Probe, SILENCE};
 
 /// The hidden argument that makes a process a puppet.
 pub const ARGUMENT: &str = "--puppet";

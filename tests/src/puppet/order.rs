@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::probe::Probe;
 use crate::bypass::Family;
 
 /// A descriptor of the puppet's process.
@@ -181,6 +182,18 @@ pub enum Order {
         vector: String,
         /// By which addresses.
         family: Family,
+    },
+    /// Opens flows side by side; what came of each ([`Answer::errnos`]).
+    Probe {
+        /// Which.
+        probes: Vec<Probe>,
+        /// How long each may take, in milliseconds.
+        millis: u64,
+    },
+    /// Takes the datagrams of probes that have come ([`Answer::tokens`]).
+    Drain {
+        /// The sockets.
+        sockets: Vec<Fd>,
     },
     /// `connect(2)` by way of `io_uring`.
     RingConnect {

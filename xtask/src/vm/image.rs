@@ -44,6 +44,7 @@ pub(super) fn write(
         image.program(inside(&library), &read(Path::new(&library))?)?;
     }
     image.tree(&root.join("policies"), "policies")?;
+    image.tree(&root.join("tests/conformance"), "conformance")?;
     image.tree(&kernel.modules, "modules")?;
     image.archive.finish()?;
     Ok(())

@@ -36,6 +36,11 @@ fn pretty(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(text)
 }
 
+/// A value as it is, whose shape others have set.
+pub fn plain(value: &impl Serialize) -> serde_json::Result<String> {
+    pretty(value)
+}
+
 /// One object.
 pub fn object<T: Serialize>(object: &T) -> serde_json::Result<String> {
     pretty(&Object { version: VERSION, object })

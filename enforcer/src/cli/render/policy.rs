@@ -72,6 +72,6 @@ pub fn problems(files: &[PolicyFile], diagnostics: &[Diagnostic]) -> String {
     format!("{errors}{warnings} in {}", count(files.len(), "file", "files"))
 }
 
-fn count(number: usize, one: &str, many: &str) -> String {
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::diagnostic::{Code, Diagnostic, Location, Source};
-use super::document::{self, HINTS};
 use super::model::{Policy, PolicyKey};
+use super::{document, lists};
 use crate::domain::command::PolicyFile;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::yaml::{self, Reader};
@@ -14,8 +14,8 @@ use crate::domain::yaml::{self, Reader};
 pub struct Checked {
     /// The policy.
     pub policy: Policy,
-    /// Index of its file in the checked set.
-    pub file: usize,
+    /// Where its document is in the checked set.
+    pub place: Location,
     /// Its document's own text, comments included; checks to the same policy.
     pub text: String,
 }
@@ -53,13 +53,17 @@ pub fn check_at(files: &[PolicyFile], now: Timestamp) -> Outcome {
     let mut names: BTreeMap<PolicyKey, Location> = BTreeMap::new();
     for (index, file) in files.iter().enumerate() {
         let source = Source::new(index, file);
-        let mut reader = Reader::new(&source).with_hints(HINTS).with_now(now);
+        let mut reader = Reader::new(&source).with_now(now);
         let documents = yaml::parse(&mut reader);
         if documents.is_empty() && reader.errors() == 0 {
             reader.warning(&(0..0), Code::EmptyFile, "the file has no policy").label("nothing here");
         }
+        let mut items = Vec::new();
         for document in documents {
-            let Some(read) = document::read(&mut reader, &document.root) else { continue };
+            items.extend(lists::expand(&mut reader, document));
+        }
+        for mut item in items {
+            let Some(read) = document::read(&mut reader, &mut item.root) else { continue };
             if let Some(key) = read.key {
                 if let Some(first) = names.get(&key) {
                     reader
@@ -72,9 +76,8 @@ pub fn check_at(files: &[PolicyFile], now: Timestamp) -> Outcome {
                 }
             }
             if let Some(policy) = read.policy {
-                let text = file.text.get(document.text).unwrap_or_default();
-                let text = format!("{text}\n");
-                outcome.policies.push(Checked { policy, file: index, text });
+                let place = source.location(&item.root.span);
+                outcome.policies.push(Checked { policy, place, text: item.text });
             }
         }
         outcome.diagnostics.extend(reader.finish());

@@ -8,13 +8,18 @@
 //! ways the loaded policies tell things apart, not how many things there are: ten thousand workloads with the same
 //! labels are one class. The worst case is many rules whose selectors overlap in different ways. Rules for everyone
 //! and for all ports cost one entry per subject class. If some policy is in audit mode, the others have their
-//! entries twice.
+//! entries twice; for subjects that a Pass rule selects, everything beneath the admin tier is there once more.
 
 mod addresses;
 mod classes;
 mod entries;
 mod intervals;
+mod layers;
+mod lower;
+mod people;
 mod ports;
+mod questions;
+mod services;
 #[cfg(test)]
 mod tests;
 mod wards;
@@ -25,11 +30,17 @@ use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Tier, Word};
 
 use self::addresses::AddressClasses;
-use self::classes::{IdentityClasses, Scope};
+use self::classes::IdentityClasses;
 use self::entries::Entries;
+use self::layers::{Beneath, Ranks};
+use self::lower::{LoweredPolicy, LoweredSection, Lowering, Part, Party, number};
+use self::people::People;
 use self::ports::PortClasses;
+use self::questions::Questions;
+use self::services::Services;
 use self::wards::Wards;
-use super::model::{Action, Entity, Peer, Peers, Policy, PolicyMode, Rule, RuleDirection, RuleKey};
+use super::model::{Policy, PolicyMode, RuleDirection};
+use crate::domain::cluster::{KnownService, NamespaceLabels};
 use crate::domain::registry::Registry;
 use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
 use crate::domain::timestamp::Timestamp;
@@ -44,6 +55,8 @@ const ANY: &[u32] = &[0];
 const LISTENING: &[u32] = &[LISTEN];
 /// "Any" of ports.
 const ANY_PORT: &[u16] = &[0];
+/// Who is known and of whom no entry speaks.
+const DEFAULT: Word = Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE);
 
 /// What a table is made from besides policies and identities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,9 +65,14 @@ pub struct Scene {
     pub at: Timestamp,
     /// Who may open flows to whom in quarantine.
     pub guests: Guests,
+    /// Labels of namespaces.
+    pub namespaces: NamespaceLabels,
+    /// Services, by those who answer for them.
+    pub services: Vec<KnownService>,
 }
 
-/// Compiles policies in an empty scene: nothing of them is over, and nobody is in quarantine with guests.
+/// Compiles policies in an empty scene: nothing of them is over, nobody is in quarantine with guests, namespaces have no
+/// labels but their names, and there are no services.
 ///
 /// # Errors
 /// As [`compile_scene`].
@@ -63,8 +81,7 @@ pub fn compile<'a>(
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<PolicyTable, CompileError> {
-    static EMPTY: Scene = Scene { at: Timestamp::EARLIEST, guests: Guests::new() };
-    compile_scene(policies, &EMPTY, registry, generation)
+    compile_scene(policies, &Scene::default(), registry, generation)
 }
 
 /// Compiles all loaded policies against all known identities.
@@ -76,7 +93,7 @@ pub fn compile<'a>(
 /// If a table can't hold all of it.
 pub fn compile_scene<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
-    scene: &'a Scene,
+    scene: &Scene,
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<PolicyTable, CompileError> {
@@ -86,27 +103,50 @@ pub fn compile_scene<'a>(
         number(policy, registry);
     }
     policies.retain(|policy| !policy.is_over(scene.at));
+    table(&policies, scene, registry, generation)
+}
+
+fn table<'a>(
+    policies: &[&'a Policy],
+    scene: &'a Scene,
+    registry: &'a Registry,
+    generation: Generation,
+) -> Result<PolicyTable, CompileError> {
+    let people = People::new(registry);
     let wards = Wards::new(registry, &scene.guests);
-    let identities = IdentityClasses::new(&policies, &wards, registry)?;
-    // Peers and ports of policies that select nobody would split classes for nothing.
-    let live: Vec<&Policy> =
-        policies.iter().copied().filter(|policy| !subjects(&identities, policy).is_empty()).collect();
-    let compiler = Compiler {
-        addresses: AddressClasses::new(&live, wards.blocks(), identities.next_class())?,
-        ports: PortClasses::new(&live)?,
+    let mut lowering = Lowering::new(Questions::new(&scene.namespaces, people.namespaces().collect()));
+    let live: Vec<LoweredPolicy<'_>> =
+        policies.iter().filter_map(|policy| lowering.policy(policy, &people, registry)).collect();
+    let in_quarantine = lowering.wards(&wards);
+    let services = Services::new(&scene.services, &live, &mut lowering);
+    let last = registry.last_identity().max(IdentityId::UNMANAGED);
+    let mut identities = IdentityClasses::new(&people, &lowering.questions, &wards, last)?;
+    let first_service = identities.reserve(services.classes())?;
+    let mut compiler = Compiler {
+        addresses: AddressClasses::new(&lowering.blocks, identities.next_class())?,
+        ports: PortClasses::new(&lowering.lists)?,
+        ranks: Ranks::new(&live)?,
+        beneath: Beneath::default(),
         identities,
         audit: policies.iter().any(|policy| policy.mode == PolicyMode::Audit),
+        at: scene.at,
     };
+    compiler.beneath = Beneath::new(&live, &compiler);
     let mut entries = Entries::new(MAX_ENTRIES);
     compiler.unmanaged(&mut entries)?;
-    compiler.wards(&wards, &mut entries)?;
-    for policy in policies {
-        compiler.policy(policy, scene.at, registry, &mut entries)?;
+    compiler.wards(&in_quarantine, &mut entries)?;
+    for policy in &live {
+        compiler.policy(policy, &mut entries)?;
+    }
+    let shapes = services.shapes(&compiler, first_service);
+    shapes.add(&compiler, &mut entries)?;
+    for (identity, class) in shapes.classes(registry) {
+        compiler.identities.set(identity, class);
     }
     PolicyTable::build(&Sections {
         generation,
         hypothetical: compiler.audit,
-        default: Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE),
+        default: DEFAULT,
         protocols: compiler.ports.into_protocols(),
         identities: compiler.identities.into_numbers(),
         entries: entries.finish()?,
@@ -114,59 +154,75 @@ pub fn compile_scene<'a>(
     })
 }
 
-/// Classes that a policy's subject selector matches.
-fn subjects<'c, 'a>(identities: &'c IdentityClasses<'a>, policy: &'a Policy) -> &'c [u32] {
-    identities.selected(Scope::one(&policy.key.namespace), &policy.subject)
-}
-
-struct Compiler<'a> {
-    identities: IdentityClasses<'a>,
+struct Compiler {
+    identities: IdentityClasses,
     addresses: AddressClasses,
     ports: PortClasses,
+    ranks: Ranks,
+    beneath: Beneath,
     audit: bool,
+    at: Timestamp,
 }
 
-impl<'a> Compiler<'a> {
+impl Compiler {
     /// Precedence 7 for who is inside a managed tree and not known.
     fn unmanaged(&self, entries: &mut Entries) -> Result<(), CompileError> {
         let word = Word::deny(Tier::Default, Errno::Perm, Reason::Unmanaged, RuleId::NONE);
         let subjects = [self.identities.of(IdentityId::UNMANAGED)];
         for direction in Direction::ALL {
-            let target = Target { planes: self.planes(PolicyMode::Enforce), direction, subjects: &subjects };
+            let planes = self.planes(PolicyMode::Enforce);
+            let target = Target { planes, beneath: None, direction, subjects: &subjects };
             target.add(entries, ANY, ANY_PORT, word)?;
         }
         Ok(())
     }
 
-    fn policy(
+    fn policy(&self, lowered: &LoweredPolicy<'_>, entries: &mut Entries) -> Result<(), CompileError> {
+        let policy = lowered.policy;
+        let subjects = self.identities.asked(lowered.subjects);
+        for section in &lowered.sections {
+            let any = if section.section == RuleDirection::Listen { LISTENING } else { ANY };
+            if let Some(id) = section.isolation {
+                // Precedence 5: being selected isolates, whether or not there are rules, and whether or not they are over.
+                let isolated = Word::deny(Tier::Isolation, policy.errno, Reason::Isolated, id);
+                self.target(policy, section.section, subjects).add(entries, any, ANY_PORT, isolated)?;
+            }
+            self.rules(policy, section, (subjects, any), entries)?;
+        }
+        Ok(())
+    }
+
+    fn rules(
         &self,
-        policy: &'a Policy,
-        at: Timestamp,
-        registry: &mut Registry,
+        policy: &Policy,
+        section: &LoweredSection<'_>,
+        (subjects, any): (&[u32], &[u32]),
         entries: &mut Entries,
     ) -> Result<(), CompileError> {
-        let subjects = subjects(&self.identities, policy);
-        if subjects.is_empty() {
-            return Ok(());
-        }
-        for (section, rules) in policy.sections() {
-            let mut number = |index| registry.rule(&key(policy, section, index));
-            let target = Target::of(section, self.planes(policy.mode), subjects);
-            let any = if section == RuleDirection::Listen { LISTENING } else { ANY };
-            // Precedence 5: being selected isolates, whether or not there are rules, and whether or not they are over.
-            let isolated = Word::deny(Tier::Isolation, policy.errno, Reason::Isolated, number(None));
-            target.add(entries, any, ANY_PORT, isolated)?;
-            for (rule, index) in rules.iter().zip(0..) {
-                if rule.is_over(at) {
-                    continue;
-                }
-                let word = word(rule, policy.errno, number(Some(index)));
-                let peers =
-                    if section == RuleDirection::Listen { any.to_vec() } else { self.peers(policy, rule) };
-                target.add(entries, &peers, &self.ports.of(&rule.ports), word)?;
+        for lowered in section.rules.iter().filter(|lowered| !lowered.rule.is_over(self.at)) {
+            let word = self.ranks.word(policy, lowered);
+            for Part { subjects: named, peers, ports } in &lowered.parts {
+                let subjects = named.map_or(subjects, |named| self.identities.asked(named));
+                let peers = match peers {
+                    None => any.to_vec(),
+                    Some(parties) => self.parties(parties),
+                };
+                let ports = ports.map_or(ANY_PORT, |list| self.ports.of(list));
+                self.target(policy, section.section, subjects).add(entries, &peers, ports, word)?;
             }
         }
         Ok(())
+    }
+
+    /// Where the words of a section of a policy go.
+    fn target<'a>(&'a self, policy: &Policy, section: RuleDirection, subjects: &'a [u32]) -> Target<'a> {
+        // Listening is asked for in the direction ingress, with a peer that no flow has.
+        let direction = match section {
+            RuleDirection::Egress => Direction::Egress,
+            RuleDirection::Ingress | RuleDirection::Listen => Direction::Ingress,
+        };
+        let beneath = (!policy.layer.is_admin()).then_some((&self.beneath, section));
+        Target { planes: self.planes(policy.mode), beneath, direction, subjects }
     }
 
     /// The planes that a policy of this mode has entries in.
@@ -178,74 +234,32 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Classes of the peers of a rule. An empty list is nobody, which only [`Peers::Everyone`] is not.
-    fn peers(&self, policy: &'a Policy, rule: &'a Rule) -> Vec<u32> {
-        let Peers::AnyOf(peers) = &rule.peers else { return ANY.to_vec() };
+    /// Classes of these ends, each once. An empty list is nobody.
+    fn parties(&self, parties: &[Party]) -> Vec<u32> {
         let mut classes = Vec::new();
-        for peer in peers {
-            self.peer(peer, &policy.key.namespace, &mut classes);
+        for party in parties {
+            match party {
+                Party::Asked(question) => classes.extend_from_slice(self.identities.asked(*question)),
+                Party::Block(block) => classes.extend_from_slice(self.addresses.of(*block)),
+                Party::Reserved(id) => classes.push(self.identities.of(*id)),
+            }
         }
         classes.sort_unstable();
         classes.dedup();
         classes
     }
-
-    /// Classes of one peer.
-    fn peer(&self, peer: &'a Peer, own: &'a str, classes: &mut Vec<u32>) {
-        match peer {
-            Peer::Workloads { namespaces, selector } => {
-                let scope = Scope::of(namespaces, own);
-                classes.extend_from_slice(self.identities.selected(scope, selector));
-            }
-            Peer::Cidr { net, except } => classes.extend_from_slice(self.addresses.of(*net, except)),
-            Peer::Entity(Entity::Host) => classes.push(self.identities.of(IdentityId::HOST)),
-            Peer::Entity(Entity::World) => classes.push(self.identities.of(IdentityId::WORLD)),
-        }
-    }
 }
 
-fn key(policy: &Policy, direction: RuleDirection, index: Option<u32>) -> RuleKey {
-    RuleKey { policy: policy.key.clone(), direction, index }
-}
-
-/// Gives numbers to all rules of a policy, those without effect too: a rule keeps its number when its first workload
-/// comes and when its time is over.
-fn number(policy: &Policy, registry: &mut Registry) {
-    for (section, rules) in policy.sections() {
-        registry.rule(&key(policy, section, None));
-        for (_, index) in rules.iter().zip(0..) {
-            registry.rule(&key(policy, section, Some(index)));
-        }
-    }
-}
-
-/// The word of a rule.
-fn word(rule: &Rule, errno: Errno, id: RuleId) -> Word {
-    match rule.action {
-        // Precedence 4.
-        Action::Allow => Word::allow(Tier::Allow, Reason::AllowedByRule, id),
-        // Precedence 3.
-        Action::Deny => Word::deny(Tier::Deny, rule.errno.unwrap_or(errno), Reason::DeniedByRule, id),
-    }
-}
-
-/// Where the words of one direction of one policy go.
+/// Where words go.
 struct Target<'a> {
     planes: &'static [Plane],
+    /// Where they stand beneath Pass rules too, and for which section.
+    beneath: Option<(&'a Beneath, RuleDirection)>,
     direction: Direction,
     subjects: &'a [u32],
 }
 
-impl<'a> Target<'a> {
-    /// Listening is asked for in the direction ingress, with a peer that no flow has.
-    fn of(section: RuleDirection, planes: &'static [Plane], subjects: &'a [u32]) -> Self {
-        let direction = match section {
-            RuleDirection::Egress => Direction::Egress,
-            RuleDirection::Ingress | RuleDirection::Listen => Direction::Ingress,
-        };
-        Self { planes, direction, subjects }
-    }
-
+impl Target<'_> {
     fn add(
         &self,
         entries: &mut Entries,
@@ -256,9 +270,15 @@ impl<'a> Target<'a> {
         let ingress = self.direction == Direction::Ingress;
         for plane in self.planes {
             for subject in self.subjects {
-                for peer in peers {
-                    for port in ports {
-                        entries.add(*plane, ingress, (*subject, *peer, *port), word)?;
+                let beneath = self
+                    .beneath
+                    .is_some_and(|(beneath, section)| beneath.contains(*plane, section, *subject))
+                    .then(|| plane.beneath());
+                for plane in [Some(*plane), beneath].into_iter().flatten() {
+                    for peer in peers {
+                        for port in ports {
+                            entries.add(plane, ingress, (*subject, *peer, *port), word)?;
+                        }
                     }
                 }
             }

@@ -61,8 +61,13 @@ codes! {
     Expired "expired" "A policy or rule whose time is over (a warning).";
     NoDirection "no-direction" "A policy with none of `ingress`, `egress` and `listen`.";
     Duplicate "duplicate" "Two things of one set have the same name, directory or address.";
-    ShadowedRule "shadowed-rule" "An allow rule that a deny rule of the same policy always beats (a warning).";
+    ShadowedRule "shadowed-rule" "A rule that never decides, because another one always comes before it (a warning).";
+    NoEffect "no-effect" "A part of a document that does nothing where it stands (a warning).";
+    Pending "pending" "A peer that is accepted and matches nobody yet, because this version can't tell who it is (a warning).";
     NeverMatches "never-matches" "A selector whose conditions exclude each other (a warning).";
+    SelectsNothing "selects-nothing" "A selector that matches no workload of the cluster (a lint).";
+    UnreachablePort "unreachable-port" "A port on which no workload that it could be listens (a lint).";
+    BroadPeer "broad-peer" "A rule that lets in, or out, more than its author is likely to mean (a lint).";
     BadExpectation "bad-expectation" "An expectation that contradicts itself or names what is not there.";
 }
 

@@ -1,20 +1,60 @@
-//! Why a flow met isolation: which policies isolate the subject, and what their allow rules missed it by.
+//! Why a flow met its verdict: which line of the precedence list and which rule decided, what passed it on, which policies
+//! isolate the subject, and what their allow rules missed it by.
 
 use std::cmp::Reverse;
 use std::fmt;
 
 use enforcer_common::id::IdentityId;
-use enforcer_common::verdict::Query;
+use enforcer_common::reason::Reason;
+use enforcer_common::verdict::{Direction, Query, Word};
 
 use super::compile::is_inside;
-use super::model::{Action, Entity, Namespaces, Peer, Peers, Policy, PortRange, Ports, Rule, RuleKey};
+use super::model::{Action, Entity, Layer, Peer, Peers, Policy, PolicyMode, PortMatch, Ports, Rule, RuleKey};
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::registry::{IdentityKey, Registry};
+use crate::domain::timestamp::Timestamp;
+
+/// What there is besides policies.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Numbers of identities and rules.
+    pub registry: &'a Registry,
+    /// Labels of namespaces.
+    pub namespaces: &'a NamespaceLabels,
+    /// When the flow is judged: what is over by then says nothing.
+    pub at: Timestamp,
+    /// Whether it is the hypothetical verdict that is explained: policies in audit mode count there, and only there.
+    pub hypothetical: bool,
+}
+
+impl Context<'_> {
+    fn counts(&self, policy: &Policy) -> bool {
+        !policy.is_over(self.at) && (self.hypothetical || policy.mode == PolicyMode::Enforce)
+    }
+}
+
+/// Why a flow met its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The line of the precedence list that decided, 1 to 7.
+    pub precedence: u8,
+    /// The rule that decided, if one did.
+    pub rule: Option<RuleKey>,
+    /// The rule of the admin tier that left the flow to the policies beneath.
+    pub passed: Option<RuleKey>,
+    /// Rules of the namespaced layer that allow the flow; they did not decide where something stronger denies it.
+    pub allowing: Vec<RuleKey>,
+    /// The policies that isolate the subject in the direction of the flow.
+    pub isolations: Vec<Isolation>,
+}
 
 /// A policy that isolates the subject in the direction of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isolation {
     /// The isolation, as a denial names it.
     pub rule: RuleKey,
+    /// Whether it holds, or is only reported.
+    pub mode: PolicyMode,
     /// Its allow rules that do not match the flow, nearest first.
     pub misses: Vec<Miss>,
 }
@@ -53,69 +93,195 @@ impl fmt::Display for Miss {
     }
 }
 
+/// Explains the word that decided of a flow. Policies come in any order.
+pub fn explain<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    context: &Context<'_>,
+    query: &Query,
+    word: Word,
+) -> Explanation {
+    let policies: Vec<&Policy> = policies.into_iter().filter(|policy| context.counts(policy)).collect();
+    let rule = context.registry.rules().find(|(_, id)| *id == word.rule()).map(|(key, _)| key.clone());
+    let flow = Flow::new(context, query);
+    let selecting: Vec<&Policy> = policies.iter().copied().filter(|policy| flow.selects(policy)).collect();
+    Explanation {
+        precedence: precedence(&policies, rule.as_ref(), word),
+        rule,
+        passed: flow.passed(&selecting),
+        allowing: flow.allowing(&selecting),
+        isolations: selecting.iter().filter_map(|policy| flow.isolation(policy)).collect(),
+    }
+}
+
 /// The policies that isolate the subject of a flow in its direction, in the order given. Empty for subjects that are
 /// not workloads.
 pub fn why<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
-    registry: &Registry,
+    context: &Context<'_>,
     query: &Query,
 ) -> Vec<Isolation> {
-    let Some(subject) = workload(registry, query.subject) else { return Vec::new() };
-    let peer = workload(registry, query.peer);
-    let mut isolations = Vec::new();
-    for policy in policies {
-        if policy.key.namespace != subject.namespace || !policy.subject.matches(&subject.labels) {
-            continue;
+    let flow = Flow::new(context, query);
+    let there = policies.into_iter().filter(|policy| context.counts(policy) && flow.selects(policy));
+    there.filter_map(|policy| flow.isolation(policy)).collect()
+}
+
+/// The line of the precedence list that a word stands for. A service's word stands for the line of the backend that
+/// decided.
+fn precedence(policies: &[&Policy], rule: Option<&RuleKey>, word: Word) -> u8 {
+    if word.reason_code() == Reason::Quarantined as u8 {
+        return 1;
+    }
+    let Some(key) = rule else { return 7 };
+    let policy = policies.iter().find(|policy| policy.key == key.policy);
+    let found = policy.and_then(|policy| {
+        let rule = key.index.and_then(|index| policy.section(key.direction)?.get(index as usize));
+        Some((policy.layer, rule?.action))
+    });
+    match found {
+        Some((Layer::Admin { .. }, _)) => 2,
+        Some((Layer::Baseline { .. }, _)) => 6,
+        Some((Layer::Namespaced, Action::Deny)) => 3,
+        Some((Layer::Namespaced, Action::Allow | Action::Pass)) => 4,
+        None => 5,
+    }
+}
+
+/// A flow with what is known of its ends.
+struct Flow<'a> {
+    context: &'a Context<'a>,
+    query: &'a Query,
+    subject: Option<&'a IdentityKey>,
+    peer: Option<&'a IdentityKey>,
+}
+
+impl<'a> Flow<'a> {
+    fn new(context: &'a Context<'a>, query: &'a Query) -> Self {
+        let workload = |id: IdentityId| {
+            let key = (id >= IdentityId::FIRST_WORKLOAD).then(|| context.registry.identity_key(id)).flatten();
+            key.filter(|key| key.is_workload())
+        };
+        Self { context, query, subject: workload(query.subject), peer: workload(query.peer) }
+    }
+
+    fn selects(&self, policy: &Policy) -> bool {
+        self.subject.is_some_and(|subject| policy.selects(subject, self.context.namespaces))
+    }
+
+    /// Every rule of the direction that is not over, with its name.
+    fn rules<'p>(&self, policy: &'p Policy) -> impl Iterator<Item = (RuleKey, &'p Rule)> {
+        let direction = self.query.direction.into();
+        let at = self.context.at;
+        (0..)
+            .zip(policy.section(direction).unwrap_or_default())
+            .filter(move |(_, rule)| !rule.is_over(at))
+            .map(move |(index, rule)| {
+                (RuleKey { policy: policy.key.clone(), direction, index: Some(index) }, rule)
+            })
+    }
+
+    /// The first rule of the admin tier that matches, if it passes.
+    fn passed(&self, selecting: &[&Policy]) -> Option<RuleKey> {
+        let mut ordered: Vec<(u16, &Policy)> = selecting
+            .iter()
+            .filter_map(|policy| match policy.layer {
+                Layer::Admin { priority } => Some((priority, *policy)),
+                Layer::Namespaced | Layer::Baseline { .. } => None,
+            })
+            .collect();
+        ordered.sort_by_key(|(priority, policy)| (*priority, &policy.key.name, &policy.key));
+        let mut rules = ordered.into_iter().flat_map(|(_, policy)| {
+            self.rules(policy).map(move |(key, rule)| (policy, key, rule)).collect::<Vec<_>>()
+        });
+        let (_, key, rule) = rules.find(|(policy, _, rule)| self.matches(policy, rule))?;
+        (rule.action == Action::Pass).then_some(key)
+    }
+
+    fn allowing(&self, selecting: &[&Policy]) -> Vec<RuleKey> {
+        let mut allowing = Vec::new();
+        for policy in selecting.iter().filter(|policy| policy.layer.isolates()) {
+            let rules = self.rules(policy);
+            let matching =
+                rules.filter(|(_, rule)| rule.action == Action::Allow && self.matches(policy, rule));
+            allowing.extend(matching.map(|(key, _)| key));
         }
-        let Some(rules) = policy.rules(query.direction) else { continue };
-        let key = |index| RuleKey { policy: policy.key.clone(), direction: query.direction.into(), index };
-        let mut misses: Vec<Miss> = (0..)
-            .zip(rules)
-            .filter(|(_, rule)| rule.action == Action::Allow)
-            .map(|(index, rule)| Miss {
-                rule: key(Some(index)),
+        allowing
+    }
+
+    fn isolation(&self, policy: &Policy) -> Option<Isolation> {
+        let direction = self.query.direction.into();
+        policy.section(direction).filter(|_| policy.layer.isolates())?;
+        let mut misses: Vec<Miss> = self
+            .rules(policy)
+            .filter(|(_, rule)| rule.action == Action::Allow && !self.matches(policy, rule))
+            .map(|(key, rule)| Miss {
+                rule: key,
                 name: rule.name.clone(),
-                peer: matches_peer(policy, rule, query, peer),
-                port: matches_port(rule, query),
-                asked: port_text(query.protocol, query.port, query.port),
+                peer: self.matches_peers(policy, rule),
+                port: self.matches_port(rule, false),
+                asked: port_text(self.query.protocol, self.query.port, self.query.port),
                 ports: ports_text(&rule.ports),
             })
-            .filter(|miss| !(miss.peer && miss.port))
             .collect();
         misses.sort_by_key(|miss| Reverse((miss.peer, miss.port)));
-        isolations.push(Isolation { rule: key(None), misses });
+        let rule = RuleKey { policy: policy.key.clone(), direction, index: None };
+        Some(Isolation { rule, mode: policy.mode, misses })
     }
-    isolations
-}
 
-/// What is known of a workload's identity; nothing of a reserved one.
-fn workload(registry: &Registry, id: IdentityId) -> Option<&IdentityKey> {
-    if id < IdentityId::FIRST_WORKLOAD { None } else { registry.identity_key(id) }
-}
+    /// Whether a rule matches the flow. An address has no names, so behind a block only numbers of ports count.
+    fn matches(&self, policy: &Policy, rule: &Rule) -> bool {
+        match &rule.peers {
+            Peers::Everyone => self.matches_port(rule, false),
+            Peers::AnyOf(peers) => peers.iter().any(|peer| {
+                let is_address =
+                    self.query.direction == Direction::Egress && matches!(peer, Peer::Cidr { .. });
+                self.matches_peer(policy, peer) && self.matches_port(rule, is_address)
+            }),
+        }
+    }
 
-fn matches_peer(policy: &Policy, rule: &Rule, query: &Query, workload: Option<&IdentityKey>) -> bool {
-    let Peers::AnyOf(peers) = &rule.peers else { return true };
-    peers.iter().any(|peer| match peer {
-        Peer::Workloads { namespaces, selector } => workload.is_some_and(|key| {
-            let there = match namespaces {
-                Namespaces::Own => key.namespace == policy.key.namespace,
-                Namespaces::All => true,
-                Namespaces::Named(names) => names.contains(&key.namespace),
-            };
-            there && selector.matches(&key.labels)
-        }),
-        Peer::Cidr { net, except } => is_inside(query.address, *net, except),
-        Peer::Entity(Entity::Host) => query.peer == IdentityId::HOST,
-        Peer::Entity(Entity::World) => query.peer == IdentityId::WORLD,
-    })
-}
+    fn matches_peers(&self, policy: &Policy, rule: &Rule) -> bool {
+        match &rule.peers {
+            Peers::Everyone => true,
+            Peers::AnyOf(peers) => peers.iter().any(|peer| self.matches_peer(policy, peer)),
+        }
+    }
 
-fn matches_port(rule: &Rule, query: &Query) -> bool {
-    match &rule.ports {
-        Ports::All => true,
-        Ports::AnyOf(ranges) => ranges.iter().any(|range| {
-            range.protocol == query.protocol && (range.first..=range.last).contains(&query.port)
-        }),
+    fn matches_peer(&self, policy: &Policy, peer: &Peer) -> bool {
+        match peer {
+            Peer::Workloads { namespaces, selector, account } => self.peer.is_some_and(|key| {
+                namespaces.contain(&key.namespace, &policy.key.namespace, self.context.namespaces)
+                    && selector.matches(&key.labels)
+                    && account
+                        .as_ref()
+                        .is_none_or(|account| account.matches(&key.namespace, key.account.as_deref()))
+            }),
+            Peer::Cidr { net, except } => is_inside(self.query.address, *net, except),
+            Peer::Entity(Entity::Host) => self.query.peer == IdentityId::HOST,
+            Peer::Entity(Entity::World) => self.query.peer == IdentityId::WORLD,
+            Peer::Entity(Entity::Cluster) => self.query.peer == IdentityId::HOST || self.peer.is_some(),
+            Peer::Entity(Entity::Unmanaged) => self.query.peer == IdentityId::UNMANAGED,
+            Peer::Pending(_) => false,
+        }
+    }
+
+    fn matches_port(&self, rule: &Rule, numbers_only: bool) -> bool {
+        let Query { protocol, port, direction, .. } = *self.query;
+        let Ports::AnyOf(items) = &rule.ports else { return true };
+        let server = match direction {
+            Direction::Egress => self.peer,
+            Direction::Ingress => self.subject,
+        };
+        items.iter().any(|item| match item {
+            PortMatch::Range(range) => {
+                range.protocol == protocol && (range.first..=range.last).contains(&port)
+            }
+            PortMatch::Named { protocol: wanted, name } => {
+                let named = server.and_then(|server| server.ports.get(name));
+                !numbers_only
+                    && wanted.is_none_or(|wanted| wanted == protocol)
+                    && named.is_some_and(|named| (named.protocol, named.port) == (protocol, port))
+            }
+        })
     }
 }
 
@@ -124,7 +290,10 @@ fn ports_text(ports: &Ports) -> String {
         Ports::All => "all ports".to_owned(),
         Ports::AnyOf(ranges) if ranges.is_empty() => "no ports".to_owned(),
         Ports::AnyOf(ranges) => {
-            let text = |range: &PortRange| port_text(range.protocol, range.first, range.last);
+            let text = |item: &PortMatch| match item {
+                PortMatch::Range(range) => port_text(range.protocol, range.first, range.last),
+                PortMatch::Named { name, .. } => format!("the port `{name}`"),
+            };
             ranges.iter().map(text).collect::<Vec<_>>().join(", ")
         }
     }
@@ -145,103 +314,4 @@ fn port_text(protocol: u8, first: u16, last: u16) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use enforcer_common::address::Address;
-    use enforcer_common::reason::Errno;
-    use enforcer_common::verdict::Direction;
-
-    use super::*;
-    use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
-    use crate::domain::policy::model::{PolicyKey, PolicyMode};
-
-    fn app(value: &str) -> Selector {
-        let condition = Condition::In(BTreeSet::from([value.to_owned()]));
-        Selector { requirements: vec![Requirement { key: "app".into(), condition }] }
-    }
-
-    fn rule(action: Action, peer: Peer, ports: &[(u16, u16)]) -> Rule {
-        let range = |(first, last): &(u16, u16)| PortRange { protocol: 6, first: *first, last: *last };
-        let ports = Ports::AnyOf(ports.iter().map(range).collect());
-        Rule { name: None, action, peers: Peers::AnyOf(vec![peer]), ports, errno: None, expires: None }
-    }
-
-    fn workloads(value: &str) -> Peer {
-        Peer::Workloads { namespaces: Namespaces::Own, selector: app(value) }
-    }
-
-    #[test]
-    fn the_nearest_miss_comes_first() {
-        let mut registry = Registry::default();
-        let mut id = |value: &str| {
-            let labels = LabelSet([("app".to_owned(), value.to_owned())].into());
-            registry.identity(&IdentityKey { namespace: "default".into(), labels })
-        };
-        let (db, api, web) = (id("db"), id("api"), id("web"));
-        let policies = [Policy {
-            key: PolicyKey { namespace: "default".into(), name: "db".into() },
-            mode: PolicyMode::Enforce,
-            errno: Errno::Perm,
-            subject: app("db"),
-            ingress: Some(vec![
-                rule(Action::Allow, workloads("web"), &[(9_000, 9_009), (0, u16::MAX)]),
-                rule(Action::Deny, workloads("api"), &[(1, 1)]),
-                rule(Action::Allow, workloads("api"), &[(8_080, 8_080)]),
-                rule(
-                    Action::Allow,
-                    Peer::Cidr {
-                        net: "10.0.0.0/8".parse().unwrap(),
-                        except: vec!["10.9.0.0/16".parse().unwrap()],
-                    },
-                    &[],
-                ),
-                rule(Action::Allow, Peer::Entity(Entity::Host), &[(22, 22)]),
-            ]),
-            egress: None,
-            listen: None,
-            expires: None,
-        }];
-        let check = |subject, peer, address, port, direction, expect: &[&str]| {
-            let address = Address::v4(address);
-            let query = Query { subject, peer, address, port, protocol: 6, direction };
-            let isolations = why(&policies, &registry, &query);
-            let found: Vec<String> =
-                isolations.iter().flat_map(|one| one.misses.iter().map(ToString::to_string)).collect();
-            assert_eq!(found, expect, "{query:?}");
-            isolations.len()
-        };
-        let (inside, excepted) = (0x0a00_0001, 0x0a09_0001);
-        let count = check(
-            db,
-            api,
-            inside,
-            8_081,
-            Direction::Ingress,
-            &[
-                "default/db ingress[2] matched the peer, but allows TCP 8080, not TCP 8081",
-                "default/db ingress[3] matched the peer, but allows no ports, not TCP 8081",
-                "default/db ingress[0] matched TCP 8081, but not the peer",
-                "default/db ingress[4] matched neither the peer nor TCP 8081",
-            ],
-        );
-        assert_eq!(count, 1);
-        let count = check(
-            db,
-            IdentityId::HOST,
-            excepted,
-            8_080,
-            Direction::Ingress,
-            &[
-                "default/db ingress[4] matched the peer, but allows TCP 22, not TCP 8080",
-                "default/db ingress[0] matched TCP 8080, but not the peer",
-                "default/db ingress[2] matched TCP 8080, but not the peer",
-                "default/db ingress[3] matched neither the peer nor TCP 8080",
-            ],
-        );
-        assert_eq!(count, 1);
-        assert_eq!(check(db, web, inside, 1, Direction::Egress, &[]), 0);
-        assert_eq!(check(web, db, inside, 1, Direction::Ingress, &[]), 0);
-        assert_eq!(check(IdentityId::UNMANAGED, db, inside, 1, Direction::Ingress, &[]), 0);
-    }
-}
+mod tests;

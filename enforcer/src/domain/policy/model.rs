@@ -1,44 +1,36 @@
 //! The policy model: valid by construction. `check` makes it from a document; `compile` turns it into a table.
 
-use std::fmt;
-
 use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::account::AccountPattern;
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::labels::Selector;
+use crate::domain::registry::IdentityKey;
 use crate::domain::timestamp::Timestamp;
 
-/// Name of a policy: `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PolicyKey {
-    /// Namespace, whose workloads it can select.
-    pub namespace: String,
-    /// Name, unique in its namespace.
-    pub name: String,
-}
+pub use super::key::{PolicyKey, PolicyKind, RuleDirection, RuleKey};
 
-impl fmt::Display for PolicyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// A policy of kind `TrafficPolicy`.
+/// A policy of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Its name.
     pub key: PolicyKey,
+    /// Where it stands in the list of precedence.
+    pub layer: Layer,
     /// Whether its denials hold or are only reported.
     pub mode: PolicyMode,
     /// What an application gets for a denial of this policy where a rule does not say otherwise.
     pub errno: Errno,
-    /// Which workloads of its namespace it speaks of.
-    pub subject: Selector,
-    /// Rules for flows to the subject. `Some` isolates the subject in this direction, even without rules.
+    /// Which workloads it speaks of.
+    pub subject: Subject,
+    /// Rules for flows to the subject. In the namespaced layer `Some` isolates the subject in this direction, even
+    /// without rules.
     pub ingress: Option<Vec<Rule>>,
-    /// Rules for flows from the subject. `Some` isolates the subject in this direction, even without rules.
+    /// Rules for flows from the subject. In the namespaced layer `Some` isolates the subject in this direction, even
+    /// without rules.
     pub egress: Option<Vec<Rule>>,
     /// Rules for the ports that the subject may listen on; they have no peers. `Some` leaves it no other port.
     pub listen: Option<Vec<Rule>>,
@@ -46,7 +38,61 @@ pub struct Policy {
     pub expires: Option<Timestamp>,
 }
 
+/// Where the rules of a policy stand in the list of precedence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// Before all namespaced policies (precedence 2). Ordered: the rule that comes first decides, by priority, then by
+    /// the policy's name, then by its place in the list. Isolates nobody.
+    Admin {
+        /// A lower number comes first.
+        priority: u16,
+    },
+    /// Deny beats allow, allow beats isolation; no order (precedence 3 to 5).
+    #[default]
+    Namespaced,
+    /// Behind all namespaced policies, ordered like [`Layer::Admin`] (precedence 6). Isolates nobody.
+    Baseline {
+        /// A lower number comes first.
+        priority: u16,
+    },
+}
+
+impl Layer {
+    /// Whether it is the admin layer.
+    pub const fn is_admin(self) -> bool {
+        matches!(self, Self::Admin { .. })
+    }
+
+    /// Whether policies of this layer isolate who they select.
+    pub const fn isolates(self) -> bool {
+        matches!(self, Self::Namespaced)
+    }
+}
+
+/// Which workloads a policy speaks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// In which namespaces; [`Namespaces::Own`] for policies that have a namespace.
+    pub namespaces: Namespaces,
+    /// With which labels.
+    pub selector: Selector,
+}
+
+impl Subject {
+    /// Workloads of the policy's own namespace.
+    pub fn own(selector: Selector) -> Self {
+        Self { namespaces: Namespaces::Own, selector }
+    }
+}
+
 impl Policy {
+    /// Whether it speaks of this identity.
+    pub fn selects(&self, key: &IdentityKey, labels: &NamespaceLabels) -> bool {
+        key.is_workload()
+            && self.subject.namespaces.contain(&key.namespace, &self.key.namespace, labels)
+            && self.subject.selector.matches(&key.labels)
+    }
+
     /// The rules of one direction; `Some` isolates.
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
         self.section(direction.into())
@@ -129,6 +175,9 @@ pub enum Action {
     Allow,
     /// Denies it, whatever other policies allow (precedence 3).
     Deny,
+    /// Leaves it to what stands beneath: in the admin layer to all that is not of that layer, in the baseline layer to the
+    /// default. Only there.
+    Pass,
 }
 
 /// Which other ends a rule matches.
@@ -149,6 +198,8 @@ pub enum Peer {
         namespaces: Namespaces,
         /// With which labels.
         selector: Selector,
+        /// With which service account; any, or none at all, where missing.
+        account: Option<AccountPattern>,
     },
     /// Addresses, known workloads among them (as `ipBlock` in Kubernetes' own test suite).
     Cidr {
@@ -159,17 +210,43 @@ pub enum Peer {
     },
     /// A reserved identity.
     Entity(Entity),
+    /// Somebody whose addresses are not known from policies and workloads. Until they are, it matches nobody.
+    Pending(Pending),
 }
 
-/// Namespaces of a workload peer.
+/// A peer that somebody else has to find.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Whoever is known by one of these domain names; `*.` in front means every name below it.
+    Domains(Vec<String>),
+    /// Machines of the cluster with these labels.
+    Nodes(Selector),
+}
+
+/// Namespaces of a subject or of a workload peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Namespaces {
     /// The policy's own.
+    #[default]
     Own,
     /// Every namespace.
     All,
     /// These.
     Named(Vec<String>),
+    /// Those with these labels.
+    Labelled(Selector),
+}
+
+impl Namespaces {
+    /// Whether a namespace is among them; `own` is the policy's own.
+    pub fn contain(&self, namespace: &str, own: &str, labels: &NamespaceLabels) -> bool {
+        match self {
+            Self::Own => namespace == own,
+            Self::All => true,
+            Self::Named(names) => names.iter().any(|name| name == namespace),
+            Self::Labelled(selector) => selector.matches(&labels.of(namespace)),
+        }
+    }
 }
 
 /// A peer that has no labels.
@@ -179,6 +256,10 @@ pub enum Entity {
     Host,
     /// Addresses that belong to no known workload.
     World,
+    /// Any known workload, and the host.
+    Cluster,
+    /// Processes inside a managed tree that belong to no known workload.
+    Unmanaged,
 }
 
 /// Which protocols and ports a rule matches.
@@ -187,7 +268,27 @@ pub enum Ports {
     /// All of them: the list is missing or empty, as in `NetworkPolicy`.
     All,
     /// Any of these.
-    AnyOf(Vec<PortRange>),
+    AnyOf(Vec<PortMatch>),
+}
+
+/// One item of a list of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortMatch {
+    /// By number.
+    Range(PortRange),
+    /// The port to which the server gives this name. Servers without such a port are not matched.
+    Named {
+        /// Only if it is one of this protocol.
+        protocol: Option<u8>,
+        /// The name.
+        name: String,
+    },
+}
+
+impl From<PortRange> for PortMatch {
+    fn from(range: PortRange) -> Self {
+        Self::Range(range)
+    }
 }
 
 /// Ports `first..=last` of one protocol; a protocol without ports has `0..=65535`.
@@ -199,61 +300,4 @@ pub struct PortRange {
     pub first: u16,
     /// Last port, not below `first`.
     pub last: u16,
-}
-
-/// What has a [`RuleId`](enforcer_common::id::RuleId).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RuleKey {
-    /// The policy.
-    pub policy: PolicyKey,
-    /// `egress`, `ingress` or `listen`.
-    pub direction: RuleDirection,
-    /// Position in the list of the section, from 0; `None` is the isolation itself.
-    pub index: Option<u32>,
-}
-
-/// The section of a policy that a rule stands in: a [`Direction`], or who may listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RuleDirection {
-    /// See [`Direction::Egress`].
-    Egress,
-    /// See [`Direction::Ingress`].
-    Ingress,
-    /// Which ports may be listened on.
-    Listen,
-}
-
-impl RuleDirection {
-    /// Every section.
-    pub const ALL: [Self; 3] = [Self::Egress, Self::Ingress, Self::Listen];
-
-    /// `egress`, `ingress` or `listen`, as in policies.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Egress => Direction::Egress.label(),
-            Self::Ingress => Direction::Ingress.label(),
-            Self::Listen => "listen",
-        }
-    }
-}
-
-impl From<Direction> for RuleDirection {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Egress => Self::Egress,
-            Direction::Ingress => Self::Ingress,
-        }
-    }
-}
-
-/// `default/db ingress[0]`, or `default/db ingress (isolated)`.
-impl fmt::Display for RuleKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let direction = self.direction.label();
-        match self.index {
-            Some(index) => write!(f, "{} {direction}[{index}]", self.policy),
-            None => write!(f, "{} {direction} (isolated)", self.policy),
-        }
-    }
 }

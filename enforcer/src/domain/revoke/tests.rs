@@ -41,7 +41,7 @@ fn in_force(policies: &str) -> InForce {
     let mut tables = Tables::default();
     for (cgroup, app) in [(WEB, "web"), (API, "api"), (DB, "db")] {
         let labels = LabelSet([("app".to_owned(), app.to_owned())].into());
-        let identity = registry.identity(&IdentityKey { namespace: "default".into(), labels });
+        let identity = registry.identity(&IdentityKey::new("default", labels));
         tables.bindings.insert(CgroupId(cgroup), Bound::always(identity));
         tables.addresses.insert(format!("192.0.2.{cgroup}/32").parse().unwrap(), identity);
     }

@@ -14,7 +14,7 @@ mod scalar;
 
 use std::ops::Range;
 
-pub use parse::{Document, parse};
+pub use parse::{Document, parse, parse_up_to};
 pub use read::{Mapping, Reader};
 
 /// Longest text that is parsed, in bytes.
@@ -67,6 +67,32 @@ impl Value {
             Self::List(_) => "a list",
             Self::Mapping(_) => "a mapping",
         }
+    }
+}
+
+impl Node {
+    /// Takes away every field that has no value, at any depth: where Kubernetes decodes an object, a field that is `null` is a
+    /// field that is missing. Items of lists stay.
+    pub fn drop_nulls(&mut self) {
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(Self::drop_nulls),
+            Value::Mapping(entries) => {
+                entries.retain(|entry| entry.value.value != Value::Null);
+                entries.iter_mut().for_each(|entry| entry.value.drop_nulls());
+            }
+            _ => {}
+        }
+    }
+
+    /// The value of a field, if this is a mapping that has it.
+    pub fn field(&self, name: &str) -> Option<&Self> {
+        let Value::Mapping(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == name).map(|entry| &entry.value)
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        if let Value::Text(text) = &self.value { Some(text) } else { None }
     }
 }
 

@@ -20,9 +20,14 @@ pub struct Document {
 
 /// All documents of the reader's text that are well-formed YAML; empty ones are skipped. Problems go to the reader.
 pub fn parse(reader: &mut Reader<'_>) -> Vec<Document> {
+    parse_up_to(reader, MAX_BYTES)
+}
+
+/// The same with another limit of bytes.
+pub fn parse_up_to(reader: &mut Reader<'_>, limit: usize) -> Vec<Document> {
     let text = reader.source().text();
-    if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes, more than the limit of {MAX_BYTES}", text.len());
+    if text.len() > limit {
+        let message = format!("the file has {} bytes, more than the limit of {limit}", text.len());
         reader.error(&(0..0), Code::TooLarge, message).help("split it into several files");
         return Vec::new();
     }

@@ -76,6 +76,11 @@ impl<'a> Reader<'a> {
         Self { hints, ..self }
     }
 
+    /// Answers well-known fields of other languages with these hints from now on.
+    pub fn set_hints(&mut self, hints: &'static [(&'static str, &'static str)]) {
+        self.hints = hints;
+    }
+
     /// Also knows what the clock says, for things that can be over.
     #[must_use]
     pub fn with_now(self, now: Timestamp) -> Self {
@@ -154,6 +159,17 @@ impl<'a> Reader<'a> {
 
     /// The mapping, after its unknown fields have been reported.
     pub fn mapping<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Mapping<'n>> {
+        self.mapping_of(node, what, known, known)
+    }
+
+    /// The same, where some of the known fields are not worth suggesting.
+    pub fn mapping_of<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        known: &[&str],
+        suggested: &[&str],
+    ) -> Option<Mapping<'n>> {
         let mapping = self.any_mapping(node, what)?;
         for entry in mapping.entries {
             if known.contains(&entry.key.as_str()) {
@@ -161,10 +177,10 @@ impl<'a> Reader<'a> {
             }
             let message = format!("unknown field {} in {what}", quote(&entry.key));
             let hint = self.hints.iter().find(|(field, _)| *field == entry.key);
-            let help = match (hint, nearest(&entry.key, known.iter().copied())) {
+            let help = match (hint, nearest(&entry.key, suggested.iter().copied())) {
                 (Some((_, help)), _) => (*help).to_owned(),
                 (None, Some(name)) => format!("did you mean `{name}`?"),
-                (None, None) => format!("known fields: {}", list(known)),
+                (None, None) => format!("known fields: {}", list(suggested)),
             };
             self.error(&entry.span, Code::UnknownField, message).label("unknown field").help(help);
         }

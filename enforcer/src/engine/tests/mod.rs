@@ -2,6 +2,7 @@
 //!
 //! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
 
+mod cluster;
 mod converge;
 mod expiry;
 mod failures;
@@ -330,6 +331,8 @@ pub(super) fn workload(text: &str) -> Resolved {
             labels: LabelSet([("app".to_owned(), app.to_owned())].into()),
             cgroup: Some(format!("/test/{name}")),
             addresses: Vec::new(),
+            ports: BTreeMap::new(),
+            account: None,
         },
         cgroup: cgroup.parse().ok().map(CgroupId),
         // `/test` is cgroup 1000.
@@ -343,7 +346,12 @@ pub(super) fn workloads(texts: &[&str]) -> Event {
 
 pub(super) fn from_source(source: &str, texts: &[&str]) -> Event {
     let workloads = texts.iter().map(|text| workload(text)).collect();
-    Event::Workloads(WorkloadEvent::Snapshot { source: source.into(), workloads })
+    Event::Workloads(WorkloadEvent::Snapshot {
+        source: source.into(),
+        workloads,
+        namespaces: Vec::new(),
+        services: Vec::new(),
+    })
 }
 
 /// `db<api` lets api talk to db and nobody else.
@@ -380,7 +388,7 @@ pub(super) fn delete(names: &[&str]) -> Request {
 }
 
 pub(super) fn key(app: &str) -> IdentityKey {
-    IdentityKey { namespace: "default".into(), labels: LabelSet([("app".to_owned(), app.to_owned())].into()) }
+    IdentityKey::new("default", LabelSet([("app".to_owned(), app.to_owned())].into()))
 }
 
 pub(super) fn seconds(count: u64) -> Event {

@@ -96,8 +96,14 @@ fn it_comes_back_with_the_workload_and_with_the_agent() {
     relabelled.workload.labels.0.insert("app".into(), "other".into());
     let others = ["api@2", "db@3"].map(workload);
     let workloads_now = [vec![relabelled], others.to_vec()].concat();
-    let snapshot =
-        |workloads| Event::Workloads(WorkloadEvent::Snapshot { source: "static".into(), workloads });
+    let snapshot = |workloads| {
+        Event::Workloads(WorkloadEvent::Snapshot {
+            source: "static".into(),
+            workloads,
+            namespaces: Vec::new(),
+            services: Vec::new(),
+        })
+    };
     world.batch([snapshot(workloads_now.clone())]);
     assert_eq!(world.bound()[&7], "app=other,reserved:quarantine=web");
     world.restart();
@@ -115,7 +121,12 @@ fn its_end_is_the_kernels_and_the_engine_follows() {
     far.workload.addresses = vec!["192.0.2.1/32".parse().unwrap()];
     far.workload.cgroup = None;
     let all = [vec![far], ["web@1", "api@2", "db@3"].map(workload).to_vec()].concat();
-    world.batch([Event::Workloads(WorkloadEvent::Snapshot { source: "static".into(), workloads: all })]);
+    world.batch([Event::Workloads(WorkloadEvent::Snapshot {
+        source: "static".into(),
+        workloads: all,
+        namespaces: Vec::new(),
+        services: Vec::new(),
+    })]);
     put(&mut world, add("default/web", Some(60), &[]));
     put(&mut world, add("default/far", Some(60), &[]));
     let ordinary = world.state.registry.known(&key("web")).unwrap();
@@ -198,7 +209,12 @@ fn a_guest_is_let_in_by_who_it_is_now() {
     let mut api = workload("api@2");
     api.workload.labels = key("db").labels;
     let all = vec![workload("web@1"), api, workload("db@3")];
-    world.batch([Event::Workloads(WorkloadEvent::Snapshot { source: "static".into(), workloads: all })]);
+    world.batch([Event::Workloads(WorkloadEvent::Snapshot {
+        source: "static".into(),
+        workloads: all,
+        namespaces: Vec::new(),
+        services: Vec::new(),
+    })]);
     assert_eq!(world.trace(), "publish(3) apply(1)");
     assert_eq!(reason(&world, WEB, API, Direction::Ingress), Reason::AllowedByRule);
     put(&mut world, add("api", None, &[]));

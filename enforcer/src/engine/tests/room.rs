@@ -56,8 +56,14 @@ fn addresses_beyond_the_limit_are_left_out_and_the_others_stay() {
         resolved.workload.addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
         resolved
     };
-    let snapshot =
-        |workloads| Event::Workloads(WorkloadEvent::Snapshot { source: "static".into(), workloads });
+    let snapshot = |workloads| {
+        Event::Workloads(WorkloadEvent::Snapshot {
+            source: "static".into(),
+            workloads,
+            namespaces: Vec::new(),
+            services: Vec::new(),
+        })
+    };
     let mut world = narrow(3);
     let (one, two) = (with("web", &["192.0.2.9/32"]), with("api", &["192.0.2.8/32"]));
     world.batch([adopted(), files(&[]), snapshot(vec![one.clone(), two.clone()])]);

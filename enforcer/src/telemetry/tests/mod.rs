@@ -20,10 +20,10 @@ fn names() -> Names {
     let labels = |pairs: &[(&str, &str)]| {
         LabelSet(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     };
-    let identity = |labels| IdentityKey { namespace: "shop".into(), labels };
+    let identity = |labels| IdentityKey::new("shop", labels);
     let workload = |name: String| WorkloadKey { namespace: "shop".into(), name };
     let rule = |index| RuleKey {
-        policy: PolicyKey { namespace: "shop".into(), name: "db".into() },
+        policy: PolicyKey::traffic("shop", "db"),
         direction: RuleDirection::Ingress,
         index,
     };

@@ -7,7 +7,7 @@ use enforcer_common::limits::PEER_CLASSES;
 use ipnet::IpNet;
 
 use super::intervals::{Range, cut, without};
-use crate::domain::policy::model::{Peer, Peers, Policy};
+use super::lower::BlockId;
 use crate::domain::table::CompileError;
 
 /// The IPv4-mapped addresses, `::ffff:0:0/96`: the canonical form of IPv4.
@@ -20,29 +20,14 @@ pub(super) type Block = (IpNet, Vec<IpNet>);
 #[derive(Debug)]
 pub(super) struct AddressClasses {
     intervals: Vec<(Address, u32)>,
-    blocks: BTreeMap<Block, Vec<u32>>,
+    of_block: Vec<Vec<u32>>,
 }
 
 impl AddressClasses {
     /// Numbers classes from `next` on, because they share one number space with the classes of identities.
-    ///
-    /// `others` are blocks that no rule names.
-    pub(super) fn new(
-        policies: &[&Policy],
-        others: impl Iterator<Item = Block>,
-        next: u32,
-    ) -> Result<Self, CompileError> {
-        let mut blocks: BTreeMap<Block, Vec<u32>> = others.map(|block| (block, Vec::new())).collect();
-        for rule in policies.iter().flat_map(|policy| [&policy.ingress, &policy.egress]).flatten().flatten() {
-            let Peers::AnyOf(peers) = &rule.peers else { continue };
-            for peer in peers {
-                if let Peer::Cidr { net, except } = peer {
-                    blocks.entry((*net, except.clone())).or_default();
-                }
-            }
-        }
+    pub(super) fn new(blocks: &BTreeMap<Block, BlockId>, next: u32) -> Result<Self, CompileError> {
         if blocks.is_empty() {
-            return Ok(Self { intervals: Vec::new(), blocks });
+            return Ok(Self { intervals: Vec::new(), of_block: Vec::new() });
         }
         let ranges = blocks
             .keys()
@@ -51,7 +36,7 @@ impl AddressClasses {
         let cuts = cut(ranges, "overlaps of address blocks")?;
         let mut numbers: BTreeMap<Vec<u32>, u32> = BTreeMap::from([(Vec::new(), 0)]);
         let mut intervals = Vec::with_capacity(cuts.len());
-        let mut of_block: Vec<Vec<u32>> = vec![Vec::new(); blocks.len()];
+        let mut of_set: Vec<Vec<u32>> = vec![Vec::new(); blocks.len()];
         let mut new = next;
         for (start, members) in cuts {
             let number = if let Some(number) = numbers.get(&members) {
@@ -59,7 +44,7 @@ impl AddressClasses {
             } else {
                 CompileError::check("peer classes", new.into(), PEER_CLASSES.into())?;
                 for member in &members {
-                    of_block[*member as usize].push(new);
+                    of_set[*member as usize].push(new);
                 }
                 numbers.insert(members, new);
                 new += 1;
@@ -67,13 +52,22 @@ impl AddressClasses {
             };
             intervals.push((Address::v6(start.to_be_bytes()), number));
         }
-        blocks.values_mut().zip(of_block).for_each(|(classes, found)| *classes = found);
-        Ok(Self { intervals, blocks })
+        let mut of_block = vec![Vec::new(); blocks.len()];
+        for (id, found) in blocks.values().zip(of_set) {
+            of_block[id.0] = found;
+        }
+        Ok(Self { intervals, of_block })
     }
 
     /// Classes inside a block.
-    pub(super) fn of(&self, net: IpNet, except: &[IpNet]) -> &[u32] {
-        self.blocks.get(&(net, except.to_vec())).map_or(&[], Vec::as_slice)
+    pub(super) fn of(&self, block: BlockId) -> &[u32] {
+        self.of_block.get(block.0).map_or(&[], Vec::as_slice)
+    }
+
+    /// Class of one address, 0 if no block has it.
+    pub(super) fn class(&self, address: Address) -> u32 {
+        let behind = self.intervals.partition_point(|(start, _)| *start <= address);
+        behind.checked_sub(1).map_or(0, |index| self.intervals[index].1)
     }
 
     pub(super) fn into_intervals(self) -> Vec<(Address, u32)> {

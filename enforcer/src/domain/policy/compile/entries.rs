@@ -33,8 +33,17 @@ impl Entries {
         (subject, peer, port): (u32, u32, u16),
         word: Word,
     ) -> Result<(), CompileError> {
+        if word == Word::NONE {
+            return Ok(());
+        }
         self.list.push((key(plane, ingress, subject, peer, port.into()), word));
         if self.list.len() >= BATCH.max(2 * self.distinct) { self.compact() } else { Ok(()) }
+    }
+
+    /// All entries so far, ordered by key.
+    pub(super) fn sorted(&mut self) -> Result<&[(u64, Word)], CompileError> {
+        self.compact()?;
+        Ok(&self.list)
     }
 
     /// All entries, ordered by key.

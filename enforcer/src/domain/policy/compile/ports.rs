@@ -4,32 +4,25 @@ use std::collections::BTreeMap;
 
 use enforcer_common::limits::PORT_CLASSES;
 
-use super::ANY_PORT;
 use super::intervals::cut;
-use crate::domain::policy::model::{Policy, PortRange, Ports};
+use super::lower::ListId;
 use crate::domain::table::{CompileError, ProtocolPorts};
 
 /// A list of ports in one form: protocol, first, last; ordered, without repetitions.
-type List = Vec<(u8, u16, u16)>;
+pub(super) type List = Vec<(u8, u16, u16)>;
 
 /// Port classes of all rules.
 #[derive(Debug)]
 pub(super) struct PortClasses {
     protocols: BTreeMap<u8, ProtocolPorts>,
-    lists: BTreeMap<List, Vec<u16>>,
+    of_list: Vec<Vec<u16>>,
 }
 
 impl PortClasses {
-    pub(super) fn new(policies: &[&Policy]) -> Result<Self, CompileError> {
-        let rules = policies.iter().flat_map(|policy| policy.sections()).flat_map(|(_, rules)| rules);
-        let mut lists: BTreeMap<List, Vec<u16>> = rules
-            .filter_map(|rule| match &rule.ports {
-                Ports::All => None,
-                Ports::AnyOf(ranges) => Some((list(ranges), Vec::new())),
-            })
-            .collect();
+    pub(super) fn new(lists: &BTreeMap<List, ListId>) -> Result<Self, CompileError> {
         let mut ranges: BTreeMap<u8, Vec<_>> = BTreeMap::new();
-        for (list, set) in lists.keys().zip(0..) {
+        // In the order of the lists, not of the rules that have them: a table does not depend on that.
+        for ((list, _), set) in lists.iter().zip(0..) {
             for (protocol, first, last) in list {
                 ranges.entry(*protocol).or_default().push((set, (u128::from(*first), u128::from(*last))));
             }
@@ -54,35 +47,39 @@ impl PortClasses {
             };
             protocols.insert(protocol, ports);
         }
-        let mut of_list: Vec<Vec<u16>> = vec![Vec::new(); lists.len()];
+        let mut of_set: Vec<Vec<u16>> = vec![Vec::new(); lists.len()];
         for (members, number) in &numbers {
             for member in members {
-                of_list[*member as usize].push(u16::try_from(*number).unwrap_or(u16::MAX));
+                of_set[*member as usize].push(u16::try_from(*number).unwrap_or(u16::MAX));
             }
         }
-        for (classes, mut found) in lists.values_mut().zip(of_list) {
+        let mut of_list = vec![Vec::new(); lists.len()];
+        for (id, mut found) in lists.values().zip(of_set) {
             found.sort_unstable();
-            *classes = found;
+            of_list[id.0] = found;
         }
-        Ok(Self { protocols, lists })
+        Ok(Self { protocols, of_list })
     }
 
-    /// Classes of the ports of a rule; none for an empty list.
-    pub(super) fn of(&self, ports: &Ports) -> Vec<u16> {
-        match ports {
-            Ports::All => ANY_PORT.to_vec(),
-            Ports::AnyOf(ranges) => self.lists.get(&list(ranges)).cloned().unwrap_or_default(),
+    /// Classes of the ports of a list; none for an empty list.
+    pub(super) fn of(&self, list: ListId) -> &[u16] {
+        self.of_list.get(list.0).map_or(&[], Vec::as_slice)
+    }
+
+    /// Class of one port, 0 if no list names it.
+    pub(super) fn class(&self, protocol: u8, port: u16) -> u16 {
+        match self.protocols.get(&protocol) {
+            None => 0,
+            Some(ProtocolPorts::Whole(class)) => *class,
+            Some(ProtocolPorts::Ranges(ranges)) => {
+                let behind = ranges.partition_point(|(first, _, _)| *first <= port);
+                let last = behind.checked_sub(1).map(|index| ranges[index]);
+                last.filter(|(_, last, _)| port <= *last).map_or(0, |(_, _, class)| class)
+            }
         }
     }
 
     pub(super) fn into_protocols(self) -> BTreeMap<u8, ProtocolPorts> {
         self.protocols
     }
-}
-
-fn list(ranges: &[PortRange]) -> List {
-    let mut list: List = ranges.iter().map(|range| (range.protocol, range.first, range.last)).collect();
-    list.sort_unstable();
-    list.dedup();
-    list
 }

@@ -8,7 +8,9 @@ use enforcer_common::verdict::Query;
 
 use super::*;
 use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
-use crate::domain::policy::model::{Namespaces, PolicyKey, PortRange, Ports};
+use crate::domain::policy::model::{
+    Action, Layer, Namespaces, Peer, Peers, PolicyKey, PortMatch, PortRange, Ports, Rule, Subject,
+};
 use crate::domain::registry::IdentityKey;
 
 fn labels(text: &str) -> LabelSet {
@@ -29,21 +31,30 @@ fn allow(peers: Peers, ports: Ports) -> Rule {
 }
 
 fn app(text: &str) -> Peers {
-    Peers::AnyOf(vec![Peer::Workloads { namespaces: Namespaces::Own, selector: selector(text) }])
+    Peers::AnyOf(vec![Peer::Workloads {
+        namespaces: Namespaces::Own,
+        selector: selector(text),
+        account: None,
+    }])
 }
 
 fn tcp(ports: &[(u16, u16)]) -> Ports {
     Ports::AnyOf(
-        ports.iter().map(|(first, last)| PortRange { protocol: 6, first: *first, last: *last }).collect(),
+        ports
+            .iter()
+            .map(|(first, last)| PortRange { protocol: 6, first: *first, last: *last })
+            .map(PortMatch::Range)
+            .collect(),
     )
 }
 
 fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
     Policy {
-        key: PolicyKey { namespace: "default".into(), name: name.into() },
+        key: PolicyKey::traffic("default", name),
+        layer: Layer::Namespaced,
         mode: PolicyMode::Enforce,
         errno: Errno::ConnRefused,
-        subject: selector(subject),
+        subject: Subject::own(selector(subject)),
         ingress: Some(ingress),
         egress: None,
         listen: None,
@@ -54,7 +65,7 @@ fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
 /// A registry that knows these identities of namespace `default`, and their numbers.
 fn world(texts: &[&str]) -> (Registry, Vec<IdentityId>) {
     let mut registry = Registry::default();
-    let key = |text: &&str| IdentityKey { namespace: "default".into(), labels: labels(text) };
+    let key = |text: &&str| IdentityKey::new("default", labels(text));
     let ids = texts.iter().map(|text| registry.identity(&key(text))).collect();
     (registry, ids)
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use enforcer_common::id::{IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Tier, Word};
-use ipnet::IpNet;
 
-use super::classes::Question;
 use super::entries::Entries;
+use super::lower::Party;
+use super::questions::QuestionId;
 use super::{ANY, ANY_PORT, Compiler, Target};
 use crate::domain::policy::model::{Peer, PolicyMode};
 use crate::domain::quarantine::is_marked;
@@ -52,36 +52,30 @@ impl<'a> Wards<'a> {
         }
         wards
     }
-
-    /// Address blocks that are let in.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = (IpNet, Vec<IpNet>)> {
-        self.list.iter().flat_map(|(guests, _)| guests.iter()).filter_map(|guest| match guest {
-            Guest::Peer(Peer::Cidr { net, except }) => Some((*net, except.clone())),
-            Guest::Peer(_) | Guest::Identity(_) => None,
-        })
-    }
 }
 
-impl<'a> Compiler<'a> {
+impl Compiler {
     /// The words of everyone in quarantine.
-    pub(super) fn wards(&self, wards: &Wards<'a>, entries: &mut Entries) -> Result<(), CompileError> {
-        let planes = self.planes(PolicyMode::Enforce);
+    pub(super) fn wards(
+        &self,
+        wards: &[(QuestionId, Vec<Party>)],
+        entries: &mut Entries,
+    ) -> Result<(), CompileError> {
         let deny = Word::deny(Tier::Quarantine, Errno::Perm, Reason::Quarantined, RuleId::NONE);
         let allow = Word::allow(Tier::Quarantine, Reason::AllowedByRule, RuleId::NONE).with_priority(1);
-        for (index, (guests, _)) in wards.list.iter().enumerate() {
-            let subjects = self.identities.asked(&Question::Ward(index));
+        for (ward, guests) in wards {
+            let subjects = self.identities.asked(*ward);
+            let target = |direction| Target {
+                planes: self.planes(PolicyMode::Enforce),
+                beneath: None,
+                direction,
+                subjects,
+            };
             for direction in Direction::ALL {
-                Target { planes, direction, subjects }.add(entries, ANY, ANY_PORT, deny)?;
+                target(direction).add(entries, ANY, ANY_PORT, deny)?;
             }
-            let mut peers: Vec<u32> = Vec::new();
-            for guest in *guests {
-                match guest {
-                    Guest::Identity(id) => peers.extend(self.identities.asked(&Question::One(*id))),
-                    Guest::Peer(peer) => self.peer(peer, "", &mut peers),
-                }
-            }
-            Target { planes, direction: Direction::Ingress, subjects }
-                .add(entries, &peers, ANY_PORT, allow)?;
+            let guests = self.parties(guests);
+            target(Direction::Ingress).add(entries, &guests, ANY_PORT, allow)?;
         }
         Ok(())
     }

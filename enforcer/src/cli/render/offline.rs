@@ -1,0 +1,82 @@
+//! What policies mean for a cluster.
+
+use std::collections::BTreeMap;
+
+use super::clean;
+use super::table::table;
+use crate::domain::answer::{Answer, Side};
+use crate::domain::offline::Reach;
+
+/// A table for each port: a row for who opens flows, a column for each server.
+pub fn matrix(matrix: &BTreeMap<String, Reach>) -> String {
+    let mut parts = Vec::new();
+    for (port, reach) in matrix {
+        let names: Vec<&str> = reach.keys().map(String::as_str).collect();
+        let header: Vec<&str> = std::iter::once(port.as_str()).chain(names.iter().copied()).collect();
+        let rows: Vec<Vec<String>> = reach
+            .iter()
+            .map(|(from, row)| {
+                let cell = |to: &&str| match row.get(*to) {
+                    Some(true) => "yes".to_owned(),
+                    Some(false) => "no".to_owned(),
+                    None => String::new(),
+                };
+                std::iter::once(from.clone()).chain(names.iter().map(cell)).collect()
+            })
+            .collect();
+        parts.push(table(&header, &rows));
+    }
+    parts.join("\n")
+}
+
+/// What becomes of a flow, and why.
+pub fn answer(answer: &Answer) -> String {
+    let Answer { from, to, port, verdict, ends } = answer;
+    let mut text = format!("{} -> {} {port}: {verdict}\n", clean(from), clean(to));
+    for end in ends {
+        text.push_str(&side(end));
+    }
+    text
+}
+
+fn side(side: &Side) -> String {
+    let Side { direction, subject, verdict, reason, text, precedence, rule, rule_name, errno, .. } = side;
+    let mut lines = vec![format!("  {direction} of {}: {verdict}, {reason} ({text})", clean(subject))];
+    let mut by = rule.as_ref().map_or_else(|| "no policy".to_owned(), |rule| clean(rule).into_owned());
+    if let Some(name) = rule_name {
+        by.push_str(&format!(" ({})", clean(name)));
+    }
+    lines.push(format!("    decided by {by}, precedence {precedence}"));
+    if let Some(rule) = &side.passed_by {
+        lines.push(format!("    passed on by {}", clean(rule)));
+    }
+    if let Some(errno) = errno {
+        lines.push(format!("    the application gets {errno}"));
+    }
+    if !side.isolated_by.is_empty() {
+        lines.push(format!("    isolated by {}", clean(&side.isolated_by.join(", "))));
+    }
+    if let Some(miss) = &side.nearest_miss {
+        lines.push(format!("    nearest miss: {}", clean(miss)));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// How one expectation file went.
+pub fn tested(file: &str, flows: usize, differences: &[String]) -> String {
+    let word = if differences.is_empty() { "ok" } else { "FAILED" };
+    let mut text = format!("{word} {}: {}\n", clean(file), super::policy::count(flows, "flow", "flows"));
+    for difference in differences {
+        text.push_str(&format!("  {}\n", clean(difference)));
+    }
+    text
+}
+
+/// How all of them went.
+pub fn tests(flows: usize, differences: usize) -> String {
+    let flows = super::policy::count(flows, "flow", "flows");
+    match differences {
+        0 => format!("{flows} as expected\n"),
+        number => format!("{} of {flows}\n", super::policy::count(number, "difference", "differences")),
+    }
+}

@@ -1,0 +1,120 @@
+//! The answer to "why": what becomes of a flow, by which policy and rule, on which line of the precedence list, and what
+//! came closest.
+
+use enforcer_common::reason::Reason;
+use enforcer_common::verdict::Verdict;
+use serde::Serialize;
+
+use super::offline::{End, Flow, Judgement, Offline, port_text};
+use super::policy::explain::{Context, explain};
+
+/// What becomes of a flow, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// Who would open it.
+    pub from: String,
+    /// The server.
+    pub to: String,
+    /// `PROTOCOL/port` of the server.
+    pub port: String,
+    /// `FORWARDED`, `DROPPED` or `AUDIT`.
+    pub verdict: &'static str,
+    /// How each end that is judged judges it, the client first.
+    pub ends: Vec<Side>,
+}
+
+/// How one end is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Side {
+    /// `egress` or `ingress`.
+    pub direction: &'static str,
+    /// Whose policies are asked.
+    pub subject: String,
+    /// `FORWARDED`, `DROPPED` or `AUDIT`.
+    pub verdict: &'static str,
+    /// The reason in the words of flows.
+    pub reason: &'static str,
+    /// The same as a sentence.
+    pub text: &'static str,
+    /// Line of the precedence list that decides, 1 to 7.
+    pub precedence: u8,
+    /// The policy that decides.
+    pub policy: Option<String>,
+    /// Its rule, or its isolation.
+    pub rule: Option<String>,
+    /// The name that people gave the rule.
+    pub rule_name: Option<String>,
+    /// The rule of the admin tier that passed the flow on to what is beneath.
+    pub passed_by: Option<String>,
+    /// What the application gets.
+    pub errno: Option<&'static str>,
+    /// The policies that isolate the subject in this direction, if that is why.
+    pub isolated_by: Vec<String>,
+    /// The allow rule that came closest, and what it missed by.
+    pub nearest_miss: Option<String>,
+}
+
+/// Answers for one flow.
+pub fn answer(offline: &Offline, flow: &Flow) -> Answer {
+    let judged = offline.judge(flow);
+    let egress = judged.egress.iter().map(|judgement| (&flow.from, judgement));
+    let ingress = judged.ingress.iter().map(|(end, judgement)| (end, judgement));
+    let ends: Vec<Side> =
+        egress.chain(ingress).map(|(end, judgement)| side(offline, end, judgement)).collect();
+    let verdict = ["DROPPED", "AUDIT"].into_iter().find(|word| ends.iter().any(|side| side.verdict == *word));
+    Answer {
+        from: flow.from.to_string(),
+        to: flow.to.to_string(),
+        port: port_text(flow.protocol, flow.port),
+        verdict: verdict.unwrap_or("FORWARDED"),
+        ends,
+    }
+}
+
+fn side(offline: &Offline, subject: &End, Judgement { query, verdict }: &Judgement) -> Side {
+    let word = verdict.reported();
+    let reason = Reason::from_code(word.reason_code()).unwrap_or(Reason::None);
+    let context = Context {
+        registry: offline.registry(),
+        namespaces: offline.namespaces(),
+        at: offline.at(),
+        hypothetical: verdict.is_audited(),
+    };
+    let found = explain(offline.policies(), &context, query, word);
+    let policy =
+        found.rule.as_ref().and_then(|key| offline.policies().iter().find(|one| one.key == key.policy));
+    let rule = found
+        .rule
+        .as_ref()
+        .zip(policy)
+        .and_then(|(key, policy)| policy.section(key.direction)?.get(usize::try_from(key.index?).ok()?));
+    // What came closest matters where nothing matched.
+    let isolations = if reason == Reason::Isolated { found.isolations } else { Vec::new() };
+    let mut misses: Vec<_> = isolations.iter().flat_map(|isolation| &isolation.misses).collect();
+    misses.sort_by_key(|miss| std::cmp::Reverse((miss.peer, miss.port)));
+    Side {
+        direction: query.direction.label(),
+        subject: subject.to_string(),
+        verdict: label(verdict),
+        reason: reason.label(),
+        text: reason.text(),
+        precedence: found.precedence,
+        policy: found.rule.as_ref().map(|key| key.policy.to_string()),
+        rule: found.rule.as_ref().map(ToString::to_string),
+        rule_name: rule.and_then(|rule| rule.name.clone()),
+        passed_by: found.passed.as_ref().map(ToString::to_string),
+        errno: word.is_deny().then(|| word.errno().name()),
+        isolated_by: isolations.iter().map(|isolation| isolation.rule.policy.to_string()).collect(),
+        nearest_miss: misses.first().map(ToString::to_string),
+    }
+}
+
+fn label(verdict: &Verdict) -> &'static str {
+    if verdict.enforced.is_deny() {
+        "DROPPED"
+    } else if verdict.is_audited() {
+        "AUDIT"
+    } else {
+        "FORWARDED"
+    }
+}

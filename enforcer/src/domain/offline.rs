@@ -1,0 +1,328 @@
+//! Policies judged without an agent: a cluster from files, the table that an agent would make of it, and the verdict that
+//! the kernel would give.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use enforcer_common::address::Address;
+use enforcer_common::id::{Generation, IdentityId};
+use enforcer_common::verdict::{Direction, Query, Verdict};
+use ipnet::IpNet;
+
+use super::cluster::{KnownService, NamespaceLabels, Service, canonical};
+use super::cluster_file::{Cluster, ClusterNode};
+use super::policy::compile::{CompileError, Scene, compile_scene};
+use super::policy::model::{Peer, Peers, Pending, Policy};
+use super::registry::{IdentityKey, Registry};
+use super::table::PolicyTable;
+use super::timestamp::Timestamp;
+use super::workload::{Workload, WorkloadKey};
+
+/// What stands for the address of a workload that has none: the one by which it would be called on its own host.
+const NOWHERE: Address = Address::LOOPBACK_V4;
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// A workload.
+    Workload(WorkloadKey),
+    /// A service; nobody opens flows from one.
+    Service(WorkloadKey),
+    /// A process outside all workloads.
+    Host,
+    /// An address that belongs to no workload.
+    Address(IpAddr),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(key) => write!(f, "{key}"),
+            Self::Service(key) => write!(f, "service/{key}"),
+            Self::Host => f.write_str("host"),
+            Self::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A flow that nobody has opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Who would open it.
+    pub from: End,
+    /// The server.
+    pub to: End,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port of the server.
+    pub port: u16,
+}
+
+/// How one end is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What was asked.
+    pub query: Query,
+    /// What the table says.
+    pub verdict: Verdict,
+}
+
+/// How a flow is judged: at its client and at its server, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// By the policies of who opens it.
+    pub egress: Option<Judgement>,
+    /// By the policies of the server; for a service of every server behind it that answers on that port.
+    pub ingress: Vec<(End, Judgement)>,
+}
+
+impl Judged {
+    /// The judgements, the client's first.
+    pub fn all(&self) -> impl Iterator<Item = &Judgement> {
+        self.egress.iter().chain(self.ingress.iter().map(|(_, judgement)| judgement))
+    }
+
+    /// Whether the flow comes through. A service is reached only if whoever answers lets the client in.
+    pub fn is_allowed(&self) -> bool {
+        self.all().all(|judgement| !judgement.verdict.enforced.is_deny())
+    }
+
+    /// The judgement that decides: the first denial, else the first that audit mode held back, else the last word.
+    pub fn decisive(&self) -> Option<&Judgement> {
+        self.all()
+            .find(|judgement| judgement.verdict.enforced.is_deny())
+            .or_else(|| self.all().find(|judgement| judgement.verdict.is_audited()))
+            .or_else(|| self.all().find(|judgement| judgement.verdict.enforced.rule() != NO_RULE))
+            .or_else(|| self.all().next())
+    }
+}
+
+const NO_RULE: enforcer_common::id::RuleId = enforcer_common::id::RuleId::NONE;
+
+/// A cluster under policies.
+#[derive(Clone, Debug)]
+pub struct Offline {
+    policies: Vec<Policy>,
+    at: Timestamp,
+    registry: Registry,
+    namespaces: NamespaceLabels,
+    table: PolicyTable,
+    ends: BTreeMap<End, (IdentityId, Address)>,
+    services: Vec<Service>,
+    by_address: BTreeMap<IpAddr, End>,
+}
+
+impl Offline {
+    /// Compiles the policies for a cluster at a moment.
+    ///
+    /// # Errors
+    /// If no table can hold them.
+    pub fn new(policies: Vec<Policy>, cluster: &Cluster, at: Timestamp) -> Result<Self, CompileError> {
+        let policies: Vec<_> =
+            policies.into_iter().map(|policy| with_nodes(policy, &cluster.nodes)).collect();
+        let mut registry = Registry::default();
+        let mut ends = BTreeMap::new();
+        let mut by_address = BTreeMap::new();
+        for workload in cluster.pods.iter().map(|pod| &pod.workload) {
+            let end = End::Workload(workload.key.clone());
+            by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
+            ends.insert(end, (registry.identity(&identity(workload)), main_address(workload)));
+        }
+        let who = |address: IpAddr| {
+            by_address.get(&address).and_then(|end| ends.get(end)).map_or(IdentityId::WORLD, |(id, _)| *id)
+        };
+        let services: Vec<_> = cluster
+            .services
+            .iter()
+            .map(|service| {
+                let id = registry.identity(&IdentityKey::service(&*service.namespace, &*service.name));
+                KnownService::new(id, service, who)
+            })
+            .collect();
+        for (service, known) in cluster.services.iter().zip(&services) {
+            let key = WorkloadKey { namespace: service.namespace.clone(), name: service.name.clone() };
+            let end = End::Service(key);
+            by_address.extend(service.addresses.iter().map(|address| (*address, end.clone())));
+            let address = service.addresses.first().copied().map_or(NOWHERE, canonical);
+            ends.insert(end, (known.identity, address));
+        }
+        let namespaces: NamespaceLabels = cluster.namespaces.iter().cloned().collect();
+        let scene = Scene { at, namespaces: namespaces.clone(), services, ..Scene::default() };
+        let table = compile_scene(&policies, &scene, &mut registry, Generation(1))?;
+        let services = cluster.services.clone();
+        Ok(Self { policies, at, registry, namespaces, table, ends, services, by_address })
+    }
+
+    /// The policies, those of nodes that are known with their addresses.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    /// When flows are judged.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Which numbers stand for what.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Labels of namespaces.
+    pub fn namespaces(&self) -> &NamespaceLabels {
+        &self.namespaces
+    }
+
+    /// The table.
+    pub fn table(&self) -> &PolicyTable {
+        &self.table
+    }
+
+    /// The workloads and services, in the order of their names.
+    pub fn ends(&self) -> impl Iterator<Item = &End> {
+        self.ends.keys()
+    }
+
+    /// Whose address it is, if it is anybody's.
+    pub fn owner(&self, address: IpAddr) -> Option<&End> {
+        self.by_address.get(&address)
+    }
+
+    /// Judges a flow. An address that belongs to somebody stands for them.
+    pub fn judge(&self, flow: &Flow) -> Judged {
+        let (from, to) = (self.known(&flow.from), self.known(&flow.to));
+        let (port, protocol) = (flow.port, flow.protocol);
+        let ask = |subject: &End, peer: &End, direction, port| {
+            let ((subject, _), (peer, address)) = (self.number(subject), self.number(peer));
+            let query = Query { subject, peer, address, port, protocol, direction };
+            Judgement { query, verdict: self.table.decide(&query) }
+        };
+        // Nobody here judges for an address, and a service is judged where its servers are.
+        let is_judge = |end: &End| matches!(end, End::Workload(_) | End::Host);
+        let egress = is_judge(from).then(|| ask(from, to, Direction::Egress, port));
+        let servers = match to {
+            End::Service(key) => self.servers(key, protocol, port),
+            to => [(to.clone(), port)].into(),
+        };
+        let ingress = servers
+            .into_iter()
+            .filter(|(end, _)| is_judge(end))
+            .map(|(end, port)| (end.clone(), ask(&end, from, Direction::Ingress, port)))
+            .collect();
+        Judged { egress, ingress }
+    }
+
+    /// Who answers for a service on that port, and on which port of theirs.
+    fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)> {
+        let is_it = |service: &&Service| (&service.namespace, &service.name) == (&key.namespace, &key.name);
+        let ports = self.services.iter().find(is_it).map_or(&[][..], |service| &service.ports);
+        let backends = ports
+            .iter()
+            .filter(|front| (front.protocol, front.port) == (protocol, port))
+            .flat_map(|front| &front.backends);
+        backends
+            .map(|backend| {
+                let end = End::Address(backend.address);
+                (self.known(&end).clone(), backend.port)
+            })
+            .collect()
+    }
+
+    fn known<'e>(&'e self, end: &'e End) -> &'e End {
+        match end {
+            End::Address(address) => self.by_address.get(address).unwrap_or(end),
+            end => end,
+        }
+    }
+
+    fn number(&self, end: &End) -> (IdentityId, Address) {
+        match end {
+            End::Workload(_) | End::Service(_) => {
+                self.ends.get(end).copied().unwrap_or((IdentityId::UNKNOWN, NOWHERE))
+            }
+            End::Host => (IdentityId::HOST, NOWHERE),
+            End::Address(address) => (IdentityId::WORLD, canonical(*address)),
+        }
+    }
+}
+
+fn identity(workload: &Workload) -> IdentityKey {
+    IdentityKey {
+        namespace: workload.key.namespace.clone(),
+        labels: workload.labels.clone(),
+        ports: workload.ports.clone(),
+        account: workload.account.clone(),
+        service: None,
+    }
+}
+
+fn main_address(workload: &Workload) -> Address {
+    workload.addresses.first().map_or(NOWHERE, |net| canonical(net.addr()))
+}
+
+/// The policy with the addresses of the nodes that it means, where nodes are known.
+fn with_nodes(mut policy: Policy, nodes: &[ClusterNode]) -> Policy {
+    if nodes.is_empty() {
+        return policy;
+    }
+    let sections = [&mut policy.ingress, &mut policy.egress];
+    for rule in sections.into_iter().flatten().flatten() {
+        let Peers::AnyOf(peers) = &mut rule.peers else { continue };
+        for peer in std::mem::take(peers) {
+            match peer {
+                Peer::Pending(Pending::Nodes(selector)) => {
+                    let meant = nodes.iter().filter(|node| selector.matches(&node.labels));
+                    let addresses = meant.flat_map(|node| node.addresses.iter().copied());
+                    peers.extend(
+                        addresses.map(|address| Peer::Cidr { net: IpNet::from(address), except: Vec::new() }),
+                    );
+                }
+                peer => peers.push(peer),
+            }
+        }
+    }
+    policy
+}
+
+/// Which pods reach which, on one protocol and port.
+pub type Reach = BTreeMap<String, BTreeMap<String, bool>>;
+
+/// The reachability of every ordered pair of different workloads on these ports: `PROTO/port`, then who opens, then the
+/// server.
+pub fn matrix(offline: &Offline, ports: &BTreeSet<(u8, u16)>) -> BTreeMap<String, Reach> {
+    let pods: Vec<&End> = offline.ends().filter(|end| matches!(end, End::Workload(_))).collect();
+    let names: Vec<String> = pods.iter().map(ToString::to_string).collect();
+    let mut matrix = BTreeMap::new();
+    for (protocol, port) in ports.iter().copied() {
+        let mut reach = Reach::new();
+        for (from, from_name) in pods.iter().zip(&names) {
+            let row = reach.entry(from_name.clone()).or_default();
+            for (to, to_name) in pods.iter().zip(&names) {
+                if from_name == to_name {
+                    continue;
+                }
+                let flow = Flow { from: (*from).clone(), to: (*to).clone(), protocol, port };
+                row.insert(to_name.clone(), offline.judge(&flow).is_allowed());
+            }
+        }
+        matrix.insert(port_text(protocol, port), reach);
+    }
+    matrix
+}
+
+/// `TCP/80`.
+pub fn port_text(protocol: u8, port: u16) -> String {
+    match super::policy::ports::PROTOCOLS.iter().find(|(_, number)| *number == protocol) {
+        Some((name, _)) => format!("{name}/{port}"),
+        None => format!("{protocol}/{port}"),
+    }
+}
+
+/// Reads `TCP/80`.
+pub fn parse_port(text: &str) -> Option<(u8, u16)> {
+    let (name, port) = text.split_once('/')?;
+    let (_, protocol) = super::policy::ports::PROTOCOLS.iter().find(|(known, _)| *known == name)?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some((*protocol, port))
+}

@@ -1,0 +1,155 @@
+//! The verbs that need no agent: what they print, and what they answer.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::golden::check;
+
+const CLUSTER: &str = "tests/cli/offline/cluster.yaml";
+const POLICIES: &str = "tests/cli/offline/policies.yaml";
+
+/// Runs in the crate's own folder, so that the paths in what is printed are the same everywhere.
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    command.env_clear().env("ENFORCER_CONFIG", "/dev/null").current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn ends(output: &Output, code: i32) -> (String, String) {
+    let out = String::from_utf8(output.stdout.clone()).unwrap();
+    let err = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
+    (out, err)
+}
+
+fn scenery<'a>(verb: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["policy"];
+    arguments.extend(verb);
+    arguments.extend(["--cluster", CLUSTER, "-f", POLICIES]);
+    arguments
+}
+
+#[test]
+fn matrix() {
+    let (table, talk) = ends(&run(&scenery(&["matrix", "--port", "UDP/53"])), 0);
+    check("matrix.txt", &table);
+    assert!(talk.starts_with("warning[shadowed-rule]"), "{talk}");
+    let (text, _) = ends(&run(&scenery(&["matrix", "-o", "json"])), 0);
+    let matrix: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ports: Vec<_> = matrix.as_object().unwrap().keys().collect();
+    assert_eq!(ports, ["TCP/5432", "TCP/8080"], "what the pods declare, and nothing else");
+    assert_eq!(matrix["TCP/5432"]["shop/web"]["shop/db"], true);
+    assert_eq!(matrix["TCP/5432"]["shop/cron"]["shop/db"], false);
+    assert!(matrix["TCP/5432"]["shop/db"].get("shop/db").is_none(), "a pod and itself");
+    assert!(matrix["TCP/5432"].get("shop/done").is_none(), "a finished pod");
+}
+
+#[test]
+fn explain() {
+    for (from, to, golden) in [
+        ("shop/web", "shop/db:5432", "explain-allowed.txt"),
+        ("shop/cron", "shop/db:5432/TCP", "explain-denied.txt"),
+        ("shop/web", "shop/db:5433", "explain-miss.txt"),
+        ("shop/cron", "service/shop/db:80", "explain-service.txt"),
+        ("192.0.2.9", "shop/web:8080", "explain-address.txt"),
+    ] {
+        let (text, _) = ends(&run(&scenery(&["explain", "--from", from, "--to", to])), 0);
+        check(golden, &text);
+    }
+    let flow = ["explain", "--from", "shop/web", "--to", "shop/db:5433", "-o", "json"];
+    let (text, _) = ends(&run(&scenery(&flow)), 0);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer["verdict"], "DROPPED");
+    assert_eq!(answer["ends"][1]["precedence"], 5);
+    assert_eq!(answer["ends"][1]["policy"], "networkpolicy/shop/db");
+    assert_eq!(
+        answer["ends"][1]["nearest_miss"],
+        "networkpolicy/shop/db ingress[0] matched the peer, but allows the port `postgres`, not TCP 5433"
+    );
+    for (from, to, told) in [
+        ("shop/wob", "shop/db:5432", "did you mean `shop/web`?"),
+        ("shop/web", "shop/db", "write it like shop/db:5432"),
+        ("shop/web", "shop/db:0", "write it like shop/db:5432"),
+        ("192.0.2.1", "192.0.2.2:80", "nobody here judges a flow between two addresses"),
+    ] {
+        let (out, err) = ends(&run(&scenery(&["explain", "--from", from, "--to", to])), 2);
+        assert!(out.is_empty() && err.contains(told), "{err}");
+    }
+}
+
+#[test]
+fn lint() {
+    let (text, _) = ends(&run(&["policy", "lint", POLICIES, "--cluster", CLUSTER]), 1);
+    check("lint.txt", &text);
+    let (text, _) = ends(&run(&["policy", "lint", "-f", POLICIES, "--cluster", CLUSTER, "-o", "json"]), 1);
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let codes: Vec<_> = found["findings"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
+    assert_eq!(
+        codes,
+        ["broad-peer", "shadowed-rule", "selects-nothing", "unreachable-port", "selects-nothing"]
+    );
+    let (text, _) = ends(&run(&["policy", "lint", "../policies/ports.yaml"]), 0);
+    assert!(text.ends_with("and nothing looks wrong\n"), "{text}");
+}
+
+#[test]
+fn tests() {
+    let (text, _) = ends(&run(&["policy", "test", "../policies"]), 0);
+    assert!(
+        text.ends_with(" flows as expected\n") && text.contains("ok ../policies/ports.expect.yaml"),
+        "{text}"
+    );
+    let (text, _) = ends(
+        &run(&[
+            "policy",
+            "test",
+            "tests/cli/offline/wrong.expect.yaml",
+            "-f",
+            POLICIES,
+            "--cluster",
+            CLUSTER,
+        ]),
+        1,
+    );
+    check("test.txt", &text);
+}
+
+#[test]
+fn schemas() {
+    for kind in ["TrafficPolicy", "ClusterTrafficPolicy", "NetworkPolicy", "ClusterNetworkPolicy"] {
+        let (text, _) = ends(&run(&["policy", "schema", kind]), 0);
+        let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(schema["properties"]["kind"]["const"], kind);
+    }
+    let (text, _) = ends(&run(&["policy", "schema"]), 0);
+    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(schema["oneOf"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn what_is_invalid_is_not_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let matrix =
+        |cluster: &str, policies: &str| run(&["policy", "matrix", "--cluster", cluster, "-f", policies]);
+    let bad = write(
+        "bad.yaml",
+        b"kind: Pod\nmetadata: {name: A}\nspec: {containers: [{ports: [{containerPort: 0}]}]}\n",
+    );
+    let (out, err) = ends(&matrix(&bad, POLICIES), 1);
+    assert!(out.is_empty() && err.contains("bad-name") && err.contains("bad-port"), "{err}");
+    let policy =
+        write("policy.yaml", b"kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nspec: {egres: []}\n");
+    let (out, err) = ends(&matrix(CLUSTER, &policy), 1);
+    assert!(out.is_empty() && err.contains("did you mean `egress`?"), "{err}");
+    let binary = write("binary.yaml", &[0xff, 0xfe, 0]);
+    let (_, err) = ends(&matrix(&binary, POLICIES), 2);
+    assert!(err.contains("is no UTF-8 text") && err.contains("index 0"), "{err}");
+    let (_, err) = ends(&matrix(CLUSTER, Path::new("/dev/zero").to_str().unwrap()), 2);
+    assert!(err.contains("more than 8 MiB"), "{err}");
+}
