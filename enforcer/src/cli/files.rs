@@ -59,7 +59,8 @@ fn is_expectation(name: &str) -> bool {
 }
 
 fn is_policy(name: &str) -> bool {
-    !is_expectation(name) && (name.ends_with(".yaml") || name.ends_with(".yml"))
+    let end = Path::new(name).extension();
+    !is_expectation(name) && end.is_some_and(|end| end == "yaml" || end == "yml")
 }
 
 fn read_with(paths: &[PathBuf], stdin: &mut dyn Read) -> anyhow::Result<Vec<PolicyFile>> {

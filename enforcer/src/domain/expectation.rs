@@ -123,13 +123,13 @@ fn expectation(reader: &mut Reader<'_>, root: &Node, cluster: &Cluster) -> Optio
     let root = reader.mapping(root, what, &["namespaces", "workloads", "flows"])?;
     let namespaces =
         workload_file::cluster::namespaces(reader, &root, &mut workload_file::cluster::Seen::default());
-    let mut keys = Keys::default();
-    keys.services = cluster
+    let services = cluster
         .services
         .iter()
         .map(|service| WorkloadKey { namespace: service.namespace.clone(), name: service.name.clone() })
         .collect();
-    keys.pods = cluster.pods.iter().map(|pod| pod.workload.key.clone()).collect();
+    let pods = cluster.pods.iter().map(|pod| pod.workload.key.clone()).collect();
+    let mut keys = Keys { pods, services, ..Keys::default() };
     let mut workloads = Vec::new();
     let list = if cluster.pods.is_empty() {
         reader.required(&root, what, "workloads", Some("list them here, or give the cluster as a file"))

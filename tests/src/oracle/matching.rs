@@ -68,9 +68,8 @@ fn is_meant(policy: &Policy, peer: &Peer, question: &Question, setting: &Setting
         (Peer::Entity(Entity::Host), side) => *side == Side::Host,
         (Peer::Entity(Entity::World), side) => *side == Side::World,
         (Peer::Entity(Entity::Unmanaged), side) => *side == Side::Unmanaged,
-        (Peer::Pending(_), _) => false,
         (Peer::Entity(Entity::Cluster), side) => matches!(side, Side::Host | Side::Workload { .. }),
-        (Peer::Workloads { .. }, _) => false,
+        (Peer::Workloads { .. } | Peer::Pending(_), _) => false,
     }
 }
 

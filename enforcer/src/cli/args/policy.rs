@@ -101,7 +101,7 @@ pub enum Policy {
 /// Cluster and policies that are judged without an agent.
 #[derive(Args, Debug)]
 pub struct Scenery {
-    /// File of Namespaces, Pods, Services, EndpointSlices and Nodes as kubectl prints them; may be repeated
+    /// File of namespaces, pods, services, endpoint slices and nodes as kubectl prints them; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     pub cluster: Vec<PathBuf>,
     /// Policies: file, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
@@ -149,7 +149,7 @@ pub struct Lint {
     /// The same
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", id = "more")]
     pub more: Vec<PathBuf>,
-    /// File of Namespaces, Pods, Services, EndpointSlices and Nodes as kubectl prints them; may be repeated
+    /// File of namespaces, pods, services, endpoint slices and nodes as kubectl prints them; may be repeated
     #[arg(long, value_name = "FILE")]
     pub cluster: Vec<PathBuf>,
     /// Output format

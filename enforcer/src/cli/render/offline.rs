@@ -44,7 +44,7 @@ fn side(side: &Side) -> String {
     let mut lines = vec![format!("  {direction} of {}: {verdict}, {reason} ({text})", clean(subject))];
     let mut by = rule.as_ref().map_or_else(|| "no policy".to_owned(), |rule| clean(rule).into_owned());
     if let Some(name) = rule_name {
-        by.push_str(&format!(" ({})", clean(name)));
+        by = format!("{by} ({})", clean(name));
     }
     lines.push(format!("    decided by {by}, precedence {precedence}"));
     if let Some(rule) = &side.passed_by {
@@ -66,9 +66,7 @@ fn side(side: &Side) -> String {
 pub fn tested(file: &str, flows: usize, differences: &[String]) -> String {
     let word = if differences.is_empty() { "ok" } else { "FAILED" };
     let mut text = format!("{word} {}: {}\n", clean(file), super::policy::count(flows, "flow", "flows"));
-    for difference in differences {
-        text.push_str(&format!("  {}\n", clean(difference)));
-    }
+    text.extend(differences.iter().flat_map(|difference| ["  ".into(), clean(difference), "\n".into()]));
     text
 }
 

@@ -75,10 +75,16 @@ impl Node {
     /// field that is missing. Items of lists stay.
     pub fn drop_nulls(&mut self) {
         match &mut self.value {
-            Value::List(items) => items.iter_mut().for_each(Self::drop_nulls),
+            Value::List(items) => {
+                for item in items {
+                    item.drop_nulls();
+                }
+            }
             Value::Mapping(entries) => {
                 entries.retain(|entry| entry.value.value != Value::Null);
-                entries.iter_mut().for_each(|entry| entry.value.drop_nulls());
+                for entry in entries {
+                    entry.value.drop_nulls();
+                }
             }
             _ => {}
         }
