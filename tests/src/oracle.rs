@@ -72,6 +72,9 @@ pub struct Question {
     pub direction: Direction,
 }
 
+/// Who answers for a service: who, with which address, on which port.
+pub type Backend = (Side, IpAddr, u16);
+
 /// A service as clients see it, and who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -81,8 +84,8 @@ pub struct Service {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Who answers, by protocol and port: who, with which address, on which port.
-    pub ports: BTreeMap<(u8, u16), Vec<(Side, IpAddr, u16)>>,
+    /// Who answers, by protocol and port.
+    pub ports: BTreeMap<(u8, u16), Vec<Backend>>,
 }
 
 /// What there is besides policies.

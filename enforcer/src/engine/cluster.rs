@@ -140,7 +140,7 @@ pub(super) fn known(
 ) -> Vec<KnownService> {
     let before = asked.before();
     let sets = [Some(&asked.policies), before.as_ref()];
-    let mut policies = sets.into_iter().flatten().flat_map(|set| set.effective());
+    let mut policies = sets.into_iter().flatten().flat_map(PolicySet::effective);
     if services.is_empty() || !policies.any(|(loaded, _)| loaded.policy.egress.is_some()) {
         return Vec::new();
     }
@@ -169,7 +169,7 @@ impl<'a> Addresses<'a> {
             let lengths = (0_u8..=128).zip(there).filter(|(_, there)| *there).map(|(length, _)| length);
             lengths.rev().collect()
         };
-        Self { tables, lengths: lengths.map(|there| longest_first(there)) }
+        Self { tables, lengths: lengths.map(longest_first) }
     }
 
     fn has(&self, address: IpAddr) -> IdentityId {
@@ -178,11 +178,9 @@ impl<'a> Addresses<'a> {
             return IdentityId::HOST;
         }
         let lengths = &self.lengths[usize::from(address.is_ipv6())];
-        let nets = lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
-        nets.filter_map(|net| self.tables.addresses.get(&net.trunc()))
-            .next()
-            .copied()
-            .unwrap_or(IdentityId::WORLD)
+        let mut nets = lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
+        let found = nets.find_map(|net| self.tables.addresses.get(&net.trunc()));
+        found.copied().unwrap_or(IdentityId::WORLD)
     }
 }
 

@@ -29,16 +29,21 @@ pub(super) fn rule(names: &Names, id: RuleId) -> Option<FlowRule> {
     if id == RuleId::NONE {
         return None;
     }
-    let kind = KIND.to_owned();
+    let kind = |key: Option<&RuleKey>| key.map_or(KIND, |key| key.policy.kind.label()).to_owned();
     Some(match names.rules.get(&id) {
         Some((key, own)) => FlowRule {
             namespace: key.policy.namespace.clone(),
             name: key.policy.name.clone(),
-            kind,
+            kind: kind(Some(key)),
             rule: own.as_ref().map_or_else(|| rule_place(key), |own| format!("{} ({own})", rule_place(key))),
         },
         // A rule of tables that another agent published and whose names are gone.
-        None => FlowRule { namespace: String::new(), name: String::new(), kind, rule: format!("rule {id}") },
+        None => FlowRule {
+            namespace: String::new(),
+            name: String::new(),
+            kind: kind(None),
+            rule: format!("rule {id}"),
+        },
     })
 }
 
@@ -49,8 +54,10 @@ pub(super) fn endpoint(names: &Names, identity: u32, cgroup: u64) -> FlowEndpoin
         Some(key) => (key.namespace.clone(), label_texts(&key.labels)),
         None => (String::new(), vec![reserved(id)]),
     };
+    let service = names.identities.get(&id).and_then(|key| key.service.clone());
     let workloads = match names.cgroups.get(&CgroupId(cgroup)) {
         Some(one) => vec![one.name.clone()],
+        None if service.is_some() => service.into_iter().collect(),
         None => several(names.workloads.get(&id).map(Vec::as_slice).unwrap_or_default()),
     };
     FlowEndpoint { identity, namespace, labels, workloads, cgroup_id: cgroup }
@@ -75,9 +82,12 @@ fn reserved(id: IdentityId) -> String {
 }
 
 /// What a metric calls an identity: (namespace, name). The name is the value of the label that people name workloads
-/// by, else the only workload's name, else all labels.
+/// by, else the only workload's name, else all labels; of a service its own name.
 pub(super) fn short(names: &Names, id: IdentityId) -> (String, String) {
     let Some(key) = names.identities.get(&id) else { return (String::new(), reserved(id)) };
+    if let Some(service) = &key.service {
+        return (key.namespace.clone(), service.clone());
+    }
     let labelled = NAME_LABELS.iter().find_map(|label| key.labels.0.get(*label));
     let name = match (labelled, names.workloads.get(&id).map(Vec::as_slice)) {
         (Some(name), _) if !name.is_empty() => name.clone(),

@@ -52,6 +52,7 @@ impl PolicyKind {
         matches!(self, Self::TrafficPolicy | Self::NetworkPolicy)
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

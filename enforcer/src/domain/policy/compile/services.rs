@@ -42,7 +42,7 @@ struct Shape {
 
 /// Classes of services.
 pub(super) struct Shapes {
-    shapes: BTreeMap<Shape, u32>,
+    all: BTreeMap<Shape, u32>,
     of_service: BTreeMap<IdentityId, u32>,
     /// Class of services that are not there any more.
     others: u32,
@@ -82,7 +82,7 @@ impl<'a> Services<'a> {
             });
             of_service.insert(service.identity, class);
         }
-        Shapes { shapes, of_service, others: first }
+        Shapes { all: shapes, of_service, others: first }
     }
 }
 
@@ -112,7 +112,7 @@ impl Shapes {
 
     /// The words of all services, from what the entries say of everyone else.
     pub(super) fn add(&self, compiler: &Compiler, entries: &mut Entries) -> Result<(), CompileError> {
-        if self.shapes.keys().all(|shape| shape.ports.is_empty()) {
+        if self.all.keys().all(|shape| shape.ports.is_empty()) {
             return Ok(());
         }
         let planes: &[Plane] =
@@ -135,10 +135,10 @@ impl Shapes {
 
     /// The words of all services for one subject: (subject, service, port, word).
     fn of_subject(&self, subject: u32, said: &Said<'_>, found: &mut Vec<(u32, u32, u16, Word)>) {
-        for (shape, class) in &self.shapes {
+        for (shape, class) in &self.all {
             for (port, targets) in &shape.ports {
                 let words = targets.iter().map(|target| said.last(*target));
-                let Some(word) = together(words) else { continue };
+                let Some(word) = together(&words) else { continue };
                 // Most services are as everybody else to most subjects: what is said of everyone says it already.
                 if !shape.addresses.is_empty() || said.last((0, 0, *port)) != word {
                     found.push((subject, *class, *port, word.in_tier(Tier::Service)));
@@ -149,7 +149,7 @@ impl Shapes {
 }
 
 /// One word for all who may answer; nothing for nobody.
-fn together(words: impl Iterator<Item = Word> + Clone) -> Option<Word> {
+fn together(words: &(impl Iterator<Item = Word> + Clone)) -> Option<Word> {
     let strongest = |denies: bool| words.clone().filter(|word| word.is_deny() == denies).max();
     match (strongest(true), strongest(false)) {
         (Some(denied), Some(_)) => Some(denied.because(Reason::MixedBackends)),

@@ -8,7 +8,12 @@ use enforcer_common::verdict::Direction;
 
 use super::*;
 use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
-use crate::domain::policy::model::{Layer, Namespaces, PolicyKey, PolicyMode, PortRange, Subject};
+use crate::domain::policy::compile::{Scene, compile_scene};
+use crate::domain::policy::model::{
+    Layer, Namespaces, PolicyKey, PolicyKind, PolicyMode, PortRange, Subject,
+};
+use crate::domain::workload::NamedPort;
+use enforcer_common::id::Generation;
 
 fn app(value: &str) -> Selector {
     let condition = Condition::In(BTreeSet::from([value.to_owned()]));
@@ -107,22 +112,8 @@ fn the_nearest_miss_comes_first() {
     assert_eq!(check(IdentityId::UNMANAGED, db, inside, 1, Direction::Ingress, &[]), 0);
 }
 
-#[test]
-fn tiers_are_told_with_what_they_pass() {
-    use crate::domain::policy::compile::{Scene, compile_scene};
-    use crate::domain::policy::model::PolicyKind;
-    use enforcer_common::id::Generation;
-
-    let mut registry = Registry::default();
-    let mut id = |value: &str, ports: &[(&str, u16)]| {
-        let labels = LabelSet([("app".to_owned(), value.to_owned())].into());
-        let named = |(name, port): &(&str, u16)| {
-            ((*name).to_owned(), crate::domain::workload::NamedPort { protocol: 6, port: *port })
-        };
-        let ports = ports.iter().map(named).collect();
-        registry.identity(&IdentityKey { ports, ..IdentityKey::new("shop", labels) })
-    };
-    let (db, api, web) = (id("db", &[("sql", 5_432)]), id("api", &[]), id("web", &[]));
+/// An admin tier that denies `web`, passes `api` and would allow it later, and a policy that lets `api` call a named port.
+fn tiers() -> [Policy; 3] {
     let tier = |name: &str, layer, rules| Policy {
         key: PolicyKey::cluster(PolicyKind::ClusterNetworkPolicy, name),
         layer,
@@ -134,7 +125,7 @@ fn tiers_are_told_with_what_they_pass() {
         listen: None,
         expires: None,
     };
-    let rule = |action, value: &str| Rule {
+    let rule = |action, value: &str, ports| Rule {
         name: None,
         action,
         peers: Peers::AnyOf(vec![Peer::Workloads {
@@ -142,7 +133,7 @@ fn tiers_are_told_with_what_they_pass() {
             selector: app(value),
             account: None,
         }]),
-        ports: Ports::All,
+        ports,
         errno: None,
         expires: None,
     };
@@ -150,17 +141,27 @@ fn tiers_are_told_with_what_they_pass() {
     let own = Policy {
         key: PolicyKey { kind: PolicyKind::NetworkPolicy, ..PolicyKey::traffic("shop", "db") },
         subject: Subject::own(app("db")),
-        ..tier("", Layer::Namespaced, vec![Rule { ports: named, ..rule(Action::Allow, "api") }])
+        ..tier("", Layer::Namespaced, vec![rule(Action::Allow, "api", named)])
     };
-    let policies = [
+    let early = vec![rule(Action::Deny, "web", Ports::All), rule(Action::Pass, "api", Ports::All)];
+    [
         own,
-        tier("late", Layer::Admin { priority: 9 }, vec![rule(Action::Allow, "api")]),
-        tier(
-            "early",
-            Layer::Admin { priority: 1 },
-            vec![rule(Action::Deny, "web"), rule(Action::Pass, "api")],
-        ),
-    ];
+        tier("late", Layer::Admin { priority: 9 }, vec![rule(Action::Allow, "api", Ports::All)]),
+        tier("early", Layer::Admin { priority: 1 }, early),
+    ]
+}
+
+#[test]
+fn tiers_are_told_with_what_they_pass() {
+    let mut registry = Registry::default();
+    let mut id = |value: &str, ports: &[(&str, u16)]| {
+        let labels = LabelSet([("app".to_owned(), value.to_owned())].into());
+        let named = |(name, port): &(&str, u16)| ((*name).to_owned(), NamedPort { protocol: 6, port: *port });
+        let ports = ports.iter().map(named).collect();
+        registry.identity(&IdentityKey { ports, ..IdentityKey::new("shop", labels) })
+    };
+    let (db, api, web) = (id("db", &[("sql", 5_432)]), id("api", &[]), id("web", &[]));
+    let policies = tiers();
     let scene = Scene::default();
     let table = compile_scene(&policies, &scene, &mut registry, Generation(1)).unwrap();
     let context =
