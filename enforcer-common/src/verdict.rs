@@ -314,6 +314,21 @@ pub fn decide_listen<V: PolicyView>(view: V, subject: IdentityId, protocol: u8, 
     Verdict { enforced, hypothetical }
 }
 
+/// Whether it depends on its address who may call this subject. While the address is not known, such a question has no answer.
+#[inline(always)]
+pub fn depends_on_address<V: PolicyView>(view: V, subject: IdentityId) -> bool {
+    let Some(header) = view.row(0) else { return false };
+    let subject = opaque(view, class_of_identity(view, header.words[policy::H_IDENTITIES], subject.0));
+    // The plane of all policies, where there is one.
+    let plane = if header.words[policy::H_FLAGS] & policy::F_HYPOTHETICAL == 0 {
+        Plane::Enforced
+    } else {
+        Plane::Hypothetical
+    };
+    let key = policy::key(plane, true, subject, policy::BY_ADDRESS, 0);
+    lookup(view, key, header.words[policy::H_BUCKETS], header.words[policy::H_SEED]) != 0
+}
+
 #[inline(always)]
 fn opaque<V: PolicyView>(view: V, class: u32) -> u32 {
     view.opaque(u64::from(class)) as u32

@@ -63,6 +63,8 @@ pub const LATER_FRAGMENT: u64 = 1 << 48;
 pub const LISTENS: u64 = 1 << 49;
 /// Nothing is remembered of the flow.
 pub const STRANGE: u64 = 1 << 50;
+/// This end's address is not chosen yet, and will not be a loopback address.
+pub const NO_SOURCE: u64 = 1 << 51;
 
 impl Facts {
     /// Nothing known yet.
@@ -89,6 +91,13 @@ impl Facts {
     #[inline(always)]
     pub fn add(&mut self, flags: u64) {
         self.packed |= flags;
+    }
+
+    /// What this end's address will be.
+    #[inline(always)]
+    pub fn set_source(&mut self, source: Address) {
+        self.source = source;
+        self.packed &= !NO_SOURCE;
     }
 
     /// The other end's port.
@@ -133,11 +142,14 @@ impl Facts {
 pub fn gather(hook: u64, ctx: &SockAddrContext, facts: &mut Facts) {
     let to = destination(hook, ctx);
     facts.address = to.address.zero_is_loopback();
+    facts.set(to.port, to.source_port, to.protocol, zero());
     facts.source = if to.source.is_unchosen() {
-        // Not chosen by the caller: loopback destinations are reached from the loopback address of the family.
+        if !facts.address.is_loopback() {
+            facts.add(NO_SOURCE);
+        }
+        // Loopback destinations are reached from the loopback address of the family.
         if facts.address.is_v4() { Address::LOOPBACK_V4 } else { Address::LOOPBACK_V6 }
     } else {
         to.source
     };
-    facts.set(to.port, to.source_port, to.protocol, zero());
 }

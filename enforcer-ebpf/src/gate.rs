@@ -140,7 +140,8 @@ unsafe fn conclude(
     if allowed {
         let own = sockets::of_call(&ctx);
         if !own.is_null() {
-            remember(&ctx, own, epoch, facts);
+            // With no epoch it is known who opened the flow, and that its packets are to be judged.
+            remember(&ctx, own, if judgement.is_open() { 0 } else { epoch }, facts);
         }
     }
     if !allowed || !facts.has(AGAIN) {

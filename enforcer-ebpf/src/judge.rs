@@ -11,7 +11,7 @@ use enforcer_common::id::{IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{self, Direction, NO_TABLES, Query, Tier, Verdict, Word};
 
-use crate::facts::{AGAIN, AUDIT, Facts, Party, SERVER};
+use crate::facts::{AGAIN, AUDIT, Facts, NO_SOURCE, Party, SERVER};
 use crate::policy::{self, zero};
 use crate::{account, fault};
 
@@ -40,6 +40,8 @@ pub struct Judgement {
 const CALLER: u64 = 1;
 /// The server's policy decided, not the client's.
 const INGRESS: u64 = 2;
+/// The server's policy was not asked: it depends on this end's address, which nobody has chosen yet.
+const OPEN: u64 = 4;
 /// Where the outcome of egress stands; that of ingress follows after two bits.
 const OUTCOMES: u32 = 8;
 
@@ -131,6 +133,12 @@ impl Judgement {
         if self.marks & INGRESS == 0 { Direction::Egress as u64 } else { Direction::Ingress as u64 }
     }
 
+    /// Whether the packets have to be judged: what the server's policy says is not known yet.
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        self.marks & OPEN != 0
+    }
+
     /// Whether the flow goes on.
     #[inline(always)]
     pub fn lets_through(&self) -> bool {
@@ -198,7 +206,8 @@ fn judge_both(facts: &Facts, judgement: &mut Judgement) {
     }
 }
 
-/// Egress of the client and ingress of the server, as far as they are known here. Both by one table.
+/// Egress of the client and ingress of the server, as far as they are known here. Both by the same table: where one is
+/// published in between, they are asked again.
 ///
 /// Global, as [`judge_flow`].
 ///
@@ -211,45 +220,82 @@ unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u
     let (Some(facts), Some(judgement)) = (unsafe { facts.as_ref() }, unsafe { judgement.as_mut() }) else {
         return 0;
     };
+    let answers = facts.has(SERVER);
+    let known = answers_for_itself(facts.peer);
+    for _ in 0..ATTEMPTS {
+        judgement.generation = zero();
+        judgement.set(Side::silent(), Side::silent(), if answers { INGRESS } else { 0 });
+        // Of a flow that is opened, a server judges its own end: the client's end was judged where it was opened.
+        if !answers || known && facts.has(AGAIN) {
+            // SAFETY: both live until the call returns.
+            if unsafe { judge_side(facts, judgement, subject) } != 0 {
+                return 0;
+            }
+        }
+        let generation = judgement.generation;
+        if answers || known {
+            // SAFETY: as above.
+            unsafe { judge_side(facts, judgement, subject | OF_SERVER) };
+        }
+        if generation == 0 || generation == judgement.generation {
+            return 0;
+        }
+    }
+    // Tables that change faster than they can be read.
+    *judgement = Judgement::unjudged();
+    0
+}
+
+/// How often tables may be published during one verdict.
+const ATTEMPTS: u32 = 3;
+/// The server's end is asked, not the client's.
+const OF_SERVER: u64 = 1 << 32;
+
+/// Judges one end. `question`: the identity of this end, and [`OF_SERVER`]. Not 0 if it denies.
+///
+/// Global, as [`judge_flow`]: the verifier walks through the table once, not once for each end.
+///
+/// # Safety
+/// Each pointer is null or points at a live value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn judge_side(facts: *const Facts, judgement: *mut Judgement, question: u64) -> u64 {
+    // SAFETY: the caller's promise; null is ruled out here.
+    let (Some(facts), Some(judgement)) = (unsafe { facts.as_ref() }, unsafe { judgement.as_mut() }) else {
+        return 0;
+    };
     let Some(table) = policy::current() else {
         fault::report(Stat::TableFault);
         let denied = side(Verdict { enforced: NO_TABLES, hypothetical: NO_TABLES }, facts);
         judgement.set(denied, Side::silent(), 0);
-        return 0;
+        return 1;
     };
-    judgement.generation = verdict::generation(table).0;
-    let (own, other) = (IdentityId(subject as u32), IdentityId(facts.peer.identity as u32));
-    let answers = facts.has(SERVER);
-    let (client, server) = if answers { (other, own) } else { (own, other) };
-    let known = answers_for_itself(facts.peer);
-    let mut query = Query {
-        subject: client,
-        peer: server,
-        address: if answers { facts.source } else { facts.address },
+    judgement.generation = policy::opaque(verdict::generation(table).0);
+    let (own, other) = (IdentityId(question as u32), IdentityId(facts.peer.identity as u32));
+    let (answers, of_server) = (facts.has(SERVER), question & OF_SERVER != 0);
+    let is_own = answers == of_server;
+    let (subject, peer) = if is_own { (own, other) } else { (other, own) };
+    if of_server && facts.has(NO_SOURCE) && policy::depends_on_address(table, subject) {
+        judgement.marks |= OPEN;
+        return 0;
+    }
+    let query = Query {
+        subject: IdentityId(policy::opaque(subject.0.into()) as u32),
+        peer: IdentityId(policy::opaque(peer.0.into()) as u32),
+        address: if is_own { facts.address } else { facts.source },
         port: facts.port(),
         protocol: facts.protocol(),
-        direction: Direction::Egress,
+        direction: if of_server { Direction::Ingress } else { Direction::Egress },
     };
-    judgement.set(Side::silent(), Side::silent(), if answers { INGRESS } else { 0 });
-    // Of a flow that is opened, a server judges its own end: the client's end was judged where it was opened.
-    if !answers || known && facts.has(AGAIN) {
-        let verdict = policy::verdict(table, &query);
-        judgement.set(side(verdict, facts), Side::silent(), 0);
-        if verdict.enforced.is_deny() {
-            return 0;
-        }
-    }
-    if answers || known {
-        // The same query turned round in its place: a second one would take stack.
-        query.subject = server;
-        query.peer = client;
-        query.address = if answers { facts.address } else { facts.source };
-        query.direction = Direction::Ingress;
-        let ingress = side(policy::verdict(table, &query), facts);
+    let judged = policy::verdict(table, &query);
+    let found = side(judged, facts);
+    if of_server {
         let egress = judgement.egress();
-        judgement.set(egress, ingress, decisive(egress, ingress, answers));
+        judgement.set(egress, found, decisive(egress, found, answers));
+    } else {
+        judgement.set(found, Side::silent(), 0);
     }
-    0
+    judged.enforced.is_deny().into()
 }
 
 /// Whether the other end's own policy is asked here: it was found by its socket, or is a known workload.

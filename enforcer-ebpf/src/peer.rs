@@ -12,7 +12,7 @@ use enforcer_common::abi::config::{Setting, Stat};
 use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
 
-use crate::facts::{AGAIN, Facts, Party, SERVER};
+use crate::facts::{AGAIN, Facts, NO_SOURCE, Party, SERVER};
 use crate::fault;
 use crate::identity;
 use crate::maps::{ADDRESSES, OWN_ADDRESSES, setting};
@@ -28,9 +28,13 @@ pub const LISTEN: u32 = 10;
 
 /// The other end of a call.
 #[inline(always)]
-pub fn of_call(ctx: *mut bpf_sock_addr, facts: &Facts) -> Party {
+pub fn of_call(ctx: *mut bpf_sock_addr, facts: &mut Facts) -> Party {
     // SAFETY: the hook's own context, and a live value.
     if facts.address.is_loopback() || unsafe { is_own(ctx, facts.address) } {
+        if facts.has(NO_SOURCE) {
+            // Own addresses are reached from themselves.
+            facts.set_source(facts.address);
+        }
         // SAFETY: the hook's own context.
         let found = unsafe { by_socket(ctx.cast(), facts) };
         if found.cgroup != 0 || facts.address.is_loopback() {

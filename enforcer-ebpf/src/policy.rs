@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
 use enforcer_common::id::IdentityId;
 use enforcer_common::limits::SUCCESSORS;
-use enforcer_common::verdict::{NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen};
+use enforcer_common::verdict::{self, NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen};
 
 use crate::maps::{TABLES, Table};
 
@@ -57,6 +57,12 @@ pub fn verdict(table: KernelTable, query: &Query) -> Verdict {
     let mut verdict = Verdict { enforced: Word::NONE, hypothetical: Word::NONE };
     decide_into(table, query, &mut verdict);
     Verdict { enforced: Word(opaque(verdict.enforced.0)), hypothetical: Word(opaque(verdict.hypothetical.0)) }
+}
+
+/// Whether it depends on addresses who may call this subject.
+#[inline(always)]
+pub fn depends_on_address(table: KernelTable, subject: IdentityId) -> bool {
+    verdict::depends_on_address(table, subject)
 }
 
 /// Judges whether somebody may listen on a port.

@@ -58,6 +58,10 @@ pub const H_NEXT: usize = 1;
 /// direction ingress.
 pub const LISTEN: u32 = 0xff_ffff;
 
+/// In the place of a peer's class: what the subject's policies say of those who call it depends on their addresses. Such an
+/// entry stands for the direction ingress and any port; its word says nothing.
+pub const BY_ADDRESS: u32 = 0xff_fffe;
+
 /// Flag: at least one policy is in audit mode, so the hypothetical plane has entries.
 pub const F_HYPOTHETICAL: u64 = 1;
 

@@ -24,7 +24,7 @@ mod services;
 mod tests;
 mod wards;
 
-use enforcer_common::abi::policy::{LISTEN, Plane};
+use enforcer_common::abi::policy::{BY_ADDRESS, LISTEN, Plane};
 use enforcer_common::id::{Generation, IdentityId, RuleId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Tier, Word};
@@ -203,12 +203,15 @@ impl Compiler {
             let word = self.ranks.word(policy, lowered);
             for Part { subjects: named, peers, ports } in &lowered.parts {
                 let subjects = named.map_or(subjects, |named| self.identities.asked(named));
+                let peers_of = peers.as_deref().unwrap_or_default();
                 let peers = match peers {
                     None => any.to_vec(),
                     Some(parties) => self.parties(parties),
                 };
                 let ports = ports.map_or(ANY_PORT, |list| self.ports.of(list));
-                self.target(policy, section.section, subjects).add(entries, &peers, ports, word)?;
+                let target = self.target(policy, section.section, subjects);
+                target.add(entries, &peers, ports, word)?;
+                target.mark(entries, peers_of)?;
             }
         }
         Ok(())
@@ -260,6 +263,15 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Puts down that it depends on addresses who may call the subjects, if it does.
+    fn mark(&self, entries: &mut Entries, peers: &[Party]) -> Result<(), CompileError> {
+        let by_address = peers.iter().any(|peer| matches!(peer, Party::Block(_)));
+        if self.direction == Direction::Egress || !by_address {
+            return Ok(());
+        }
+        self.add(entries, &[BY_ADDRESS], ANY_PORT, DEFAULT)
+    }
+
     fn add(
         &self,
         entries: &mut Entries,

@@ -74,8 +74,8 @@ impl Compiler {
             for direction in Direction::ALL {
                 target(direction).add(entries, ANY, ANY_PORT, deny)?;
             }
-            let guests = self.parties(guests);
-            target(Direction::Ingress).add(entries, &guests, ANY_PORT, allow)?;
+            target(Direction::Ingress).add(entries, &self.parties(guests), ANY_PORT, allow)?;
+            target(Direction::Ingress).mark(entries, guests)?;
         }
         Ok(())
     }
