@@ -12,9 +12,9 @@ use enforcer_common::id::IdentityId;
 use enforcer_common::limits::CGROUP_DEPTH;
 
 use crate::facts::Party;
-use crate::{fault, flows};
 use crate::maps::BINDINGS;
 use crate::sockets::ancestor;
+use crate::{fault, flows};
 
 /// Who created the socket with this storage, which is not null.
 #[inline(always)]

@@ -49,7 +49,9 @@ pub fn packet(hook: Hook, raw: *mut __sk_buff) -> i32 {
         let flow = flows::id(plain.remote, plain.remote_port, plain.protocol);
         // SAFETY: not null, and alive as long as the socket.
         let memory = unsafe { flows::recall(own, flow) };
-        if memory.is_fresh(flows::fresh_epoch()) && !(plain.opens && is_turned(memory, plain.protocol, outbound)) {
+        if memory.is_fresh(flows::fresh_epoch())
+            && !(plain.opens && is_turned(memory, plain.protocol, outbound))
+        {
             if plain.protocol == UDP {
                 let port =
                     if memory.role() == Role::Server as u64 { plain.local_port } else { plain.remote_port };

@@ -22,11 +22,12 @@ use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome, Traffic};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
-use enforcer_common::reason::{Errno, Reason};
+use enforcer_common::reason::Reason;
 use enforcer_common::verdict::{Direction, Word};
 use ipnet::IpNet;
 use tokio::runtime::Runtime;
 
+pub use crate::told::Told;
 use crate::workload::Workload;
 use crate::world::World;
 use crate::{numbers, patience};
@@ -460,39 +461,6 @@ impl Drop for Direct {
             assert!(std::thread::panicking(), "the engine can't be used again");
         }
     }
-}
-
-/// An event with names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Who opens the flow.
-    pub from: String,
-    /// The server.
-    pub to: String,
-    /// Its port.
-    pub port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Why.
-    pub reason: Reason,
-    /// By which rule.
-    pub rule: String,
-    /// What the application got.
-    pub errno: i32,
-    /// What the deciding word would tell the application.
-    pub would_be: Errno,
-    /// Program of the hook.
-    pub hook: &'static str,
-    /// Who called.
-    pub pid: u32,
-    /// Where the subject's socket was made.
-    pub subject_cgroup: u64,
-    /// Where the peer's socket was made.
-    pub peer_cgroup: u64,
-    /// Identity of a caller who is not the socket's creator.
-    pub caller: u32,
 }
 
 /// The policies of a text that has no problem.

@@ -1,6 +1,7 @@
 //! Workloads: what has labels and a place in the cgroup tree, or an address elsewhere.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use enforcer_common::id::CgroupId;
 use ipnet::IpNet;
@@ -73,8 +74,8 @@ pub enum EndpointState {
 /// A workload together with its directory's id, if that exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The workload.
-    pub workload: Workload,
+    /// The workload, which the source keeps as well.
+    pub workload: Arc<Workload>,
     /// The id of its cgroup directory.
     pub cgroup: Option<CgroupId>,
     /// The ids of the directories above that one, innermost first, without the root of the tree.

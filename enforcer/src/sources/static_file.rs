@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::files::{Settling, Version, read, version};
@@ -14,6 +15,14 @@ use crate::domain::workload_file::{Outcome, parse_workloads};
 /// Name of this source.
 pub const STATIC: &str = "static";
 
+/// What a file describes.
+#[derive(Debug)]
+struct Known {
+    workloads: Vec<Arc<Workload>>,
+    namespaces: Vec<Namespace>,
+    services: Vec<Service>,
+}
+
 /// The source of static workloads.
 #[derive(Debug)]
 pub struct StaticFile {
@@ -23,7 +32,7 @@ pub struct StaticFile {
     optional: bool,
     settling: Settling<Option<Version>>,
     /// The last good file.
-    file: Option<Outcome>,
+    file: Option<Known>,
     problem: Option<String>,
     told: Option<(Vec<Resolved>, Vec<Namespace>, Vec<Service>)>,
     told_problem: Option<String>,
@@ -88,7 +97,9 @@ impl StaticFile {
     }
 
     fn accept(&mut self, file: Outcome) {
-        self.file = Some(file);
+        let Outcome { workloads, namespaces, services, .. } = file;
+        let workloads = workloads.into_iter().map(Arc::new).collect();
+        self.file = Some(Known { workloads, namespaces, services });
         self.problem = None;
     }
 
@@ -108,16 +119,16 @@ impl Look for StaticFile {
     fn look(&mut self, cause: &Cause) -> Found<WorkloadEvent> {
         let again = self.refresh(cause);
         let mut events = Vec::new();
-        if let Some(Outcome { workloads, namespaces, services, .. }) = &self.file {
+        if let Some(Known { workloads, namespaces, services }) = &self.file {
             // Workloads lie side by side: the directories above them are looked at once.
             let mut known = BTreeMap::new();
-            let mut resolve = |workload: &Workload| Resolved {
+            let mut resolve = |workload: &Arc<Workload>| Resolved {
                 cgroup: workload.cgroup.as_deref().and_then(|directory| self.tree.resolve(directory)),
                 above: workload
                     .cgroup
                     .as_deref()
                     .map_or_else(Vec::new, |directory| self.tree.above(directory, &mut known)),
-                workload: workload.clone(),
+                workload: Arc::clone(workload),
             };
             let resolved: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
             let now = (resolved, namespaces.clone(), services.clone());

@@ -50,7 +50,10 @@ fn id(path: &Path) -> Option<CgroupId> {
 fn snapshot(event: WorkloadEvent) -> Vec<(String, Option<CgroupId>)> {
     let WorkloadEvent::Snapshot { source, workloads, .. } = event else { panic!("{event:?}") };
     assert_eq!(source, STATIC);
-    workloads.into_iter().map(|Resolved { workload, cgroup, .. }| (workload.key.name, cgroup)).collect()
+    workloads
+        .into_iter()
+        .map(|Resolved { workload, cgroup, .. }| (workload.key.name.clone(), cgroup))
+        .collect()
 }
 
 fn problem(event: WorkloadEvent) -> String {

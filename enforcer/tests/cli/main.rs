@@ -9,6 +9,7 @@ mod commands;
 mod golden;
 #[cfg(test)]
 mod help;
+#[cfg(test)]
 mod offline;
 #[cfg(test)]
 mod render;

@@ -17,7 +17,7 @@ fn scene(workloads: &[(&str, u8)], backends: &[u8]) -> Event {
     let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
     let workloads = workloads.iter().map(|(name, last)| {
         let mut resolved = workload(&format!("{name}@{last}"));
-        resolved.workload.addresses = vec![address(*last).into()];
+        Arc::make_mut(&mut resolved.workload).addresses = vec![address(*last).into()];
         resolved
     });
     let backends = backends.iter().map(|last| Backend { address: address(*last), port: 5_432 }).collect();
@@ -93,7 +93,7 @@ fn an_address_of_a_workload_stays_the_workloads() {
     else {
         panic!()
     };
-    workloads[0].workload.addresses.push(std::net::IpAddr::from(SERVICE).into());
+    Arc::make_mut(&mut workloads[0].workload).addresses.push(std::net::IpAddr::from(SERVICE).into());
     let mut other = services[0].clone();
     other.name = "other".into();
     other.addresses = vec![[10, 96, 0, 2].into()];

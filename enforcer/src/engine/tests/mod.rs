@@ -326,14 +326,14 @@ pub(super) fn workload(text: &str) -> Resolved {
     let (name, cgroup) = text.split_once('@').unwrap();
     let app = name.split('-').next().unwrap();
     Resolved {
-        workload: Workload {
+        workload: Arc::new(Workload {
             key: WorkloadKey { namespace: "default".into(), name: name.into() },
             labels: LabelSet([("app".to_owned(), app.to_owned())].into()),
             cgroup: Some(format!("/test/{name}")),
             addresses: Vec::new(),
             ports: BTreeMap::new(),
             account: None,
-        },
+        }),
         cgroup: cgroup.parse().ok().map(CgroupId),
         // `/test` is cgroup 1000.
         above: vec![CgroupId(1000)],

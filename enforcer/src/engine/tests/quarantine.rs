@@ -93,7 +93,7 @@ fn it_comes_back_with_the_workload_and_with_the_agent() {
     assert_eq!(world.bound()[&7], "app=web,reserved:quarantine=web");
     // Its labels do not matter, only its name does.
     let mut relabelled = workload("web@7");
-    relabelled.workload.labels.0.insert("app".into(), "other".into());
+    Arc::make_mut(&mut relabelled.workload).labels.0.insert("app".into(), "other".into());
     let others = ["api@2", "db@3"].map(workload);
     let workloads_now = [vec![relabelled], others.to_vec()].concat();
     let snapshot = |workloads| {
@@ -118,8 +118,8 @@ fn it_comes_back_with_the_workload_and_with_the_agent() {
 fn its_end_is_the_kernels_and_the_engine_follows() {
     let mut world = World::enforcing();
     let mut far = workload("far@-");
-    far.workload.addresses = vec!["192.0.2.1/32".parse().unwrap()];
-    far.workload.cgroup = None;
+    Arc::make_mut(&mut far.workload).addresses = vec!["192.0.2.1/32".parse().unwrap()];
+    Arc::make_mut(&mut far.workload).cgroup = None;
     let all = [vec![far], ["web@1", "api@2", "db@3"].map(workload).to_vec()].concat();
     world.batch([Event::Workloads(WorkloadEvent::Snapshot {
         source: "static".into(),
@@ -207,7 +207,7 @@ fn a_guest_is_let_in_by_who_it_is_now() {
     world.trace();
     // The guest's labels change to ones that are known already: no new number, and still a new table.
     let mut api = workload("api@2");
-    api.workload.labels = key("db").labels;
+    Arc::make_mut(&mut api.workload).labels = key("db").labels;
     let all = vec![workload("web@1"), api, workload("db@3")];
     world.batch([Event::Workloads(WorkloadEvent::Snapshot {
         source: "static".into(),

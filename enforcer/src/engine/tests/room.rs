@@ -53,7 +53,8 @@ fn a_workload_without_room_is_denied_told_and_bound_when_there_is_room() {
 fn addresses_beyond_the_limit_are_left_out_and_the_others_stay() {
     let with = |name: &str, addresses: &[&str]| {
         let mut resolved = workload(&format!("{name}@-"));
-        resolved.workload.addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+        Arc::make_mut(&mut resolved.workload).addresses =
+            addresses.iter().map(|it| it.parse().unwrap()).collect();
         resolved
     };
     let snapshot = |workloads| {

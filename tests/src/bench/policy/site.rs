@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use enforcer::domain::cluster::{Answering, KnownService, Namespace, NamespaceLabels};
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
@@ -29,7 +30,7 @@ pub(super) struct Site {
 
 /// What a workload is to policies.
 pub(super) fn identity(resolved: &Resolved) -> IdentityKey {
-    let Workload { key, labels, ports, account, .. } = &resolved.workload;
+    let Workload { key, labels, ports, account, .. } = &*resolved.workload;
     IdentityKey {
         namespace: key.namespace.clone(),
         labels: labels.clone(),
@@ -78,7 +79,7 @@ impl Site {
         }
         let port = NamedPort { protocol: 6, port: if app.is_multiple_of(3) { 8_080 } else { 8_081 } };
         Resolved {
-            workload: Workload {
+            workload: Arc::new(Workload {
                 key: WorkloadKey {
                     namespace: namespace(number % self.namespaces),
                     name: format!("pod-{number}"),
@@ -88,7 +89,7 @@ impl Site {
                 addresses: vec![address(number).into()],
                 ports: [("http".to_owned(), port)].into(),
                 account: Some(format!("app-{app}")),
-            },
+            }),
             cgroup: Some(CgroupId(1_000 + number as u64)),
             above: vec![CgroupId(1)],
         }
