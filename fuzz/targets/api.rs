@@ -122,6 +122,7 @@ async fn answer(mut calls: mpsc::Receiver<Call>) {
                 policies: Vec::new(),
                 entries_before: 0,
                 entries_after: 0,
+                confirm_until: None,
             })
         };
         let answer = match request {

@@ -52,10 +52,11 @@ fn clippy_host(root: &Path) -> Result<()> {
     cargo.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     shell::require(&mut cargo, "clippy for this machine", "each finding above names its lint")?;
     // The fuzz targets are a workspace of their own, which nothing else here builds.
-    let mut locked = shell::cargo(root);
-    locked.args(["update", "--workspace", "--locked", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]);
-    let remedy = "`cargo update --workspace --manifest-path fuzz/Cargo.toml` writes what is missing";
-    shell::require(&mut locked, "comparing fuzz/Cargo.lock with the crates it is made of", remedy)
+    let mut fuzz = shell::cargo(root);
+    fuzz.args(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"]);
+    let remedy =
+        "what they are made of has changed, or fuzz/Cargo.lock is behind (`cargo update --workspace` there)";
+    shell::require(&mut fuzz, "checking the fuzz targets", remedy)
 }
 
 /// The kernel programs, by the linter of their own compiler: the host's has no `core` for that target.
