@@ -191,14 +191,12 @@ unsafe fn judge_flow(facts: *const Facts, judgement: *mut Judgement) -> u64 {
 /// that moved), the caller too: both must be allowed.
 #[inline(always)]
 fn judge_both(facts: &Facts, judgement: &mut Judgement) {
-    // SAFETY: both live until the call returns.
-    unsafe { judge_party(facts, judgement, facts.creator.identity) };
+    judge_party(facts, judgement, facts.creator.identity);
     if facts.caller.identity == facts.creator.identity || !judgement.lets_through() {
         return;
     }
     let (egress, ingress, marks) = (judgement.egress, judgement.ingress, judgement.marks);
-    // SAFETY: as above.
-    unsafe { judge_party(facts, judgement, facts.caller.identity) };
+    judge_party(facts, judgement, facts.caller.identity);
     if judgement.marks >> OUTCOMES == 0 {
         (judgement.egress, judgement.ingress, judgement.marks) = (egress, ingress, marks);
     } else {
@@ -208,18 +206,8 @@ fn judge_both(facts: &Facts, judgement: &mut Judgement) {
 
 /// Egress of the client and ingress of the server, as far as they are known here. Both by the same table: where one is
 /// published in between, they are asked again.
-///
-/// Global, as [`judge_flow`].
-///
-/// # Safety
-/// Each pointer is null or points at a live value.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u64) -> u64 {
-    // SAFETY: the caller's promise; null is ruled out here.
-    let (Some(facts), Some(judgement)) = (unsafe { facts.as_ref() }, unsafe { judgement.as_mut() }) else {
-        return 0;
-    };
+#[inline(always)]
+fn judge_party(facts: &Facts, judgement: &mut Judgement, subject: u64) {
     let answers = facts.has(SERVER);
     let known = answers_for_itself(facts.peer);
     for _ in 0..ATTEMPTS {
@@ -229,7 +217,7 @@ unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u
         if !answers || known && facts.has(AGAIN) {
             // SAFETY: both live until the call returns.
             if unsafe { judge_side(facts, judgement, subject) } != 0 {
-                return 0;
+                return;
             }
         }
         let generation = judgement.generation;
@@ -238,12 +226,11 @@ unsafe fn judge_party(facts: *const Facts, judgement: *mut Judgement, subject: u
             unsafe { judge_side(facts, judgement, subject | OF_SERVER) };
         }
         if generation == 0 || generation == judgement.generation {
-            return 0;
+            return;
         }
     }
     // Tables that change faster than they can be read.
     *judgement = Judgement::unjudged();
-    0
 }
 
 /// How often tables may be published during one verdict.
@@ -331,15 +318,33 @@ fn side(verdict: Verdict, facts: &Facts) -> Side {
 
 #[inline(always)]
 fn count(subject: u32, peer: u32, facts: &Facts, direction: Direction, side: Side) {
+    let parties = (u64::from(subject) << 32) | u64::from(peer);
+    // SAFETY: live until the call returns.
+    unsafe { count_verdict(facts, parties, side.word.0, (direction as u64) | (side.outcome << 8)) };
+}
+
+/// Adds one verdict: of whom about whom, by which word, in which direction (lowest byte) and with which outcome (the next).
+///
+/// Global, as [`judge_flow`], whose stack the key would count in.
+///
+/// # Safety
+/// `facts` is null or points at a live value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn count_verdict(facts: *const Facts, parties: u64, word: u64, marks: u64) -> u64 {
+    // SAFETY: the caller's promise; null is ruled out here.
+    let Some(facts) = (unsafe { facts.as_ref() }) else { return 0 };
+    let word = Word(word);
     account::verdict(&FlowKey {
-        subject,
-        peer,
-        rule: side.word.rule().0,
+        subject: (parties >> 32) as u32,
+        peer: parties as u32,
+        rule: word.rule().0,
         port: facts.port(),
         protocol: facts.protocol(),
-        reason: side.word.reason_code(),
-        direction: direction as u8,
-        outcome: side.outcome as u8,
+        reason: word.reason_code(),
+        direction: marks as u8,
+        outcome: (marks >> 8) as u8,
         reserved: 0,
     });
+    0
 }

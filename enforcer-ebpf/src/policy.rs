@@ -4,9 +4,12 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
+use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
 use enforcer_common::limits::SUCCESSORS;
-use enforcer_common::verdict::{self, NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen};
+use enforcer_common::verdict::{
+    self, Direction, NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen,
+};
 
 use crate::maps::{TABLES, Table};
 
@@ -55,7 +58,11 @@ pub fn current() -> Option<KernelTable> {
 #[inline(always)]
 pub fn verdict(table: KernelTable, query: &Query) -> Verdict {
     let mut verdict = Verdict { enforced: Word::NONE, hypothetical: Word::NONE };
-    decide_into(table, query, &mut verdict);
+    let parties = (u64::from(query.subject.0) << 32) | u64::from(query.peer.0);
+    let flow = u64::from(query.port) | (u64::from(query.protocol) << 16) | ((query.direction as u64) << 24);
+    // A copy, so that the rest of the query needs no memory.
+    let address = query.address;
+    decide_into(table, parties, &address, flow, &mut verdict);
     Verdict { enforced: Word(opaque(verdict.enforced.0)), hypothetical: Word(opaque(verdict.hypothetical.0)) }
 }
 
@@ -87,10 +94,19 @@ unsafe fn judge_listen(subject: u64, protocol: u64, port: u64, out: *mut Verdict
     1
 }
 
-/// [`decide`] as one BPF subprogram, present once in the object.
+/// [`decide`] as one BPF subprogram, present once in the object. A query in registers, as far as it fits: in memory it
+/// would count in the stack of every hook. `flow`: port, protocol and direction.
 #[inline(never)]
-fn decide_into(table: KernelTable, query: &Query, out: &mut Verdict) {
-    *out = decide(table, query);
+fn decide_into(table: KernelTable, parties: u64, address: &Address, flow: u64, out: &mut Verdict) {
+    let query = Query {
+        subject: IdentityId((parties >> 32) as u32),
+        peer: IdentityId(parties as u32),
+        address: *address,
+        port: flow as u16,
+        protocol: (flow >> 16) as u8,
+        direction: if flow >> 24 == 0 { Direction::Egress } else { Direction::Ingress },
+    };
+    *out = decide(table, &query);
 }
 
 /// The same value, of which the verifier knows nothing: it walks each path that leads to a different value it can tell

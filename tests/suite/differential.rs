@@ -35,7 +35,7 @@ fn runner(cases: u32) -> TestRunner {
 }
 
 fn kernel_host_and_oracle_agree() {
-    let cases = u32::try_from(patience::scaled(200, 40)).unwrap();
+    let cases = u32::try_from(patience::scaled(200, 8)).unwrap();
     let world = World::new("judge");
     let direct = std::cell::RefCell::new(Direct::start(&world));
     let judged = std::cell::Cell::new(0_u64);
