@@ -121,8 +121,9 @@ fn sockets_and_oracle_agree() {
             *outcomes.entry(errno).or_default() += 1;
         }
     }
-    // A generator that stops refusing, or allowing, would prove nothing.
-    assert!(outcomes.len() == 5 && outcomes.values().all(|count| *count >= cases / 40), "{outcomes:?}");
+    // A generator that stops refusing, or allowing, would prove nothing. A few cases need not meet every errno.
+    assert!(outcomes.len() as u64 >= patience::scaled(5, 3), "{outcomes:?}");
+    assert!(outcomes.values().all(|count| *count >= cases / 40), "{outcomes:?}");
 }
 
 fn try_flow(
