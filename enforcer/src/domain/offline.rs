@@ -127,7 +127,7 @@ impl Offline {
         for workload in cluster.pods.iter().map(|pod| &pod.workload) {
             let end = End::Workload(workload.key.clone());
             by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
-            ends.insert(end, (registry.identity(&identity(workload)), main_address(workload)));
+            ends.insert(end, (registry.identity(&IdentityKey::of(workload)), main_address(workload)));
         }
         let who = |address: IpAddr| {
             by_address.get(&address).and_then(|end| ends.get(end)).map_or(IdentityId::WORLD, |(id, _)| *id)
@@ -244,16 +244,6 @@ impl Offline {
             End::Host => (IdentityId::HOST, NOWHERE),
             End::Address(address) => (IdentityId::WORLD, canonical(*address)),
         }
-    }
-}
-
-fn identity(workload: &Workload) -> IdentityKey {
-    IdentityKey {
-        namespace: workload.key.namespace.clone(),
-        labels: workload.labels.clone(),
-        ports: workload.ports.clone(),
-        account: workload.account.clone(),
-        service: None,
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labels::LabelSet;
 use super::policy::model::RuleKey;
-use super::workload::NamedPorts;
+use super::workload::{NamedPorts, Workload};
 
 /// No number is as high as this: they are given one by one, so a file that names one was not written by the store, and to
 /// go on from there would end in numbers that are given twice.
@@ -43,6 +43,17 @@ impl IdentityKey {
     /// A service.
     pub fn service(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), service: Some(name.into()), ..Self::default() }
+    }
+
+    /// What a workload is to policies.
+    pub fn of(workload: &Workload) -> Self {
+        Self {
+            namespace: workload.key.namespace.clone(),
+            labels: workload.labels.clone(),
+            ports: workload.ports.clone(),
+            account: workload.account.clone(),
+            service: None,
+        }
     }
 
     /// Whether it is one of workloads, which selectors speak of.

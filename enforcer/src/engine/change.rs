@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Done, Effect, Level, Save, Step};
+use super::phase::Area;
 use super::planning::{Answer, Plan, as_it_is, plan, requested};
 use super::policies::refused;
-use super::state::{Area, Published, Retry, State, Stored, size};
+use super::state::{Published, Retry, State, Stored, size};
 use super::{room, schedule, views, wanted};
 use crate::domain::command::Reply;
 use crate::domain::delta::{Operation, delta};

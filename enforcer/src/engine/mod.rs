@@ -34,6 +34,7 @@ mod change;
 mod cluster;
 mod confirm;
 mod event;
+mod phase;
 mod planning;
 mod policies;
 mod quarantine;
@@ -50,8 +51,9 @@ pub use event::{
     Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Remembered, Report, Save, Step,
     Ticket,
 };
+pub use phase::{Area, Phase};
 pub use room::Limits;
-pub use state::{Area, Error, Phase, State};
+pub use state::{Error, State};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::confirm::Unconfirmed;
 use super::event::Ticket;
+use super::phase::Area;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
-use super::state::{Area, Inputs, Published, State, Waiting};
+use super::state::{Inputs, Published, State, Waiting};
 use super::{cluster, confirm, quarantine, room, schedule, views, wanted};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::Tables;

@@ -12,6 +12,7 @@ use crate::domain::policy::compile::{Guest, Guests};
 use crate::domain::policy::diagnostic::{nearest, quote};
 use crate::domain::policy::model::{Entity, Namespaces, Peer};
 use crate::domain::quarantine::{AllowFrom, MAX_ALLOW_FROM, Quarantine, Quarantines, marked, workload_key};
+use crate::domain::registry::IdentityKey;
 use crate::domain::workload::WorkloadKey;
 
 /// Longest time that a quarantine can be given; longer is without an end.
@@ -97,7 +98,7 @@ fn known(state: &State, workload: &str) -> Result<WorkloadKey, Refused> {
 pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
     let (endpoints, _) = wanted::endpoints(&state.sources);
     let number = |key: &WorkloadKey, marked_too: bool| {
-        let ordinary = wanted::identity_key(&endpoints.get(key)?.workload);
+        let ordinary = IdentityKey::of(&endpoints.get(key)?.workload);
         let key = if marked_too { marked(&ordinary, &key.name) } else { ordinary };
         state.registry.known(&key)
     };

@@ -41,7 +41,7 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
 
 /// Whether a policy speaks of a workload.
 fn selects_one(policy: &Policy, workload: &Workload, labels: &NamespaceLabels) -> bool {
-    policy.selects(&wanted::identity_key(workload), labels)
+    policy.selects(&IdentityKey::of(workload), labels)
 }
 
 /// Workloads that a policy selects, in the order of names.

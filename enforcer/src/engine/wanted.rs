@@ -19,20 +19,9 @@ pub(super) type Sources = BTreeMap<String, Vec<Resolved>>;
 /// Workloads by name. Of two with the same name the first counts, in the order of sources and then of the snapshot.
 pub(super) type Endpoints<'a> = BTreeMap<&'a WorkloadKey, &'a Resolved>;
 
-/// What a workload is to policies.
-pub(super) fn identity_key(workload: &Workload) -> IdentityKey {
-    IdentityKey {
-        namespace: workload.key.namespace.clone(),
-        labels: workload.labels.clone(),
-        ports: workload.ports.clone(),
-        account: workload.account.clone(),
-        service: None,
-    }
-}
-
 /// The identity that a workload has now: one of its own while it is in quarantine.
 pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    let ordinary = identity_key(workload);
+    let ordinary = IdentityKey::of(workload);
     if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
 }
 
@@ -100,7 +89,7 @@ pub(super) fn tables(
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
 fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
-    let ordinary = registry.identity(&identity_key(workload));
+    let ordinary = registry.identity(&IdentityKey::of(workload));
     let Some(quarantine) = quarantines.get(&workload.key) else { return Bound::always(ordinary) };
     let identity = registry.identity(&present_key(workload, quarantines));
     match &quarantine.until {
