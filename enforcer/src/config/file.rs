@@ -51,6 +51,7 @@ fn value(reader: &mut Reader<'_>, setting: &Setting, node: &Node) -> Option<Valu
     match &node.value {
         yaml::Value::Null => Some(Value::Null),
         yaml::Value::Text(text) if !setting.repeated => Some(Value::Text(text.clone())),
+        yaml::Value::Integer(number) if setting.number => Some(Value::Number(*number)),
         // `off` is a mode and, to some versions of YAML, a boolean: the word counts as it is written.
         yaml::Value::Bool(_) if !setting.repeated => {
             Some(Value::Text(reader.source().text().get(node.span.clone())?.to_owned()))

@@ -296,6 +296,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers() {
+        let (_folder, mut sources) = sources("event-sample: 5\nevent-limit-denied: \"0\"\n");
+        let limits = load(&sources).unwrap().config.event_limits();
+        assert_eq!((limits.sample, limits.denied, limits.allowed), (5, 0, 1_000));
+        for wrong in ["0", "-1", "1.5", "many", ""] {
+            sources.flags = vec![("event-sample", Value::Text(wrong.to_owned()))];
+            assert!(load(&sources).is_err(), "{wrong}");
+        }
+        for wrong in ["event-limit-denied: -1\n", "event-limit-denied: [1]\n", "mode: 1\n"] {
+            let (_folder, sources) = self::sources(wrong);
+            assert!(load(&sources).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_named_file_must_exist() {
         let sources = Sources { file: Some("/nonexistent/enforcer.yaml".into()), ..Sources::default() };
         assert!(matches!(load(&sources), Err(Error::Read { .. })));

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::value::{LogFormat, LogLevel, SettingValue, Value};
-use crate::domain::{Mode, SocketKind};
+use crate::domain::{EventLimits, Mode, SocketKind};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,8 @@ pub struct Setting {
     pub doc: &'static [&'static str],
     /// Whether it holds a list.
     pub repeated: bool,
+    /// Whether it holds a number.
+    pub number: bool,
     pub(super) set: fn(&mut Config, Value) -> Result<(), String>,
     pub(super) get: fn(&Config) -> Value,
 }
@@ -56,6 +58,7 @@ macro_rules! settings {
             value_name: $value_name,
             doc: &[$($doc),+],
             repeated: <$ty as SettingValue>::REPEATED,
+            number: <$ty as SettingValue>::NUMBER,
             set: |config, value| {
                 config.$field = <$ty as SettingValue>::read(value)?;
                 Ok(())
@@ -108,6 +111,18 @@ settings! {
     /// and `enforcer status --unguarded` tells what they open. The host may create all. Takes effect at the start.
     "allowed-sockets" allowed_sockets: Vec<SocketKind> = vec![SocketKind::Tcp, SocketKind::Udp, SocketKind::Mptcp], "KIND";
 
+    /// One of so many allowed flows becomes an event, which `observe` shows; 1 means each
+    /// Chosen at random. Denials are never sampled, and counters, metrics and the audit log count everything.
+    "event-sample" event_sample: u64 = 1, "N";
+
+    /// Events of allowed flows for each identity that opens them, in about a second (2^30 ns); 0 means no limit
+    /// What is left out is counted as `events_sampled_out`. Takes effect at the start.
+    "event-limit-allowed" event_limit_allowed: u64 = 1_000, "N";
+
+    /// Events of denied and audited flows for each identity that opens them, in about a second; 0 means no limit
+    /// So many are always told of each, as long as the ring has room, however many the others have.
+    "event-limit-denied" event_limit_denied: u64 = 1_000, "N";
+
     /// Where /metrics, /healthz and /readyz are served over HTTP
     /// None means nowhere. There is no access control: keep it on loopback or behind a firewall.
     "metrics-listen" metrics_listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 9962).into()), "ADDRESS:PORT";
@@ -128,6 +143,15 @@ impl Config {
         self.allowed_sockets.iter().fold(0, |bits, kind| bits | kind.bit())
     }
 
+    /// Which events are told.
+    pub fn event_limits(&self) -> EventLimits {
+        EventLimits {
+            sample: self.event_sample,
+            allowed: self.event_limit_allowed,
+            denied: self.event_limit_denied,
+        }
+    }
+
     /// What is wrong with single values although they parse: the key and one sentence each.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -146,6 +170,10 @@ impl Config {
                 let path = path.display();
                 problems.push((key, format!("`{path}` is relative, and an agent has no folder of its own to start from; begin it with `/`")));
             }
+        }
+        if self.event_sample == 0 {
+            let message = "one of 0 flows can't be chosen; write 1 for each flow".to_owned();
+            problems.push(("event-sample", message));
         }
         let length = self.socket.as_os_str().len();
         if length > SOCKET_PATH_MAX {

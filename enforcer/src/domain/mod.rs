@@ -31,5 +31,5 @@ pub mod yaml;
 /// of the boundary.
 pub use enforcer_common::{id, limits};
 
-pub use enforcer_common::abi::config::{Mode, SocketKind};
+pub use enforcer_common::abi::config::{EventLimits, Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;
