@@ -157,11 +157,7 @@ unsafe fn write(
             direction: judgement.direction() as u8,
             outcome: verdict.outcome as u8,
             errno: if denied { verdict.word.errno().number().unsigned_abs() as u16 } else { 0 },
-            caller: if facts.caller.identity == facts.creator.identity {
-                0
-            } else {
-                facts.caller.identity as u32
-            },
+            caller: other_caller(facts),
             comm: core::mem::transmute::<[u64; 2], [u8; 16]>(comm),
             role: if facts.has(SERVER) { Role::Server as u8 } else { Role::Client as u8 },
             reserved: 0,
@@ -172,6 +168,12 @@ unsafe fn write(
     slot.submit(if denied && process { 0 } else { BPF_RB_NO_WAKEUP.into() });
     fault::count(Stat::EventsDelivered);
     0
+}
+
+/// The identity of a caller who is not the socket's creator, else 0.
+#[inline(always)]
+fn other_caller(facts: &Facts) -> u32 {
+    if facts.caller.identity == facts.creator.identity { 0 } else { facts.caller.identity as u32 }
 }
 
 /// Whether an event is left out: of the allowed flows that are not in the sample, and of every identity what is beyond

@@ -9,6 +9,7 @@ pub mod delta;
 pub mod expectation;
 pub mod flow;
 pub mod flow_filter;
+pub mod hubble;
 pub mod labels;
 pub mod names;
 pub mod offline;
