@@ -9,6 +9,7 @@ mod tests {
 
     use enforcer::config::{Config, SETTINGS};
     use enforcer::domain::SocketKind;
+    use enforcer::domain::policy::schema;
     use enforcer::domain::unguarded::Vector;
     use enforcer::engine::Area;
     use enforcer::telemetry::metrics::METRICS;
@@ -30,6 +31,36 @@ mod tests {
 
     fn code(text: &str) -> String {
         format!("`{text}`")
+    }
+
+    /// The fields of the project's own kinds, from the schema of the one that has all of them.
+    fn policy_fields() -> Vec<[String; 4]> {
+        let schema = schema::schema(Some("ClusterTrafficPolicy"));
+        let definitions = &schema["$defs"];
+        let spec = &schema["properties"]["spec"];
+        let objects = [
+            ("`spec`", spec),
+            ("`subject` of a ClusterTrafficPolicy", &spec["properties"]["subject"]),
+            ("ingress rule", &definitions["ingressRule"]),
+            ("egress rule", &definitions["egressRule"]),
+            ("listen rule", &definitions["listenRule"]),
+            ("peer", &definitions["peer"]),
+            ("port", &definitions["port"]),
+            ("selector", &definitions["selector"]),
+        ];
+        let rows = objects.into_iter().flat_map(|(object, schema)| {
+            let required = schema["required"].as_array().cloned().unwrap_or_default();
+            schema["properties"].as_object().unwrap().iter().map(move |(field, schema)| {
+                let default = match schema["default"].as_str() {
+                    Some(default) => code(default),
+                    None if required.contains(&field.as_str().into()) => "required".to_owned(),
+                    None => String::new(),
+                };
+                let meaning = schema["description"].as_str().unwrap().to_owned();
+                [object.to_owned(), code(field), default, meaning]
+            })
+        });
+        rows.collect()
     }
 
     fn generated(name: &str) -> String {
@@ -72,6 +103,7 @@ mod tests {
                 ["stat", "counts"],
                 Stat::ALL.iter().map(|stat| [code(stat.label()), stat.text().into()]),
             ),
+            "policy-fields" => table(["field of", "field", "default", "meaning"], policy_fields()),
             "problems" => table(["reason"], Area::ALL.iter().map(|area| [code(area.label())])),
             "settings" => table(
                 ["setting", "default", "meaning"],
@@ -102,7 +134,17 @@ mod tests {
         if std::env::var_os("ENFORCER_BLESS").is_some() {
             fs::write(PAGE, &expected).unwrap();
         }
-        let all = ["settings", "hooks", "sockets", "unguarded", "reasons", "metrics", "stats", "problems"];
+        let all = [
+            "settings",
+            "hooks",
+            "sockets",
+            "unguarded",
+            "reasons",
+            "metrics",
+            "stats",
+            "problems",
+            "policy-fields",
+        ];
         assert_eq!(names, all, "a table is missing from docs/reference.md");
         assert_eq!(fs::read_to_string(PAGE).unwrap(), expected, "ENFORCER_BLESS=1 writes the tables anew");
     }

@@ -29,6 +29,7 @@ pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answ
         Policy::Explain(asked) => offline::explain(context, &asked),
         Policy::Lint(asked) => offline::lint(context, &asked),
         Policy::Test(asked) => offline::test(context, &asked),
+        Policy::Crd => offline::crd(context),
         Policy::Schema { kind } => offline::schema(context, kind.as_deref()),
     }
 }

@@ -153,3 +153,11 @@ fn what_is_invalid_is_not_judged() {
     let (_, err) = ends(&matrix(CLUSTER, Path::new("/dev/zero").to_str().unwrap()), 2);
     assert!(err.contains("more than 8 MiB"), "{err}");
 }
+
+/// What is committed for Kubernetes is what this version prints.
+#[test]
+fn custom_resource_definitions() {
+    let (found, _) = ends(&run(&["policy", "crd"]), 0);
+    super::golden::check("../../../../deploy/kubernetes/crds.yaml", &found);
+    assert_eq!(found.matches("kind: CustomResourceDefinition").count(), 2);
+}

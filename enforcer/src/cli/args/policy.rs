@@ -96,6 +96,9 @@ pub enum Policy {
         #[arg(value_name = "KIND", value_parser = PolicyKind::ALL.map(PolicyKind::label))]
         kind: Option<String>,
     },
+    /// Print the custom resource definitions of enforcer's own kinds, for Kubernetes
+    #[command(after_help = "Example:\n  enforcer policy crd > crds.yaml")]
+    Crd,
 }
 
 /// Cluster and policies that are judged without an agent.

@@ -8,7 +8,7 @@ use crate::cli::Answer;
 use crate::cli::args::{Explain, Lint, Matrix, ObjectFormat, Scenery, Test};
 use crate::cli::context::{Context, now};
 use crate::cli::files;
-use crate::cli::render::{diagnostic, json, offline as render, policy as summary, quote};
+use crate::cli::render::{diagnostic, json, offline as render, policy as summary, quote, yaml};
 use crate::domain::answer::answer;
 use crate::domain::cluster_file::{Cluster, parse_cluster};
 use crate::domain::command::PolicyFile;
@@ -17,6 +17,7 @@ use crate::domain::offline::{self, End, Flow, Offline, parse_port, port_text};
 use crate::domain::policy::check::{Checked, check_at};
 use crate::domain::policy::diagnostic::{Diagnostic, nearest};
 use crate::domain::policy::lint;
+use crate::domain::policy::model::PolicyKind;
 use crate::domain::policy::schema;
 use crate::domain::workload::{DEFAULT_NAMESPACE, WorkloadKey};
 
@@ -155,6 +156,14 @@ fn beside(path: &Path) -> Option<PathBuf> {
 /// Prints a JSON schema.
 pub(super) fn schema(context: &mut Context, kind: Option<&str>) -> anyhow::Result<Answer> {
     context.screen.data(&json::plain(&schema::schema(kind))?)?;
+    Ok(Answer::Yes)
+}
+
+/// Prints the definitions of the project's own kinds.
+pub(super) fn crd(context: &mut Context) -> anyhow::Result<Answer> {
+    for definition in PolicyKind::ALL.into_iter().filter_map(schema::crd) {
+        context.screen.data(&yaml::document(&definition))?;
+    }
     Ok(Answer::Yes)
 }
 

@@ -13,6 +13,7 @@ pub mod probe;
 pub mod quarantine;
 pub mod status;
 mod table;
+pub mod yaml;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -27,7 +27,7 @@ const ENTITIES: [(&str, Entity); 4] = [
     ("unmanaged", Entity::Unmanaged),
 ];
 
-const FIELDS: [&str; 8] =
+pub(super) const FIELDS: [&str; 8] =
     ["workloads", "serviceAccount", "spiffe", "cidr", "entity", "namespaces", "namespaceSelector", "except"];
 
 /// What kind of peer a field makes it; the three kinds of workloads can stand together.

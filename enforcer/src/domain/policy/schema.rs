@@ -1,6 +1,9 @@
 //! JSON schemas (draft 2020-12) of the kinds of policies, for editors. Limits and words are those that the check uses; what a
 //! schema can't say (`endPort` not below `port`, `except` inside its block) the check says.
 
+mod crd;
+mod docs;
+
 use serde_json::{Map, Value, json};
 
 use super::document::version;
@@ -9,6 +12,8 @@ use super::ports::PROTOCOLS;
 use super::rules::{MAX_ITEMS, MAX_RULES};
 use super::traffic::MAX_PRIORITY;
 use crate::domain::syntax::ERRNOS;
+
+pub use crd::crd;
 
 /// The schema of a kind by its name, or of any of them.
 pub fn schema(kind: Option<&str>) -> Value {
@@ -73,6 +78,14 @@ fn list(of: &str, limit: usize) -> Value {
     json!({ "type": "array", "items": { "$ref": format!("#/$defs/{of}") }, "maxItems": limit })
 }
 
+/// An object of the project's own, whose fields say what they mean.
+fn described(name: &str, mut fields: Value, required: &[&str]) -> Value {
+    if let Value::Object(fields) = &mut fields {
+        docs::describe(name, fields);
+    }
+    object(fields, required)
+}
+
 /// The same, with at least one item.
 fn some(of: &str, limit: usize) -> Value {
     json!({ "type": "array", "items": { "$ref": format!("#/$defs/{of}") }, "minItems": 1, "maxItems": limit })
@@ -94,7 +107,8 @@ fn traffic(kind: PolicyKind) -> Value {
     let errnos: Vec<_> = ERRNOS.iter().map(|(name, _)| *name).collect();
     let is_cluster = kind == PolicyKind::ClusterTrafficPolicy;
     let subject = if is_cluster {
-        object(
+        described(
+            "subject",
             json!({
                 "namespaces": { "$ref": "#/$defs/namespaces" },
                 "namespaceSelector": selector(),
@@ -118,7 +132,7 @@ fn traffic(kind: PolicyKind) -> Value {
         fields.insert("tier".into(), json!({ "enum": ["Admin", "Baseline"] }));
         fields.insert("priority".into(), json!({ "type": "integer", "minimum": 0, "maximum": MAX_PRIORITY }));
     }
-    object(fields, &["subject"])
+    described("spec", fields, &["subject"])
 }
 
 fn network_policy() -> Value {
@@ -160,7 +174,7 @@ fn rule(peers: Option<&str>) -> Value {
     if let (Value::Object(fields), Some(peers)) = (&mut fields, peers) {
         fields.insert(peers.into(), list("peer", MAX_ITEMS));
     }
-    object(fields, &[])
+    described("rule", fields, &[])
 }
 
 fn network_rule(peers: &str) -> Value {
@@ -194,7 +208,7 @@ fn definitions() -> Value {
     json!({
         "strings": { "type": ["object", "null"], "additionalProperties": { "type": "string" } },
         "namespaces": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": MAX_ITEMS },
-        "selector": object(json!({
+        "selector": described("selector", json!({
             "matchLabels": { "$ref": "#/$defs/strings" },
             "matchExpressions": or_null(json!({ "type": "array", "maxItems": MAX_ITEMS, "items": object(json!({
                 "key": { "type": "string" },
@@ -202,12 +216,12 @@ fn definitions() -> Value {
                 "values": or_null(json!({ "type": "array", "items": { "type": "string" }, "maxItems": MAX_ITEMS })),
             }), &["key", "operator"]) })),
         }), &[]),
-        "port": object(json!({
+        "port": described("port", json!({
             "protocol": or_null(json!({ "enum": protocols })),
             "port": or_null(json!({ "anyOf": [number, name] })),
             "endPort": or_null(number.clone()),
         }), &[]),
-        "peer": object(json!({
+        "peer": described("peer", json!({
             "workloads": selector(),
             "serviceAccount": { "type": "string" },
             "spiffe": { "type": "string", "pattern": "^spiffe://[^/]+/ns/[^/]+/sa/[^/]+$" },
@@ -248,4 +262,91 @@ fn definitions() -> Value {
             "destinationNamedPort": name,
         })),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::policy::{peers, traffic};
+
+    fn fields(schema: &Value) -> BTreeSet<&str> {
+        schema["properties"].as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn schema_and_check_know_the_same_fields() {
+        let definitions = definitions();
+        let cluster = super::traffic(PolicyKind::ClusterTrafficPolicy);
+        assert_eq!(fields(&definitions["peer"]), peers::FIELDS.into());
+        assert_eq!(fields(&cluster), traffic::FIELDS.into());
+        assert_eq!(
+            fields(&super::traffic(PolicyKind::TrafficPolicy)),
+            traffic::FIELDS[..7].iter().copied().collect()
+        );
+    }
+
+    #[test]
+    fn every_field_says_what_it_means() {
+        let definitions = definitions();
+        let cluster = super::traffic(PolicyKind::ClusterTrafficPolicy);
+        let objects = [
+            ("spec", &cluster),
+            ("subject", &cluster["properties"]["subject"]),
+            ("rule", &definitions["ingressRule"]),
+            ("rule", &definitions["egressRule"]),
+            ("peer", &definitions["peer"]),
+            ("port", &definitions["port"]),
+            ("selector", &definitions["selector"]),
+        ];
+        let mut used = BTreeSet::new();
+        for (name, object) in objects {
+            for (field, schema) in object["properties"].as_object().unwrap() {
+                assert!(schema.get("description").is_some(), "{name}.{field}");
+                used.insert((name, field.as_str()));
+            }
+        }
+        let told: BTreeSet<_> = docs::DOCS.iter().map(|(object, field, _)| (*object, *field)).collect();
+        assert_eq!(used, told);
+    }
+
+    /// <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>
+    fn is_structural(schema: &Value, place: &str) {
+        let fields = schema.as_object().unwrap();
+        let is_free = fields.contains_key("x-kubernetes-int-or-string");
+        assert!(is_free || fields["type"].is_string(), "{place}: {schema}");
+        for forbidden in ["$ref", "const", "oneOf", "title", "$schema"] {
+            assert!(!fields.contains_key(forbidden), "{place}: {forbidden}");
+        }
+        assert!(
+            !(fields.contains_key("properties") && fields.contains_key("additionalProperties")),
+            "{place}"
+        );
+        for (name, inner) in fields.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            is_structural(inner, &format!("{place}.{name}"));
+        }
+        for inner in ["items", "additionalProperties"] {
+            if let Some(inner) = fields.get(inner) {
+                is_structural(inner, &format!("{place}[]"));
+            }
+        }
+    }
+
+    #[test]
+    fn definitions_for_kubernetes() {
+        for kind in PolicyKind::ALL {
+            let Some(crd) = crd(kind) else { continue };
+            let version = &crd["spec"]["versions"][0];
+            let schema = &version["schema"]["openAPIV3Schema"];
+            is_structural(schema, kind.label());
+            let spec = &schema["properties"]["spec"];
+            assert!(spec["properties"]["ingress"]["items"]["x-kubernetes-validations"].is_array());
+            let peer = &spec["properties"]["ingress"]["items"]["properties"]["from"]["items"];
+            let rules = peer["x-kubernetes-validations"].as_array().unwrap().len();
+            assert_eq!(rules, if kind == PolicyKind::TrafficPolicy { 3 } else { 4 });
+            assert_eq!(spec["properties"]["expiresAt"]["format"], "date-time");
+        }
+        assert!(crd(PolicyKind::NetworkPolicy).is_none());
+    }
 }

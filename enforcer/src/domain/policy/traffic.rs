@@ -30,10 +30,12 @@ pub(super) const HINTS: &[(&str, &str)] = &[
 /// Highest number of a `priority`, as for `ClusterNetworkPolicy`.
 pub(super) const MAX_PRIORITY: u16 = 1_000;
 
+/// Fields of `spec`; the last two of policies of the cluster only.
+pub(super) const FIELDS: [&str; 9] =
+    ["mode", "errno", "subject", "ingress", "egress", "listen", "expiresAt", "tier", "priority"];
+
 /// The policy, still without its name.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, kind: PolicyKind) -> Option<Policy> {
-    const FIELDS: [&str; 9] =
-        ["mode", "errno", "subject", "ingress", "egress", "listen", "expiresAt", "tier", "priority"];
     const MODES: [(&str, PolicyMode); 2] = [("enforce", PolicyMode::Enforce), ("audit", PolicyMode::Audit)];
     let is_cluster = kind == PolicyKind::ClusterTrafficPolicy;
     let fields = if is_cluster { &FIELDS[..] } else { &FIELDS[..7] };
