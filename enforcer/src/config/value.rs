@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::domain::{Mode, SocketKind};
+use crate::domain::{Mode, SeriesLabel, SocketKind};
 
 /// A value before it has the type of its setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +170,36 @@ fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> R
 impl Scalar for Mode {
     fn parse(text: &str) -> Result<Self, String> {
         one_of(text, &[Self::Enforce, Self::Audit, Self::Off], Self::name)
+    }
+
+    fn text(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Scalar for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for usize {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is no whole number"))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for SeriesLabel {
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, Self::ALL, Self::name)
     }
 
     fn text(&self) -> String {

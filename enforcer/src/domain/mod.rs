@@ -17,6 +17,7 @@ pub mod publication;
 pub mod quarantine;
 pub mod registry;
 pub mod revoke;
+pub mod series_label;
 pub mod syntax;
 pub mod table;
 pub mod time;
@@ -33,3 +34,4 @@ pub use enforcer_common::{id, limits};
 
 pub use enforcer_common::abi::config::{Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;
+pub use series_label::SeriesLabel;
