@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 use crate::setup::{self, Scope};
 use crate::{shell, suite};
@@ -21,13 +21,17 @@ pub(crate) fn run(_: &Arguments) -> Result<ExitCode> {
     Ok(shell::exit_code(shell::status(&mut command(&root)?)?))
 }
 
-/// The same as a step of `cargo xtask test`.
-pub(crate) fn check(root: &Path) -> Result<()> {
-    shell::require(
-        &mut command(root)?,
-        "telemetry",
-        "each line with a cross says what was not as it should be",
-    )
+/// The exit code of a kernel that can't run the programs.
+const CANNOT: i32 = 3;
+
+/// The same as a step of `cargo xtask test`: whether it could be run here.
+pub(crate) fn check(root: &Path) -> Result<bool> {
+    let status = shell::status(&mut command(root)?)?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(CANNOT) => Ok(false),
+        _ => bail!("{status}; each line with a cross says what was not as it should be"),
+    }
 }
 
 fn command(root: &Path) -> Result<Command> {

@@ -296,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn series_are_told_apart_by_what_is_known_and_within_bounds() {
+        let text = "metrics-labels: [namespace, pod]\nmetrics-series: many\nprogram-statistics: sometimes\n";
+        let (_folder, wrong) = sources(text);
+        let Err(Error::Document { diagnostics, .. }) = load(&wrong) else { panic!("three values are wrong") };
+        let told: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].contains("`pod` is none of namespace, workload, port, policy"), "{told:?}");
+        assert!(told[1].contains("`many` is no whole number"), "{told:?}");
+        assert!(told[2].contains("`sometimes` is neither true nor false"), "{told:?}");
+        let (_folder, mut large) = sources("mode: audit\n");
+        large.environment = vec![("ENFORCER_METRICS_SERIES".to_owned(), "1000001".to_owned())];
+        let error = load(&large).unwrap_err().to_string();
+        assert!(error.contains("1000001 are more than one scrape should carry; at most 1000000"), "{error}");
+        let (_folder, good) = sources("metrics-labels: [namespace]\nprogram-statistics: true\n");
+        let config = load(&good).unwrap().config;
+        assert_eq!(config.metrics_labels, [crate::domain::SeriesLabel::Namespace]);
+        assert!(config.program_statistics && config.metrics_series == 10_000);
+    }
+
+    #[test]
     fn a_named_file_must_exist() {
         let sources = Sources { file: Some("/nonexistent/enforcer.yaml".into()), ..Sources::default() };
         assert!(matches!(load(&sources), Err(Error::Read { .. })));

@@ -126,7 +126,7 @@ settings! {
         ["app.kubernetes.io/name", "app", "k8s-app"].map(str::to_owned).to_vec(), "LABEL";
 
     /// Whether the kernel is told to count the runs of all BPF programs of the host and their time: true or false
-    /// That costs each run of each program some nanoseconds. Where kernel.bpf_stats_enabled is 1 they are counted anyway.
+    /// That costs each run of each program some nanoseconds. Where the administrator of the host has them counted, they are anyway.
     "program-statistics" program_statistics: bool = false, "BOOL";
 
     /// How much the agent says on stderr: error, warn, info, debug or trace

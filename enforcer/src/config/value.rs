@@ -179,7 +179,7 @@ impl Scalar for Mode {
 
 impl Scalar for bool {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
+        text.parse().ok().ok_or_else(|| format!("`{text}` is neither true nor false"))
     }
 
     fn text(&self) -> String {
@@ -189,7 +189,7 @@ impl Scalar for bool {
 
 impl Scalar for usize {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("`{text}` is no whole number"))
+        text.parse().ok().ok_or_else(|| format!("`{text}` is no whole number"))
     }
 
     fn text(&self) -> String {

@@ -122,6 +122,11 @@ pub(super) fn all(folder: &Path) -> Vec<Board> {
     files.iter().map(read).collect()
 }
 
+/// `query_result(QUERY)`: the query.
+pub(super) fn query_result(query: &str) -> Option<&str> {
+    query.strip_prefix("query_result(")?.strip_suffix(')')
+}
+
 /// `label_values(METRIC, LABEL)`: both.
 pub(super) fn label_values(query: &str) -> Option<(&str, &str)> {
     let (metric, label) = query.strip_prefix("label_values(")?.strip_suffix(')')?.rsplit_once(',')?;

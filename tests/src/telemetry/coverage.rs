@@ -6,7 +6,7 @@ use std::path::Path;
 
 use enforcer::telemetry::metrics::{Kind, METRICS};
 
-use super::boards::{self, Shape, label_values};
+use super::boards::{self, Shape, label_values, query_result};
 use super::promql;
 
 /// What no dashboard and no rule asks for, and why.
@@ -69,7 +69,8 @@ pub(super) fn problems(deploy: &Path) -> Vec<String> {
         for question in board.questions() {
             let query = match question.shape {
                 Shape::Labels => {
-                    label_values(&question.query).map(|(metric, _)| metric.to_owned()).unwrap_or_default()
+                    let one = || label_values(&question.query).map(|(metric, _)| metric);
+                    query_result(&question.query).or_else(one).unwrap_or_default().to_owned()
                 }
                 _ => question.query,
             };

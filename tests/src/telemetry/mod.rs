@@ -27,6 +27,8 @@ use crate::patience;
 
 /// How long the load runs before the first question: two windows of a rate.
 const WARM_UP: Duration = Duration::from_secs(12);
+/// The exit code for a kernel that can't run the programs.
+const CANNOT: u8 = 3;
 /// The whole of it must not take longer.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -39,6 +41,12 @@ pub fn run() -> ExitCode {
             .fault("this needs root, because it loads kernel programs: `cargo xtask telemetry` asks for it");
         return ExitCode::from(2);
     }
+    let no_tree = enforcer::config::cgroup_root(None).err().map(|error| error.to_string());
+    let no_programs = || enforcer::kernel::probe::programs().err().map(|error| error.to_string());
+    if let Some(reason) = no_tree.or_else(no_programs) {
+        screen.fault(&reason);
+        return ExitCode::from(CANNOT);
+    }
     let told = catch_unwind(AssertUnwindSafe(|| all(&mut screen)));
     if told.is_err() {
         screen.fault("it could not go on, see above; everything it made is removed");
@@ -47,6 +55,12 @@ pub fn run() -> ExitCode {
     let time = start.elapsed();
     screen.state(time < LIMIT, &format!("all of it took less than {} s", LIMIT.as_secs()));
     screen.end(time, false)
+}
+
+fn faults(screen: &Screen, texts: &[String]) {
+    for text in texts {
+        screen.fault(text);
+    }
 }
 
 /// `deploy/` of the sources.
@@ -77,11 +91,14 @@ fn all(screen: &mut Screen) {
         std::thread::sleep(WARM_UP / 2);
         scraped(screen, &stage, &server);
         ask(screen, &boards, &server);
+        explains(screen, &server);
+        revoked(screen, &stage, &server);
         rules(screen, &server);
         wrong_names(screen, &boards, &server);
         done.store(true, Ordering::SeqCst);
         let calls = load.join().expect("the load does not panic");
         exact(screen, &server, &calls);
+        gone(screen, &stage, &server);
     });
 }
 
@@ -112,7 +129,7 @@ fn files(screen: &mut Screen) {
         problems.is_empty(),
         &format!("each of the {} metrics is asked for, or left out for a reason that is told", METRICS.len()),
     );
-    problems.iter().for_each(|problem| screen.fault(problem));
+    faults(screen, &problems);
 }
 
 /// What the daemon gives, as Prometheus takes it.
@@ -123,10 +140,10 @@ fn scraped(screen: &mut Screen, stage: &Stage, server: &Prometheus) {
     told.unwrap_or_else(|text| screen.fault(&text));
     let up = server.value("min(up{job=\"enforcer\"})");
     screen.state(up == Some(1.0), "Prometheus scrapes it");
-    let missing: Vec<&str> =
-        METRICS.iter().map(|metric| metric.name).filter(|name| server.names(name).is_empty()).collect();
+    let missing = METRICS.iter().filter(|metric| server.names(metric.name).is_empty());
+    let missing: Vec<String> = missing.map(|metric| format!("nothing of {}", metric.name)).collect();
     screen.state(missing.is_empty(), &format!("Prometheus has all {} metrics", METRICS.len()));
-    missing.iter().for_each(|name| screen.fault(&format!("nothing of {name}")));
+    faults(screen, &missing);
 }
 
 /// Every query of every dashboard, with everything chosen and with single values chosen.
@@ -147,8 +164,34 @@ fn ask(screen: &mut Screen, boards: &[Board], server: &Prometheus) {
         }
         let count = questions.len();
         screen.state(empty.is_empty(), &format!("{:<28} {count} queries", board.title));
-        empty.iter().for_each(|text| screen.fault(text));
+        faults(screen, &empty);
     }
+}
+
+/// A denied edge comes with the command that explains it.
+fn explains(screen: &mut Screen, server: &Prometheus) {
+    let expected = "enforcer policy explain --from shop/web --to data/db:5432/TCP";
+    let board = boards::all(&deploy().join("grafana"));
+    let questions: Vec<Question> = board.iter().flat_map(Board::questions).collect();
+    let edges = questions
+        .iter()
+        .find(|question| question.place == "Denied edges A" && question.query.contains("explain"));
+    let commands = edges.map(|edges| server.labels(edges, "explain")).unwrap_or_default();
+    screen.state(commands.iter().any(|it| it == expected), &format!("a denied edge says `{expected}`"));
+    screen.state(
+        commands.len() > 1 && commands.iter().all(|it| it.starts_with("enforcer policy explain ")),
+        "and so does each",
+    );
+}
+
+/// Connections that a policy forbade have ended, and that is told. An end that got the other's reset first is not destroyed.
+fn revoked(screen: &mut Screen, stage: &Stage, server: &Prometheus) {
+    let destroyed = server.count("sum(enforcer_sockets_destroyed_total)");
+    let holds = stage.lost() == stage::HELD && (stage::HELD..=2 * stage::HELD).contains(&destroyed);
+    screen.state(
+        holds,
+        &format!("{} connections were forbidden and ended: {destroyed} sockets destroyed", stage::HELD),
+    );
 }
 
 /// Rules as the server evaluates them, and their runbooks.
@@ -165,7 +208,7 @@ fn rules(screen: &mut Screen, server: &Prometheus) {
             rules.len() - alerts
         ),
     );
-    problems.iter().for_each(|problem| screen.fault(problem));
+    faults(screen, &problems);
 }
 
 /// The checks above find what they are there for.
@@ -195,4 +238,19 @@ fn exact(screen: &mut Screen, server: &Prometheus, calls: &stage::Calls) {
         }
         screen.numbers(what, done, server.count(&query));
     }
+}
+
+/// A workload that is taken away is no longer one to the agent, which is what its series expire by.
+fn gone(screen: &mut Screen, stage: &Stage, server: &Prometheus) {
+    const GONE: &str = "sum(enforcer_identity{type=\"gone\"})";
+    let before = server.count(GONE);
+    stage.leave();
+    let start = Instant::now();
+    while server.count(GONE) == before && start.elapsed() < patience::seconds(8) {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    screen.state(
+        server.count(GONE) == before + 1,
+        "a workload that is gone leaves an identity that nobody has",
+    );
 }

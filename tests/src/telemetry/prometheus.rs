@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::boards::{Chosen, Question, Shape, label_values};
+use super::boards::{Chosen, Question, Shape, label_values, query_result};
 use super::{promql, tool};
 use crate::world::{World, inside};
 use crate::{patience, puppet};
@@ -58,7 +58,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(log);
         puppet::enter(&mut command, &world.agents(), world.namespace());
-        let child = command.spawn().unwrap_or_else(|error| panic!("start {program:?}: {error}"));
+        let child = command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", program.display()));
         let namespace = world.namespace().try_clone_to_owned().expect("a copy of the descriptor");
         let mut server = Self { child, namespace };
         patience::until_true("Prometheus is ready", patience::seconds(30), || {
@@ -126,6 +126,13 @@ impl Prometheus {
         found.ok().and_then(|data| data.as_array().cloned()).unwrap_or_default()
     }
 
+    /// Values of a label in the answer to a question of the moment.
+    pub(super) fn labels(&self, question: &Question, label: &str) -> Vec<String> {
+        let data = self.moment(&Chosen::All.fill(&question.query)).unwrap_or_default();
+        let series = data["result"].as_array().cloned().unwrap_or_default();
+        series.iter().filter_map(|one| one["metric"][label].as_str().map(str::to_owned)).collect()
+    }
+
     /// Whether a question is answered with at least one number, or value.
     pub(super) fn answers(&self, question: &Question, choice: Chosen) -> Result<(), String> {
         let query = choice.fill(&question.query);
@@ -145,13 +152,20 @@ impl Prometheus {
                 let parameters = [("query", query.as_str()), ("start", &start), ("end", &end), ("step", "2")];
                 some_number(&self.api("query_range", &parameters)?["result"])
             }
-            Shape::Labels => {
-                let (metric, label) = label_values(&query).ok_or("it is no label_values(METRIC, LABEL)")?;
-                let values = self.api(&format!("label/{label}/values"), &[("match[]", metric)])?;
-                let any = values.as_array().is_some_and(|values| values.iter().any(|value| value != ""));
-                if any { Ok(()) } else { Err("no value".to_owned()) }
-            }
+            Shape::Labels => match query_result(&query) {
+                Some(query) => some_number(&self.moment(query)?["result"]),
+                None => self.label_values(&query),
+            },
         }
+    }
+
+    /// Whether there is any value of a label.
+    fn label_values(&self, query: &str) -> Result<(), String> {
+        let (metric, label) =
+            label_values(query).ok_or("no label_values(METRIC, LABEL), no query_result(QUERY)")?;
+        let values = self.api(&format!("label/{label}/values"), &[("match[]", metric)])?;
+        let any = values.as_array().is_some_and(|values| values.iter().any(|value| value != ""));
+        if any { Ok(()) } else { Err("no value".to_owned()) }
     }
 
     /// Every rule.

@@ -42,16 +42,20 @@ const INSTANCE: Variable = Variable {
     query: r#"label_values(enforcer_build_info{cluster=~"$cluster|"}, instance)"#,
     regex: "",
 };
-/// Of a workload.
+/// Of a workload, whether it calls or is called: `label_values` knows one label only.
 pub(super) const NAMESPACE: Variable = Variable {
     name: "namespace",
     label: "Namespace",
+    query: r#"query_result(count by (namespace) (label_replace(enforcer_policy_verdicts_total{cluster=~"$cluster|"}, "namespace", "$1", "source_namespace", "(.+)") or label_replace(enforcer_policy_verdicts_total{cluster=~"$cluster|"}, "namespace", "$1", "destination_namespace", "(.+)")))"#,
+    regex: r#"/namespace="([^"]+)"/"#,
+};
+/// Of who opens flows.
+pub(super) const SOURCE_NAMESPACE: Variable = Variable {
+    name: "source_namespace",
+    label: "Source namespace",
     query: r#"label_values(enforcer_policy_verdicts_total{cluster=~"$cluster|"}, source_namespace)"#,
     regex: "",
 };
-/// Of who opens flows.
-pub(super) const SOURCE_NAMESPACE: Variable =
-    Variable { name: "source_namespace", label: "Source namespace", ..NAMESPACE };
 /// Of servers.
 pub(super) const DESTINATION_NAMESPACE: Variable = Variable {
     name: "destination_namespace",
@@ -63,8 +67,8 @@ pub(super) const DESTINATION_NAMESPACE: Variable = Variable {
 pub(super) const WORKLOAD: Variable = Variable {
     name: "workload",
     label: "Workload",
-    query: r#"label_values(enforcer_policy_verdicts_total{cluster=~"$cluster|",source_namespace=~"$namespace"}, source)"#,
-    regex: "/^(?!_overflow|reserved:).+/",
+    query: r#"query_result(count by (workload) (label_replace(enforcer_policy_verdicts_total{cluster=~"$cluster|",source_namespace=~"$namespace"}, "workload", "$1", "source", "(.+)") or label_replace(enforcer_policy_verdicts_total{cluster=~"$cluster|",destination_namespace=~"$namespace"}, "workload", "$1", "destination", "(.+)")))"#,
+    regex: r#"/workload="((?!_overflow|reserved:)[^"]+)"/"#,
 };
 
 impl Variable {

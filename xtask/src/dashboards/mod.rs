@@ -91,7 +91,8 @@ mod tests {
         }
         let files =
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let json: BTreeSet<String> = files.filter(|name| name.ends_with(".json")).collect();
+        let json: BTreeSet<String> =
+            files.filter(|name| Path::new(name).extension().is_some_and(|end| end == "json")).collect();
         assert_eq!(json, known);
     }
 

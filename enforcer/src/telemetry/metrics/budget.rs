@@ -11,7 +11,8 @@
 //! expired, and what its own series tells. So a series that comes back begins at zero, no counter ever falls, and no
 //! increase is seen twice or never.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use enforcer_common::abi::flow::Traffic;
@@ -157,11 +158,16 @@ impl<A: Amount> Entry<A> {
     }
 }
 
+/// Stands for a set of labels: there can be as many as the kernel's maps have rows, and their texts would take tens of
+/// megabytes. Two keyed hashes, so that no two sets of one host ever meet.
+type Fingerprint = (u64, u64);
+
 /// Which sets of labels are told apart.
 #[derive(Debug)]
 pub(super) struct Budget<const LABELS: usize, A> {
     limit: usize,
-    entries: BTreeMap<[String; LABELS], Entry<A>>,
+    entries: HashMap<Fingerprint, Entry<A>>,
+    keys: (RandomState, RandomState),
     looked: bool,
     overflow: fn(&[String; LABELS]) -> [String; LABELS],
 }
@@ -169,52 +175,64 @@ pub(super) struct Budget<const LABELS: usize, A> {
 impl<const LABELS: usize, A: Amount> Budget<LABELS, A> {
     /// `overflow` tells the labels of the series that takes in one that is beyond the limit.
     pub(super) fn new(limit: usize, overflow: fn(&[String; LABELS]) -> [String; LABELS]) -> Self {
-        Self { limit, entries: BTreeMap::new(), looked: false, overflow }
+        let keys = (RandomState::new(), RandomState::new());
+        Self { limit, entries: HashMap::new(), keys, looked: false, overflow }
     }
 
-    /// The series to tell. Of those that ask for one of the places that are left, those with the highest counts get one.
+    /// The series to tell. Until it is settled which workloads there are, all of them count as there. Of those that ask for one of the places that are left, those with the highest counts get one.
     pub(super) fn fold(
         &mut self,
         sums: BTreeMap<[String; LABELS], Sum<A>>,
         now: Duration,
+        settled: bool,
     ) -> BTreeMap<[String; LABELS], Told<A>> {
-        let first = !self.looked;
-        self.looked = true;
+        let first = settled && !self.looked;
+        self.looked |= settled;
         let mut before = std::mem::take(&mut self.entries);
+        self.entries.reserve(sums.len());
         let mut asking = Vec::new();
-        for (labels, sum) in sums {
-            let mut entry = before.remove(&labels).unwrap_or_else(|| Entry::new(now));
+        for (labels, sum) in &sums {
+            let print = self.print(labels);
+            let mut entry = before.remove(&print).unwrap_or_else(|| Entry::new(now));
+            let sum = Sum { alive: sum.alive || !settled, ..*sum };
             if entry.look(&sum, now, first) {
-                asking.push((entry.last.weight(), labels.clone()));
+                asking.push((entry.last.weight(), print));
             }
-            self.entries.insert(labels, entry);
+            self.entries.insert(print, entry);
         }
+        // Stable, so that equals come in the order of their labels.
         asking.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         let mut places = self.limit.saturating_sub(self.told());
-        for (_, labels) in asking {
-            if let Some(entry) = self.entries.get_mut(&labels) {
+        for (_, print) in asking {
+            if let Some(entry) = self.entries.get_mut(&print) {
                 entry.place = if places > 0 { Place::Told } else { Place::Overflow };
                 places = places.saturating_sub(1);
             }
         }
-        self.tell()
-    }
-
-    fn tell(&mut self) -> BTreeMap<[String; LABELS], Told<A>> {
         let mut series = BTreeMap::new();
-        for (labels, entry) in &mut self.entries {
-            if entry.place == Place::Overflow {
-                entry.overflow = entry.last.since(&entry.expired);
-            }
-            if entry.place == Place::Told {
-                add(&mut series, labels.clone(), &entry.told(), &entry.last);
-            }
-            if entry.overflow != A::NONE || entry.place == Place::Overflow {
-                let whole = if entry.place == Place::Overflow { entry.last } else { A::NONE };
-                add(&mut series, (self.overflow)(labels), &entry.overflow, &whole);
-            }
+        for labels in sums.into_keys() {
+            self.tell(labels, &mut series);
         }
         series
+    }
+
+    fn print(&self, labels: &[String; LABELS]) -> Fingerprint {
+        (self.keys.0.hash_one(labels), self.keys.1.hash_one(labels))
+    }
+
+    fn tell(&mut self, labels: [String; LABELS], series: &mut BTreeMap<[String; LABELS], Told<A>>) {
+        let print = self.print(&labels);
+        let Some(entry) = self.entries.get_mut(&print) else { return };
+        if entry.place == Place::Overflow {
+            entry.overflow = entry.last.since(&entry.expired);
+        }
+        if entry.overflow != A::NONE || entry.place == Place::Overflow {
+            let whole = if entry.place == Place::Overflow { entry.last } else { A::NONE };
+            add(series, (self.overflow)(&labels), &entry.overflow, &whole);
+        }
+        if entry.place == Place::Told {
+            add(series, labels, &entry.told(), &entry.last);
+        }
     }
 
     /// Sets of labels that have a series of their own.

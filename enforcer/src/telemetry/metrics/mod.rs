@@ -103,33 +103,36 @@ impl Exporter {
 
     /// The exposition. Without `kernel` (it could not be read) the agent's own numbers are told.
     pub fn render(&self, kernel: Option<&KernelSample>, agent: AgentSample<'_>) -> String {
-        let AgentSample { names, gauges, read, malformed, now } = agent;
+        let AgentSample { names, gauges, read, malformed, .. } = agent;
         let mut exposition = Exposition::default();
         agent::write(&mut exposition, gauges, names);
         exposition.add(m::SCRAPE_KERNEL, &[], u64::from(kernel.is_some()));
         exposition.add(m::EVENTS_READ, &[], read.read);
         exposition.add(m::LOST_EVENTS, &["malformed"], malformed + read.undecodable);
         if let Some(kernel) = kernel {
-            self.flows(&mut exposition, kernel, names, now);
+            self.flows(&mut exposition, kernel, agent);
             programs(&mut exposition, kernel);
         }
         exposition.encode()
     }
 
-    fn flows(&self, exposition: &mut Exposition, kernel: &KernelSample, names: &Names, now: Duration) {
+    fn flows(&self, exposition: &mut Exposition, kernel: &KernelSample, agent: AgentSample<'_>) {
+        let AgentSample { names, now, .. } = agent;
+        // Not before it has read everything, and not while it can't: then a workload may only seem to be gone.
+        let settled = agent.gauges.ready;
         // After a panic of another holder some series more may have been given out than were seen, which does no harm.
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut naming = Naming::new(names, &self.options.labels, &self.options.name_labels);
         let sums = verdicts::verdicts(&kernel.counters, &mut naming);
-        for (labels, told) in budgets.verdicts.fold(sums, now) {
+        for (labels, told) in budgets.verdicts.fold(sums, now, settled) {
             exposition.add(m::VERDICTS, &labels.each_ref().map(|label| &**label), told.counted);
         }
         let sums = verdicts::rules(&kernel.counters, &naming);
-        for (labels, told) in budgets.rules.fold(sums, now) {
+        for (labels, told) in budgets.rules.fold(sums, now, settled) {
             exposition.add(m::RULE_HITS, &labels.each_ref().map(|label| &**label), told.counted);
         }
         let sums = traffic::traffic(&kernel.traffic, &mut naming);
-        for (labels, told) in budgets.traffic.fold(sums, now) {
+        for (labels, told) in budgets.traffic.fold(sums, now, settled) {
             traffic::write(exposition, &labels, &told);
         }
         for (labels, count) in verdicts::flows(&kernel.counters) {

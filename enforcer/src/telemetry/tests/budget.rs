@@ -24,6 +24,7 @@ struct Scene {
     names: Names,
     rows: BTreeMap<u32, u64>,
     now: u64,
+    ready: bool,
 }
 
 impl Scene {
@@ -38,7 +39,13 @@ impl Scene {
     fn untold(series: usize) -> Self {
         let options =
             Options { series, labels: SeriesLabel::ALL.to_vec(), name_labels: vec!["app".to_owned()] };
-        Self { exporter: Exporter::new(options), names: Names::default(), rows: BTreeMap::new(), now: 0 }
+        Self {
+            exporter: Exporter::new(options),
+            names: Names::default(),
+            rows: BTreeMap::new(),
+            now: 0,
+            ready: true,
+        }
     }
 
     /// `identity` calls the world so often.
@@ -100,7 +107,7 @@ impl Scene {
     fn text(&self, kernel: &KernelSample) -> String {
         let agent = AgentSample {
             names: &self.names,
-            gauges: &Gauges::default(),
+            gauges: &Gauges { ready: self.ready, ..Gauges::default() },
             read: ReadCounts::default(),
             malformed: 0,
             now: Duration::from_secs(self.now),
@@ -156,6 +163,26 @@ fn what_is_left_of_earlier_workloads_is_no_series_of_a_new_agent() {
     scene.is_there(301, true);
     scene.count(301, 1);
     assert_eq!(scene.look(), (told(&[("w301", 1)]), 7));
+}
+
+#[test]
+fn nobody_is_gone_as_long_as_the_agent_does_not_know_everybody() {
+    let mut scene = Scene::untold(10);
+    scene.ready = false;
+    scene.count(300, 7);
+    scene.is_there(300, false);
+    assert_eq!(scene.look(), (told(&[("w300", 7)]), 0), "its file is not read yet");
+    scene.now = 600;
+    assert_eq!(scene.look(), (told(&[("w300", 7)]), 0));
+    scene.ready = true;
+    scene.is_there(300, true);
+    scene.count(301, 2);
+    scene.is_there(301, false);
+    assert_eq!(scene.look(), (told(&[("w300", 7)]), 2), "now it is known who was there before");
+    scene.ready = false;
+    scene.is_there(300, false);
+    scene.now = 700;
+    assert_eq!(scene.look().0, told(&[("w300", 7)]), "its file can't be read");
 }
 
 #[test]
@@ -246,7 +273,9 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Counts(who, count) => {
-                    scene.names.identities.get(&IdentityId(who)).is_none().then(|| scene.is_there(who, true));
+                    if !scene.names.identities.contains_key(&IdentityId(who)) {
+                        scene.is_there(who, true);
+                    }
                     scene.count(who, count);
                     sum += count;
                 }
