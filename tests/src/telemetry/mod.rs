@@ -171,12 +171,7 @@ fn ask(screen: &mut Screen, boards: &[Board], server: &Prometheus) {
 /// A denied edge comes with the command that explains it.
 fn explains(screen: &mut Screen, server: &Prometheus) {
     let expected = "enforcer policy explain --from shop/web --to data/db:5432/TCP";
-    let board = boards::all(&deploy().join("grafana"));
-    let questions: Vec<Question> = board.iter().flat_map(Board::questions).collect();
-    let edges = questions
-        .iter()
-        .find(|question| question.place == "Denied edges A" && question.query.contains("explain"));
-    let commands = edges.map(|edges| server.labels(edges, "explain")).unwrap_or_default();
+    let commands = server.labels(&question("Denied edges A"), "explain");
     screen.state(commands.iter().any(|it| it == expected), &format!("a denied edge says `{expected}`"));
     screen.state(
         commands.len() > 1 && commands.iter().all(|it| it.starts_with("enforcer policy explain ")),
@@ -238,6 +233,16 @@ fn exact(screen: &mut Screen, server: &Prometheus, calls: &stage::Calls) {
         }
         screen.numbers(what, done, server.count(&query));
     }
+    let question = question("Denied edges A");
+    let edge = [("source", "web"), ("destination", "db")];
+    screen.numbers("web -> db   in the table of edges", calls.rounds(), server.row(&question, &edge));
+}
+
+/// The question of this place.
+fn question(place: &str) -> Question {
+    let boards = boards::all(&deploy().join("grafana"));
+    let mut questions = boards.iter().flat_map(Board::questions);
+    questions.find(|question| question.place == place).unwrap_or_else(|| panic!("no panel {place}"))
 }
 
 /// A workload that is taken away is no longer one to the agent, which is what its series expire by.

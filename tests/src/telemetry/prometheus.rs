@@ -133,6 +133,15 @@ impl Prometheus {
         series.iter().filter_map(|one| one["metric"][label].as_str().map(str::to_owned)).collect()
     }
 
+    /// The value of the row of a table that has these labels, as a whole number.
+    pub(super) fn row(&self, question: &Question, labels: &[(&str, &str)]) -> u64 {
+        let data = self.moment(&Chosen::All.fill(&question.query)).unwrap_or_default();
+        let rows = data["result"].as_array().cloned().unwrap_or_default();
+        let wanted = |row: &&Value| labels.iter().all(|(name, value)| row["metric"][name] == *value);
+        let sample = rows.iter().find(wanted).and_then(|row| row["value"][1].as_str()?.parse().ok());
+        sample.unwrap_or_default()
+    }
+
     /// Whether a question is answered with at least one number, or value.
     pub(super) fn answers(&self, question: &Question, choice: Chosen) -> Result<(), String> {
         let query = choice.fill(&question.query);

@@ -48,6 +48,8 @@ pub(super) fn metrics(query: &str) -> BTreeSet<String> {
                     found.insert(word.to_owned());
                 }
             }
+            // A variable of Grafana, which stands for a time where it stands outside of brackets.
+            '$' => rest = rest[1..].trim_start_matches(is_part),
             // A number with its unit, like 5m or 1e3.
             _ if first.is_ascii_digit() => {
                 let end =
@@ -115,6 +117,7 @@ mod tests {
         );
         assert_eq!(of(r#"label_replace(up, "edge", "$1 \" x", "from", "(.*)")"#), ["up"]);
         assert_eq!(of("sum(a) by (b) / count without (c) (d)"), ["a", "d"]);
+        assert_eq!(of("a offset $__range >= 0 or last_over_time(b[$__range])"), ["a", "b"]);
         assert_eq!(of("time() - 3"), Vec::<String>::new());
         assert_eq!(of("enforce_ready"), ["enforce_ready"], "also what begins otherwise");
     }

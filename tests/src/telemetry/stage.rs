@@ -159,6 +159,11 @@ impl Stage {
 }
 
 impl Calls {
+    /// How often each call was made.
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
     /// What was done, how Prometheus is asked for it, how often it was done.
     pub(super) fn expected(&self) -> Vec<(&'static str, String, u64)> {
         let verdicts = |labels: &str| format!("sum(enforcer_policy_verdicts_total{{{labels}}})");

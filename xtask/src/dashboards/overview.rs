@@ -62,7 +62,7 @@ fn verdicts() -> Vec<Panel> {
             .stacked(),
         Panel::series("Denials by reason", "cps", "POLICY_DENIED: no rule allows it; POLICY_DENY: a rule forbids it.")
             .ask("sum by (reason, direction) (rate(enforcer_drop_total{@agent}[$__rate_interval]))", "{{reason}} {{direction}}"),
-        Panel::series("Denied edges", "cps", "The ten pairs that are refused most. Policy verdicts has the command that explains each.")
+        Panel::series("Most denied", "cps", "The ten pairs that are refused most. Policy verdicts has the command that explains each.")
             .ask("topk(10, sum by (source, destination, port) (rate(enforcer_policy_verdicts_total{action=\"dropped\",@agent}[$__rate_interval])))", "{{source}} -> {{destination}}:{{port}}")
             .wide(24),
     ]

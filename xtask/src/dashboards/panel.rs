@@ -193,6 +193,13 @@ fn edge_links() -> Value {
     ])
 }
 
+/// By how much series of a counter grew in the time that is shown, to the last digit. `increase` would guess at the ends of
+/// that time, and would miss the first count of a series: an edge that was refused once would not be there.
+pub(super) fn grown(series: &str) -> String {
+    let last = format!("last_over_time({series}[$__range])");
+    format!("(({last} - {series} offset $__range >= 0) or {last})")
+}
+
 /// A query of edges, with the command that explains each as a further column. What no pattern fits has no command.
 pub(super) fn explained(edges: &str) -> String {
     const COMMAND: &str = "enforcer policy explain";

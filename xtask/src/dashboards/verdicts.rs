@@ -1,7 +1,7 @@
 //! Who is allowed to talk with whom, and who is not, by which policy.
 
 use super::layout::{DESTINATION_NAMESPACE, Dashboard, SOURCE_NAMESPACE};
-use super::panel::{Panel, explained};
+use super::panel::{Panel, explained, grown};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -14,11 +14,15 @@ pub(super) fn dashboard() -> Dashboard {
     }
 }
 
+/// Verdicts of an action, by how many there were in the time that is shown.
+fn counted(action: &str) -> String {
+    grown(&format!("enforcer_policy_verdicts_total{{action=\"{action}\",@flow}}"))
+}
+
 fn total(title: &'static str, action: &str, about: &'static str) -> Panel {
-    let query = format!(
-        "sum(increase(enforcer_policy_verdicts_total{{action=\"{action}\",@flow}}[$__range])) or vector(0)"
-    );
-    Panel::stat(title, "short", about).ask(&query, "verdicts").wide(6)
+    Panel::stat(title, "short", about)
+        .ask(&format!("sum({}) or vector(0)", counted(action)), "verdicts")
+        .wide(6)
 }
 
 fn totals() -> Vec<Panel> {
@@ -27,7 +31,7 @@ fn totals() -> Vec<Panel> {
         total("Dropped", "dropped", "Refusals in the time that is shown."),
         total("Audited", "audit", "What would have been refused, and was let through because the policy or the agent only audits."),
         Panel::stat("Workloads still audited", "short", "Pairs that only live because of audit mode: they break when it ends.")
-            .ask("count(sum by (source_namespace, source, destination_namespace, destination, port) (increase(enforcer_policy_verdicts_total{action=\"audit\",@flow}[$__range])) > 0) or vector(0)", "pairs")
+            .ask(&format!("count(sum by (source_namespace, source, destination_namespace, destination, port) ({}) > 0) or vector(0)", counted("audit")), "pairs")
             .wide(6),
     ]
 }
@@ -45,11 +49,7 @@ fn over_time() -> Vec<Panel> {
 fn edges() -> Vec<Panel> {
     const EDGE: &str =
         "source_namespace, source, destination_namespace, destination, port, protocol, match, policy, rule";
-    let edges = |action: &str| {
-        format!(
-            "sum by ({EDGE}) (increase(enforcer_policy_verdicts_total{{action=\"{action}\",@flow}}[$__range])) > 0"
-        )
-    };
+    let edges = |action: &str| format!("sum by ({EDGE}) ({}) > 0", counted(action));
     let told = |action: &str| explained(&format!("topk(100, {})", edges(action)));
     vec![
         Panel::table("Denied edges", "short", "Each pair that was refused, with the rule. The column explain is the command that says why and what came near; names are those that metrics use.")

@@ -1,7 +1,7 @@
 //! What goes to the world, and what comes from there.
 
 use super::layout::{Dashboard, SOURCE_NAMESPACE};
-use super::panel::Panel;
+use super::panel::{Panel, grown};
 
 /// Selects what leaves.
 const OUT: &str = r#"destination="reserved:world",source_namespace=~"$source_namespace",@agent"#;
@@ -47,7 +47,10 @@ fn to_the_world() -> Vec<Panel> {
         ),
         ask(
             Panel::table("Who called the world", "short", "In the time that is shown, by what became of it."),
-            "topk(100, sum by (source_namespace, source, protocol, port, action, policy, rule) (increase(enforcer_policy_verdicts_total{%}[$__range])) > 0)",
+            &format!(
+                "topk(100, sum by (source_namespace, source, protocol, port, action, policy, rule) ({}) > 0)",
+                grown("enforcer_policy_verdicts_total{%}")
+            ),
             "",
         ),
     ]
