@@ -13,7 +13,7 @@ use crate::setup::{self, Scope};
 use crate::suite::{self, Binaries, Profile, Tally};
 use crate::{shell, telemetry, vm};
 
-/// Run format, lints, unit and property tests, and the live suite here and on other kernels
+/// Run format, lints, unit and property tests, the live suite here and on other kernels, and Prometheus
 ///
 /// Ends with one line `N passed, N failed, N skipped`; exit 1 when anything failed or did not run to
 /// its end.

@@ -55,6 +55,7 @@ fn value(reader: &mut Reader<'_>, setting: &Setting, node: &Node) -> Option<Valu
         yaml::Value::Bool(_) if !setting.repeated => {
             Some(Value::Text(reader.source().text().get(node.span.clone())?.to_owned()))
         }
+        yaml::Value::Integer(number) if setting.bare => Some(Value::Text(number.to_string())),
         yaml::Value::List(_) if setting.repeated => {
             let items = reader.list(node, &what, LONGEST_LIST)?;
             let texts: Option<Vec<_>> =

@@ -17,6 +17,8 @@ pub struct Setting {
     pub doc: &'static [&'static str],
     /// Whether it holds a list.
     pub repeated: bool,
+    /// Whether it is a number or a truth value, which the file has without quotes.
+    pub bare: bool,
     pub(super) set: fn(&mut Config, Value) -> Result<(), String>,
     pub(super) get: fn(&Config) -> Value,
 }
@@ -56,6 +58,7 @@ macro_rules! settings {
             value_name: $value_name,
             doc: &[$($doc),+],
             repeated: <$ty as SettingValue>::REPEATED,
+            bare: <$ty as SettingValue>::BARE,
             set: |config, value| {
                 config.$field = <$ty as SettingValue>::read(value)?;
                 Ok(())

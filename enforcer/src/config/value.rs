@@ -62,6 +62,8 @@ fn scalar(text: &str) -> String {
 
 /// A type that one text can stand for.
 pub(super) trait Scalar: Sized {
+    /// Whether it is a number or a truth value, which YAML writes without quotes.
+    const BARE: bool = false;
     fn parse(text: &str) -> Result<Self, String>;
     fn text(&self) -> String;
 }
@@ -70,12 +72,15 @@ pub(super) trait Scalar: Sized {
 pub(super) trait SettingValue: Sized {
     /// Whether a flag may be given several times.
     const REPEATED: bool;
+    /// Whether YAML writes it without quotes.
+    const BARE: bool;
     fn read(value: Value) -> Result<Self, String>;
     fn write(&self) -> Value;
 }
 
 impl<T: Scalar> SettingValue for T {
     const REPEATED: bool = false;
+    const BARE: bool = T::BARE;
 
     fn read(value: Value) -> Result<Self, String> {
         match value {
@@ -92,6 +97,7 @@ impl<T: Scalar> SettingValue for T {
 
 impl<T: Scalar> SettingValue for Option<T> {
     const REPEATED: bool = false;
+    const BARE: bool = <T as Scalar>::BARE;
 
     fn read(value: Value) -> Result<Self, String> {
         match value {
@@ -108,6 +114,7 @@ impl<T: Scalar> SettingValue for Option<T> {
 
 impl<T: Scalar> SettingValue for Vec<T> {
     const REPEATED: bool = true;
+    const BARE: bool = false;
 
     fn read(value: Value) -> Result<Self, String> {
         match value {
@@ -178,6 +185,8 @@ impl Scalar for Mode {
 }
 
 impl Scalar for bool {
+    const BARE: bool = true;
+
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().ok().ok_or_else(|| format!("`{text}` is neither true nor false"))
     }
@@ -188,6 +197,8 @@ impl Scalar for bool {
 }
 
 impl Scalar for usize {
+    const BARE: bool = true;
+
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().ok().ok_or_else(|| format!("`{text}` is no whole number"))
     }

@@ -100,6 +100,7 @@ fn all(screen: &mut Screen) {
         exact(screen, &server, &calls);
         gone(screen, &stage, &server);
     });
+    fewer(screen, &mut stage);
 }
 
 /// Ends the load when it goes.
@@ -258,4 +259,43 @@ fn gone(screen: &mut Screen, stage: &Stage, server: &Prometheus) {
         server.count(GONE) == before + 1,
         "a workload that is gone leaves an identity that nobody has",
     );
+}
+
+/// A daemon that may tell few series, and then by namespace alone, tells the same sums.
+fn fewer(screen: &mut Screen, stage: &mut Stage) {
+    const VERDICTS: &str = "enforcer_policy_verdicts_total";
+    screen.chapter("Fewer series, the same sums");
+    let told = |stage: &Stage| {
+        let metrics = stage.agent.metrics();
+        let rows = metrics.into_iter().filter(|(name, _)| name.starts_with(VERDICTS));
+        let (names, counts): (Vec<String>, Vec<f64>) = rows.unzip();
+        let expired = stage.agent.metrics();
+        let expired =
+            expired.get(&format!("enforcer_metrics_expired_total{{metric=\"{VERDICTS}\"}}")).copied();
+        (names, counts.iter().sum::<f64>() + expired.unwrap_or_default())
+    };
+    let (all, sum) = told(stage);
+    // Nine series are one less for rules, and half of the rest.
+    stage.restart(&[("metrics-series", "9")]);
+    let (few, same) = told(stage);
+    let overflow = few.iter().filter(|name| name.contains("policy=\"_overflow\"")).count();
+    let holds = few.len() - overflow == 4 && (1..=6).contains(&overflow) && is_same(same, sum);
+    screen.state(
+        holds,
+        &format!(
+            "metrics-series: 9, of {} series 4 are told apart, {overflow} say _overflow, sum {same}",
+            all.len()
+        ),
+    );
+    stage.restart(&[("metrics-labels", "[namespace]")]);
+    let (by_namespace, same) = told(stage);
+    let named =
+        by_namespace.iter().any(|name| name.contains("source=\"web\"") || name.contains("port=\"8081\""));
+    let holds = !named && by_namespace.len() < all.len() && is_same(same, sum);
+    screen.state(holds, &format!("metrics-labels: [namespace], {} series, sum {same}", by_namespace.len()));
+}
+
+/// Counts are whole numbers.
+fn is_same(one: f64, other: f64) -> bool {
+    (one - other).abs() < 0.5
 }

@@ -101,10 +101,16 @@ impl Stage {
         }
         api.serve(false, API);
         let agent = Agent::new(&world);
-        // The programs' own cost is part of what is shown.
-        agent.configure(&[("attach", &world.relative(&world.guarded())), ("program-statistics", "true")]);
+        configure(&agent, &world, &[]);
         agent.workloads([&web, &api, &db, &batch]);
         Self { agent, web, api, db, batch, outside, world }
+    }
+
+    /// Ends the daemon and starts another with these settings.
+    pub(super) fn restart(&mut self, settings: &[(&str, &str)]) {
+        self.agent.terminate();
+        configure(&self.agent, &self.world, settings);
+        self.agent.run();
     }
 
     /// Opens connections that policies will forbid.
@@ -156,6 +162,13 @@ impl Stage {
         }
         calls
     }
+}
+
+fn configure(agent: &Agent, world: &World, settings: &[(&str, &str)]) {
+    let attach = world.relative(&world.guarded());
+    // The programs' own cost is part of what is shown.
+    let usual = [("attach", attach.as_str()), ("program-statistics", "true")];
+    agent.configure(&[&usual, settings].concat());
 }
 
 impl Calls {
