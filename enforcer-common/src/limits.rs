@@ -10,6 +10,10 @@ pub const FLOWS_PER_SOCKET: usize = 2;
 pub const FLOWS: usize = 65_536;
 /// Rows of per-CPU traffic counters.
 pub const TRAFFIC: usize = 65_536;
+/// Rows of per-CPU histograms (448 bytes for each CPU, made when they are needed).
+pub const LATENCY: usize = 8_192;
+/// Identities whose events are limited at the same time; the one that was quiet longest is forgotten, and begins anew.
+pub const QUOTAS: usize = 16_384;
 /// Own addresses of the host.
 pub const OWN_ADDRESSES: usize = 4_096;
 /// Slots for tables: the one in force, and two banks of those that follow it by kernel time.

@@ -36,6 +36,25 @@ fn found(key: &FlowKey) -> bool {
     }
 }
 
+/// Adds one, atomically, and tells what was there before.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn next(word: *mut u64) -> u64 {
+    let mut value = 1_u64;
+    // SAFETY: the caller's promise; the instruction reads and writes that word only.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+            options(nostack)
+        );
+    };
+    value
+}
+
 /// Adds, atomically. The target has no `AtomicU64::fetch_add`, so the instruction is written out.
 ///
 /// # Safety

@@ -13,6 +13,7 @@ mod flows;
 mod gate;
 mod identity;
 mod judge;
+mod latency;
 mod listen;
 mod maps;
 mod options;

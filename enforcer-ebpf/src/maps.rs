@@ -11,7 +11,7 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use enforcer_common::abi::config::{Setting, Stat};
-use enforcer_common::abi::flow::{FlowCount, FlowEvent, FlowKey, Traffic, TrafficKey};
+use enforcer_common::abi::flow::{FlowCount, FlowEvent, FlowKey, Latency, Quota, Traffic, TrafficKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding, DecidedFlow, FlowRef, SocketIdentity};
 use enforcer_common::abi::policy::Row;
 use enforcer_common::limits;
@@ -90,6 +90,15 @@ pub static OWN_ADDRESSES: HashMap<[u8; 16], [u8; 16], { limits::OWN_ADDRESSES }>
 /// Connections and datagrams add; the daemon reads. Full: counted in `STATS`.
 #[btf_map]
 pub static TRAFFIC: PerCpuHashMap<TrafficKey, Traffic, { limits::TRAFFIC }> = PerCpuHashMap::new();
+
+/// Connections add; the daemon reads. Full: counted in `STATS`.
+#[btf_map]
+pub static LATENCY: PerCpuHashMap<TrafficKey, Latency, { limits::LATENCY }, { BPF_F_NO_PREALLOC as usize }> =
+    PerCpuHashMap::new();
+
+/// Events ask and add. Full: the identity that was quiet longest is forgotten, and begins anew.
+#[btf_map]
+pub static QUOTAS: LruHashMap<u32, Quota, { limits::QUOTAS }> = LruHashMap::new();
 
 /// Every verdict adds; the daemon reads. Full: counted in `STATS`, so that sums stay exact.
 #[btf_map]

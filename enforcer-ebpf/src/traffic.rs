@@ -5,12 +5,12 @@ use core::ptr::addr_of_mut;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_ops,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::bpf_sock_ops_cb_flags_set;
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{Traffic, TrafficKey};
-use enforcer_common::abi::identity::Role;
+use enforcer_common::abi::identity::{Role, SocketIdentity};
 use enforcer_common::address::Address;
 
 use crate::account::add;
@@ -18,7 +18,7 @@ use crate::fault;
 use crate::maps::TRAFFIC;
 use crate::parse::sock_addr::{TCP, UDP};
 use crate::parse::{address, pointer, skb, word};
-use crate::{flows, sockets};
+use crate::{flows, latency, sockets};
 
 /// `BPF_TCP_CLOSE`
 const CLOSE: u32 = 7;
@@ -61,15 +61,17 @@ unsafe fn add_datagram(raw: *mut __sk_buff, parties: u64, flow: u64) -> u64 {
 pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
     let op = word!(ops, bpf_sock_ops, op);
     let is_opened = op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        latency::begin(own_socket(ops));
+        return 1;
+    }
     if is_opened {
         // SAFETY: the hook's own context. Fails only for partial sockets, which these two operations never see.
         unsafe { bpf_sock_ops_cb_flags_set(ops, BPF_SOCK_OPS_STATE_CB_FLAG.cast_signed()) };
     } else if op != BPF_SOCK_OPS_STATE_CB || state(ops) != CLOSE {
         return 1;
     }
-    let sk =
-        pointer!(ops, "u64", offset_of!(bpf_sock_ops, __bindgen_anon_2)) as *mut aya_ebpf::bindings::bpf_sock;
-    let own = sockets::of_packet(sk);
+    let own = own_socket(ops);
     if own.is_null() {
         return 1;
     }
@@ -96,7 +98,25 @@ pub fn connection(ops: *mut bpf_sock_ops) -> u32 {
             close(ops, row);
         }
     }
+    if is_opened {
+        latency::opened(own, parties, port, role);
+    } else {
+        latency::closed(round_trip(ops), parties, port, role);
+    }
     1
+}
+
+/// The storage of this operation's socket, null if there is none.
+#[inline(always)]
+fn own_socket(ops: *mut bpf_sock_ops) -> *mut SocketIdentity {
+    let sk = pointer!(ops, "u64", offset_of!(bpf_sock_ops, __bindgen_anon_2)) as *mut bpf_sock;
+    sockets::of_packet(sk)
+}
+
+/// The smoothed round-trip time in microseconds, of which the kernel keeps eight times.
+#[inline(always)]
+fn round_trip(ops: *mut bpf_sock_ops) -> u64 {
+    u64::from(word!(ops, bpf_sock_ops, srtt_us) >> 3)
 }
 
 /// The other end's address.
@@ -138,8 +158,7 @@ unsafe fn close(ops: *mut bpf_sock_ops, row: *mut Traffic) {
     let acknowledged = pointer!(ops, "u64", offset_of!(bpf_sock_ops, bytes_acked));
     let taken = pointer!(ops, "u64", offset_of!(bpf_sock_ops, bytes_received));
     let again = word!(ops, bpf_sock_ops, total_retrans);
-    // The kernel keeps eight times the smoothed round-trip time.
-    let round_trip = word!(ops, bpf_sock_ops, srtt_us) >> 3;
+    let round_trip = round_trip(ops);
     // SAFETY: the caller's promise; made of aligned words.
     unsafe {
         add(addr_of_mut!((*row).closed), 1);
@@ -148,7 +167,7 @@ unsafe fn close(ops: *mut bpf_sock_ops, row: *mut Traffic) {
         add(addr_of_mut!((*row).bytes_sent), acknowledged);
         add(addr_of_mut!((*row).bytes_received), taken);
         add(addr_of_mut!((*row).retransmits), again.into());
-        add(addr_of_mut!((*row).rtt_microseconds), round_trip.into());
+        add(addr_of_mut!((*row).rtt_microseconds), round_trip);
     }
 }
 
@@ -159,17 +178,23 @@ fn state(ops: *mut bpf_sock_ops) -> u32 {
     pointer!(ops, "u32", offset_of!(bpf_sock_ops, __bindgen_anon_1) + 4) as u32
 }
 
-/// This CPU's row, made if there is none; null if there is no room, which is counted.
+/// The key of a row.
 #[inline(always)]
-fn row(parties: u64, port: u16, protocol: u8, role: u64) -> *mut Traffic {
-    let key = TrafficKey {
+pub fn key(parties: u64, port: u16, protocol: u8, role: u64) -> TrafficKey {
+    TrafficKey {
         subject: (parties >> 32) as u32,
         peer: parties as u32,
         port,
         protocol,
         role: role as u8,
         reserved: 0,
-    };
+    }
+}
+
+/// This CPU's row, made if there is none; null if there is no room, which is counted.
+#[inline(always)]
+fn row(parties: u64, port: u16, protocol: u8, role: u64) -> *mut Traffic {
+    let key = key(parties, port, protocol, role);
     if let Some(row) = TRAFFIC.get_ptr_mut(key) {
         return row;
     }

@@ -17,8 +17,8 @@ use enforcer::domain::registry::{IdentityKey, Registry};
 use enforcer::domain::table::PolicyTable;
 use enforcer::domain::{self, cluster::KnownService};
 use enforcer::kernel::{self, Events, Kernel, Scheduled, Settings};
-use enforcer_common::abi::config::{Mode, Stat};
-use enforcer_common::abi::flow::{FlowEvent, FlowKey, Outcome, Traffic};
+use enforcer_common::abi::config::{EventLimits, Mode, Stat};
+use enforcer_common::abi::flow::{FlowEvent, FlowKey, Latency, Outcome, Traffic};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -386,6 +386,21 @@ impl Direct {
         stats[stat as usize] - self.stats[stat as usize]
     }
 
+    /// Sets which events are told.
+    pub fn limit_events(&mut self, limits: EventLimits) {
+        self.engine().kernel.set_event_limits(limits).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// How long this took on all flows since the start, by name of the subject.
+    pub fn latency(&self) -> BTreeMap<String, Latency> {
+        let rows = self.engine_ref().kernel.latency().unwrap_or_else(|error| panic!("{error}"));
+        let mut sums = BTreeMap::new();
+        for (key, row) in rows {
+            sums.entry(self.name(key.subject)).or_insert(Latency::NONE).add(&row);
+        }
+        sums
+    }
+
     /// The next event that is like this; others are passed over.
     pub fn event(&mut self, what: &str, is_it: impl Fn(&Told) -> bool) -> Told {
         let mut seen = Vec::new();
@@ -453,6 +468,7 @@ impl Drop for Direct {
             && forgotten.is_ok()
             && not_own.is_ok()
             && engine.kernel.set_mode(Mode::Enforce).is_ok()
+            && engine.kernel.set_event_limits(EventLimits::default()).is_ok()
             && engine.detach().is_ok();
         if clean {
             IDLE.lock().expect("nobody panics here").push(engine);

@@ -1,8 +1,10 @@
 //! Counting is exact: what was counted is what was done, also when nobody reads the events.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use enforcer_common::abi::config::Stat;
+use enforcer_common::abi::config::{EVENT_WINDOW, EventLimits, Stat};
+use enforcer_common::abi::flow::Outcome;
 use enforcer_tests::direct::{Counts, Direct};
 use enforcer_tests::patience;
 use enforcer_tests::puppet::Tally;
@@ -15,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("connections_and_datagrams", connections_and_datagrams),
     ("four_processes_at_once", four_processes_at_once),
     ("a_ring_that_nobody_reads", a_ring_that_nobody_reads),
+    ("limits_of_events", limits_of_events),
+    ("a_sample_of_events", a_sample_of_events),
 ];
 
 const EPERM: i32 = 1;
@@ -124,6 +128,71 @@ fn four_processes_at_once() {
     }
     assert_eq!(scene.direct.counted_since(&before), expected);
     assert_eq!(scene.direct.stat(Stat::CountersFull), 0);
+}
+
+/// What was seen, and what became of it.
+#[derive(Debug, PartialEq)]
+struct Events {
+    seen: u64,
+    delivered: u64,
+    left_out: u64,
+    lost: u64,
+}
+
+impl Events {
+    fn of(direct: &Direct) -> Self {
+        Self {
+            seen: direct.stat(Stat::EventsSeen),
+            delivered: direct.stat(Stat::EventsDelivered),
+            left_out: direct.stat(Stat::EventsSampledOut),
+            lost: direct.stat(Stat::EventsLost),
+        }
+    }
+}
+
+fn limits_of_events() {
+    let mut scene = Scene::new("limits", 2);
+    scene.api.serve(true, API);
+    scene.db.serve(true, DB);
+    let limits = EventLimits { sample: 1, allowed: 20, denied: 50 };
+    scene.direct.limit_events(limits);
+    let started = Instant::now();
+    // More than any limit, of two: each has its own.
+    for client in &scene.clients {
+        assert_eq!(client.repeat(400, true, DB), all(EPERM, 400));
+        assert_eq!(client.repeat(300, true, API), all(0, 300));
+    }
+    // So many limits have begun at most; and each is kept to the full.
+    let windows = (started.elapsed().as_nanos() >> EVENT_WINDOW) as u64 + 2;
+    let events = Events::of(&scene.direct);
+    assert_eq!(events.seen, 2 * (400 + 300));
+    assert_eq!(events.seen, events.delivered + events.left_out + events.lost, "{events:?}");
+    let (mut refused, mut allowed) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+    patience::until_true("all that was delivered is read", Duration::from_secs(20), || {
+        for event in scene.direct.events() {
+            let kind = if event.outcome == Outcome::Dropped { &mut refused } else { &mut allowed };
+            *kind.entry(event.from).or_default() += 1;
+        }
+        refused.values().chain(allowed.values()).sum::<u64>() >= events.delivered
+    });
+    for client in ["c0", "c1"] {
+        assert!((50..=50 * windows).contains(&refused[client]), "{refused:?} in {windows} windows");
+        assert!((20..=20 * windows).contains(&allowed[client]), "{allowed:?} in {windows} windows");
+    }
+}
+
+fn a_sample_of_events() {
+    let mut scene = Scene::new("sample", 1);
+    scene.api.serve(true, API);
+    scene.db.serve(true, DB);
+    scene.direct.limit_events(EventLimits { sample: 10, allowed: 0, denied: 0 });
+    assert_eq!(scene.clients[0].repeat(100, true, DB), all(EPERM, 100));
+    assert_eq!(scene.clients[0].repeat(1_000, true, API), all(0, 1_000));
+    let events = Events::of(&scene.direct);
+    assert_eq!((events.seen, events.lost), (100 + 1_000, 0), "{events:?}");
+    assert_eq!(events.seen, events.delivered + events.left_out);
+    // 1,000 chances of a tenth: 100 with a standard deviation of 9.5. Every refusal is told.
+    assert!((100 + 40..=100 + 160).contains(&events.delivered), "{events:?}");
 }
 
 fn a_ring_that_nobody_reads() {

@@ -153,14 +153,20 @@ fn servers_from_before_are_known() {
     let flow: serde_json::Value = patience::until("the flow is told", patience::seconds(5), || {
         let arguments = ["observe", "--verdict", "DROPPED", "--to", "db", "-o", "json"];
         let told = agent.cli(&arguments).expect_ok();
-        told.lines().last().map(|line| serde_json::from_str(line).unwrap())
+        told.lines()
+            .last()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["flow"].take())
     });
-    assert_eq!(flow["source"]["workloads"][0], "other", "{flow}");
-    assert_eq!(flow["destination"]["workloads"][0], "db", "{flow}");
-    assert_eq!((&flow["errno"], &flow["l4"]["destination_port"]), (&"EPERM".into(), &5432.into()), "{flow}");
+    assert_eq!(flow["source"]["workloads"][0]["name"], "other", "{flow}");
+    assert_eq!(flow["destination"]["workloads"][0]["name"], "db", "{flow}");
+    assert_eq!(
+        (&flow["enforcer"]["errno"], &flow["l4"]["TCP"]["destination_port"]),
+        (&"EPERM".into(), &5432.into()),
+        "{flow}"
+    );
     assert_eq!(flow["drop_reason_desc"], "POLICY_DENIED", "{flow}");
     assert_eq!(
-        (&flow["decided_by"]["name"], &flow["decided_by"]["rule"]),
+        (&flow["ingress_denied_by"][0]["name"], &flow["ingress_denied_by"][0]["rule"]),
         (&"db".into(), &"ingress (isolated)".into())
     );
 }

@@ -1,6 +1,6 @@
 //! What flows carry is counted for who they are, at both ends.
 
-use enforcer_common::abi::flow::Traffic;
+use enforcer_common::abi::flow::{Latency, Traffic};
 use enforcer_tests::direct::{Carried, Counts, Direct};
 use enforcer_tests::patience;
 use enforcer_tests::puppet::{Fd, Order};
@@ -32,6 +32,15 @@ impl Scene {
         Self { direct, api, client, _world: world }
     }
 
+    fn times(&self) -> Times {
+        let latency = self.direct.latency();
+        let of = |name| {
+            let row = latency.get(name).copied().unwrap_or(Latency::NONE);
+            (row.handshake.iter().sum(), row.round_trip.iter().sum())
+        };
+        Times { client: of("client"), api: of("api") }
+    }
+
     /// Opens a connection from a port (0: any) and takes it at the other end.
     fn connection(&self, port: u16, server: Fd, to: u16) -> (Fd, Fd) {
         let ours = self.client.socket(libc::AF_INET, libc::SOCK_STREAM);
@@ -44,6 +53,22 @@ impl Scene {
         self.client.must(&Order::Bind { fd: ours, to: at(port) });
         self.client.must(&Order::Connect { fd: ours, to: at(to) });
         (ours, descriptor(&self.api.must(&Order::Accept { fd: server })))
+    }
+}
+
+/// Handshakes and round trips that were measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Times {
+    client: (u64, u64),
+    api: (u64, u64),
+}
+
+impl std::ops::Sub for Times {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        let less = |(a, b): (u64, u64), (c, d): (u64, u64)| (a - c, b - d);
+        Self { client: less(self.client, earlier.client), api: less(self.api, earlier.api) }
     }
 }
 
@@ -66,6 +91,7 @@ fn connections_at_both_ends() {
     const ANSWER: u64 = 300;
     let scene = Scene::new("carried");
     let before = scene.direct.carried_since(&Carried::new());
+    let times = scene.times();
     let server = scene.api.open(true, &([127, 0, 0, 1], 0).into());
     let mut open = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -90,6 +116,8 @@ fn connections_at_both_ends() {
         carried.values().all(|traffic| traffic.closed == CONNECTIONS)
     };
     patience::until_true("all connections are over", patience::seconds(5), all_closed);
+    // Only the client's end knows when a handshake began; both know the round trips.
+    assert_eq!(scene.times() - times, Times { client: (CONNECTIONS, CONNECTIONS), api: (0, CONNECTIONS) });
     let carried = scene.direct.carried_since(&before);
     assert_eq!(carried.keys().collect::<Vec<_>>(), [&api, &client]);
     for (row, sent, received) in [(&client, REQUEST, ANSWER), (&api, ANSWER, REQUEST)] {

@@ -20,11 +20,31 @@ pub enum Setting {
     SocketKinds = 5,
     /// Secret of the fingerprints in socket storage, see [`crate::flow_id`].
     Secret = 6,
+    /// One of so many allowed flows is told as an event; 0 and 1 mean each.
+    EventSample = 7,
+    /// Events of allowed flows that are told of each identity that opens flows, in each [`EVENT_WINDOW`]; 0 for no limit.
+    AllowedEvents = 8,
+    /// The same for denied and audited flows.
+    DeniedEvents = 9,
+}
+
+/// The time for which events are limited: 2^30 nanoseconds, 1.07 seconds, because a shift is cheaper than a division.
+pub const EVENT_WINDOW: u32 = 30;
+
+/// Which events are told. Counters count all that happens, whatever is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventLimits {
+    /// See [`Setting::EventSample`].
+    pub sample: u64,
+    /// See [`Setting::AllowedEvents`].
+    pub allowed: u64,
+    /// See [`Setting::DeniedEvents`].
+    pub denied: u64,
 }
 
 impl Setting {
     /// Number of settings.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 10;
 }
 
 macro_rules! socket_kinds {
@@ -153,6 +173,9 @@ stats! {
     6 TableFault "table_fault" "verdicts without readable policy tables";
     7 TrafficFull "traffic_full" "connections or datagrams that found no free traffic row";
     8 PacketUnread "packet_unread" "packets whose headers could not be read, and were refused";
+    9 EventsSeen "events_seen" "verdicts that are worth an event: delivered, sampled out or lost";
+    10 EventsSampledOut "events_sampled_out" "events that were left out by sampling or by the limit of their identity";
+    11 LatencyFull "latency_full" "connections whose times found no free row";
 }
 
 impl Stat {

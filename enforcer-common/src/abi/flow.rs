@@ -113,6 +113,64 @@ impl Traffic {
     }
 }
 
+/// Buckets of a [`Latency`]: the one at `i` counts what took more than 2^(i-1) and at most 2^i microseconds, the last what
+/// took longer than 2^25 (33.6 seconds).
+pub const LATENCY_BUCKETS: usize = 27;
+
+/// The bucket of a time in microseconds.
+#[inline(always)]
+pub const fn latency_bucket(microseconds: u64) -> usize {
+    if microseconds <= 1 {
+        return 0;
+    }
+    let bucket = u64::BITS - (microseconds - 1).leading_zeros();
+    if bucket as usize >= LATENCY_BUCKETS { LATENCY_BUCKETS - 1 } else { bucket as usize }
+}
+
+wire! {
+    /// Value of the per-CPU map `LATENCY`, whose key is a [`TrafficKey`]: how long things took, of TCP connections.
+    pub struct Latency {
+        /// Handshakes, from the first SYN to the other end's answer, repeated SYNs included; the client's end only.
+        pub handshake: [u64; LATENCY_BUCKETS],
+        /// Sum of the same, in microseconds.
+        pub handshake_microseconds: u64,
+        /// Smoothed round-trip times at the end of connections.
+        pub round_trip: [u64; LATENCY_BUCKETS],
+        /// Sum of the same, in microseconds.
+        pub round_trip_microseconds: u64,
+    }
+}
+
+impl Latency {
+    /// Nothing yet.
+    pub const NONE: Self = Self {
+        handshake: [0; LATENCY_BUCKETS],
+        handshake_microseconds: 0,
+        round_trip: [0; LATENCY_BUCKETS],
+        round_trip_microseconds: 0,
+    };
+
+    /// Adds another row, field by field.
+    pub fn add(&mut self, other: &Self) {
+        self.handshake.iter_mut().zip(other.handshake).for_each(|(sum, one)| *sum += one);
+        self.round_trip.iter_mut().zip(other.round_trip).for_each(|(sum, one)| *sum += one);
+        self.handshake_microseconds += other.handshake_microseconds;
+        self.round_trip_microseconds += other.round_trip_microseconds;
+    }
+}
+
+wire! {
+    /// Value of the map `QUOTAS`, keyed by identity: what was told in this window of flows that this identity opened.
+    pub struct Quota {
+        /// Nanoseconds since boot, in units of 2^[`EVENT_WINDOW`](crate::abi::config::EVENT_WINDOW).
+        pub window: u64,
+        /// Allowed flows.
+        pub allowed: u64,
+        /// Denied and audited flows.
+        pub denied: u64,
+    }
+}
+
 /// What became of a flow. Names as in Hubble's verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -207,5 +265,23 @@ wire! {
         pub client_port: u16,
         /// Always zero.
         pub reserved2: u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_end_at_powers_of_two() {
+        let expected = [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (1 << 25, 25), ((1 << 25) + 1, 26)];
+        for (microseconds, bucket) in expected {
+            assert_eq!(latency_bucket(microseconds), bucket, "{microseconds}");
+        }
+        assert_eq!(latency_bucket(u64::MAX), LATENCY_BUCKETS - 1);
+        for bucket in 0..LATENCY_BUCKETS - 1 {
+            assert_eq!(latency_bucket(1 << bucket), bucket);
+            assert_eq!(latency_bucket((1 << bucket) + 1), bucket + 1);
+        }
     }
 }

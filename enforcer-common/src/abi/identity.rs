@@ -103,6 +103,8 @@ wire! {
         pub flows: [DecidedFlow; FLOWS_PER_SOCKET],
         /// Number of flows remembered so far; the next one goes to this number modulo the length.
         pub flow_count: u64,
+        /// When this socket sent its first SYN, in nanoseconds since boot without the time asleep; 0 for none.
+        pub began: u64,
     }
 }
 

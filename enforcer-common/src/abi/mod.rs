@@ -10,7 +10,7 @@ pub mod probe;
 pub use crate::wire::Layout;
 
 /// Version of everything in this module. Maps pinned by another version are refused, never guessed.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The layout of every shared struct; the golden test compares it with `golden/abi.txt`.
 pub const LAYOUTS: &[Layout] = &[
@@ -18,6 +18,8 @@ pub const LAYOUTS: &[Layout] = &[
     flow::FlowCount::LAYOUT,
     flow::TrafficKey::LAYOUT,
     flow::Traffic::LAYOUT,
+    flow::Latency::LAYOUT,
+    flow::Quota::LAYOUT,
     flow::FlowEvent::LAYOUT,
     identity::Binding::LAYOUT,
     identity::AddressEntry::LAYOUT,

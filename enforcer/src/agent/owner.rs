@@ -15,12 +15,12 @@ use super::notify::Notifier;
 use super::pins::PinsLock;
 use super::{Error, SharedKernel, clock, lock, revoke};
 use crate::api::{Call, Readiness};
-use crate::domain::Mode;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
 use crate::domain::revoke::InForce;
 use crate::domain::time::Clocks;
+use crate::domain::{EventLimits, Mode};
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
 use crate::kernel::{Scheduled, Seeded, Seen};
 use crate::store::{self, Store};
@@ -31,6 +31,16 @@ use crate::telemetry::metrics::Gauges;
 const TICK: Duration = Duration::from_secs(1);
 /// Events that are taken together at most, so that a flood of them can't keep work from beginning.
 const BATCH: usize = 256;
+
+/// What the kernel is told once, when the owner begins.
+pub(super) struct Orders {
+    /// What is done with a denial.
+    pub(super) mode: Mode,
+    /// Bits of the kinds of sockets that workloads may create.
+    pub(super) socket_kinds: u64,
+    /// Which events are told.
+    pub(super) events: EventLimits,
+}
 
 /// Where the owner's results go.
 pub(super) struct Outputs {
@@ -106,11 +116,11 @@ impl Owner {
     pub(super) async fn run(
         mut self,
         adopted: Adopted,
-        (mode, socket_kinds): (Mode, u64),
+        orders: Orders,
         mut events: mpsc::Receiver<Event>,
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<(), Error> {
-        self.mode = mode;
+        self.mode = orders.mode;
         let mut signals = Signals::new().map_err(Error::Signals)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,8 +128,9 @@ impl Owner {
         // Not before: an agent that refuses to go on must not change what the kernel does with denials.
         if self.ended.is_none() {
             let mut kernel = lock(&self.kernel);
-            kernel.set_socket_kinds(socket_kinds)?;
-            kernel.set_mode(mode)?;
+            kernel.set_socket_kinds(orders.socket_kinds)?;
+            kernel.set_event_limits(orders.events)?;
+            kernel.set_mode(orders.mode)?;
             kernel.set_own_namespace()?;
             fail_point!("mode-set");
         }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::coverage::Watch;
-use super::owner::{Outputs, Owner};
+use super::owner::{Orders, Outputs, Owner};
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
@@ -108,7 +108,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let openings = Watch::new(config, &lock(&kernel));
     let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
     let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs, openings);
-    let orders = (facts.mode, config.socket_kinds());
+    let orders =
+        Orders { mode: facts.mode, socket_kinds: config.socket_kinds(), events: config.event_limits() };
     let ended = owner.run(adopted, orders, event_queue, call_queue).await;
     fail_point!("owner-ended");
     close.send_replace(true);

@@ -26,7 +26,7 @@ pub(super) struct Scrape {
 /// An exporter as it is configured.
 pub(super) fn exporter(config: &Config) -> Exporter {
     Exporter::new(Options {
-        series: config.metrics_series,
+        series: usize::try_from(config.metrics_series).unwrap_or(usize::MAX),
         labels: config.metrics_labels.clone(),
         name_labels: config.metrics_name_labels.clone(),
     })

@@ -119,7 +119,8 @@ impl Client {
         let (last, follow) = (last.to_string(), follow.to_string());
         let parameters = filter.parameters();
         let fixed = [("last", last.as_str()), ("follow", follow.as_str())];
-        let all = fixed.into_iter().chain(parameters.iter().map(|(key, value)| (*key, value.as_str())));
+        let all =
+            fixed.into_iter().chain(parameters.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         let response =
             self.in_time(self.send(Method::GET, &with_query("/v1/flows", all), Vec::new())).await?;
         Ok(Flows {

@@ -1,5 +1,7 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
+mod filters;
+mod observe;
 mod policy;
 
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use clap_complete::Shell;
 use super::settings::SettingFlags;
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::time::parse_duration;
+pub use filters::Filters;
+pub use observe::{FlowFormat, Observe};
 pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
 
 /// Identity-based network enforcement for Linux workloads
@@ -202,47 +206,6 @@ pub enum Metrics {
     List(Output),
 }
 
-/// `enforcer observe`
-#[derive(Args, Debug)]
-pub struct Observe {
-    /// Go on with flows as they happen
-    #[arg(short, long)]
-    pub follow: bool,
-    /// So many of the remembered flows [default: 20; 0 with --follow; all with --since]
-    #[arg(long, value_name = "N")]
-    pub last: Option<usize>,
-    /// Flows since then: a time like 2026-11-22T12:53:39Z, or how long ago, like 30s, 5m or 2h
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<String>,
-    /// Output format
-    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
-    pub output: FlowFormat,
-    /// What became of the flow
-    #[arg(long, value_name = "VERDICT", value_delimiter = ',', ignore_case = true, value_parser = ["FORWARDED", "DROPPED", "AUDIT"], help_heading = "Filters")]
-    pub verdict: Vec<String>,
-    /// Labels of the source, `key=value[,key=value]`: all of them
-    #[arg(long, value_name = "LABELS", help_heading = "Filters")]
-    pub from_label: Vec<String>,
-    /// Labels of the destination
-    #[arg(long, value_name = "LABELS", help_heading = "Filters")]
-    pub to_label: Vec<String>,
-    /// Labels of either end
-    #[arg(short, long, value_name = "LABELS", help_heading = "Filters")]
-    pub label: Vec<String>,
-    /// Workload of the source, `[namespace/]name`; `namespace/` means all of it
-    #[arg(long, value_name = "WORKLOAD", help_heading = "Filters")]
-    pub from: Vec<String>,
-    /// Workload of the destination
-    #[arg(long, value_name = "WORKLOAD", help_heading = "Filters")]
-    pub to: Vec<String>,
-    /// Destination port
-    #[arg(long, value_name = "PORT", value_delimiter = ',', help_heading = "Filters")]
-    pub port: Vec<u16>,
-    /// TCP, UDP or another name that flows show, or a protocol number
-    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', help_heading = "Filters")]
-    pub protocol: Vec<String>,
-}
-
 /// `enforcer status`
 #[derive(Args, Debug)]
 pub struct Status {
@@ -318,15 +281,4 @@ pub enum DocumentFormat {
     Yaml,
     /// What the agent knows of it.
     Json,
-}
-
-/// For flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FlowFormat {
-    /// One line a flow.
-    Compact,
-    /// One JSON object a line.
-    Json,
-    /// Columns.
-    Table,
 }

@@ -1,26 +1,45 @@
 //! `enforcer observe`
 
-use anyhow::bail;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
 
 use super::Answer;
 use super::args::{FlowFormat, Observe};
 use super::context::{Context, block_on, now};
 use super::render::{Screen, flow as render, quote};
 use crate::api::client::Record;
+use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
+use crate::domain::hubble;
 use crate::domain::timestamp::Timestamp;
 
 /// As `hubble observe` does.
 const DEFAULT_LAST: usize = 20;
 
 pub(super) fn observe(context: &mut Context, arguments: Observe) -> anyhow::Result<Answer> {
+    let file = arguments.input_file.clone();
     let wish = Wish::new(arguments, now())?;
     let client = context.client();
     let screen = &mut context.screen;
+    let mut printer = Printer::new(&wish);
+    if let Some(path) = file {
+        for flow in recorded(&path, &wish)? {
+            printer.print(screen, &Record::Flow(Box::new(flow)))?;
+        }
+        return Ok(Answer::Yes);
+    }
     block_on(async {
         let mut flows = client.flows(wish.last, wish.follow, &wish.filter).await?;
-        let mut printer = Printer { format: wish.format, table: render::FlowTable::default() };
+        let mut rest = wish.first.unwrap_or(usize::MAX);
         while let Some(record) = flows.next().await? {
+            if rest == 0 {
+                return Ok(Answer::Yes);
+            }
+            rest -= 1;
             // The server filters too; an older one may know fewer conditions, and would refuse those, not ignore them.
             printer.print(screen, &record)?;
         }
@@ -34,45 +53,76 @@ pub(super) fn observe(context: &mut Context, arguments: Observe) -> anyhow::Resu
     })
 }
 
+/// The wanted flows of a file of JSON lines, as `observe -o json` writes them, or Hubble.
+fn recorded(path: &Path, wish: &Wish) -> anyhow::Result<Vec<Flow>> {
+    let shown = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let file = File::open(path).with_context(|| format!("open {shown}"))?;
+        Box::new(BufReader::new(file))
+    };
+    let mut flows = VecDeque::new();
+    for (number, line) in (1_u64..).zip(reader.lines()) {
+        let line = line.with_context(|| format!("read {shown}, line {number}"))?;
+        let is_other = |line: &str| line.trim().is_empty() || line.starts_with("{\"lost_events\"");
+        if is_other(&line) {
+            continue;
+        }
+        let record: hubble::Line = serde_json::from_str(&line).with_context(|| {
+            format!("{shown}, line {number} is no flow; a file is expected as `enforcer observe -o json` writes it")
+        })?;
+        let flow = Flow::from(record);
+        if !wish.filter.matches(&flow) {
+            continue;
+        }
+        if flows.len() == wish.first.unwrap_or(usize::MAX) {
+            break;
+        }
+        if flows.len() == wish.last {
+            flows.pop_front();
+        }
+        if wish.last > 0 {
+            flows.push_back(flow);
+        }
+    }
+    Ok(flows.into())
+}
+
 #[derive(Debug, PartialEq)]
 struct Wish {
     last: usize,
+    first: Option<usize>,
     follow: bool,
     format: FlowFormat,
+    node_name: bool,
     filter: FlowFilter,
 }
 
 impl Wish {
     fn new(arguments: Observe, now: Timestamp) -> anyhow::Result<Self> {
-        let Observe {
-            follow,
-            last,
-            since,
-            output,
-            verdict,
-            from_label,
-            to_label,
-            label,
-            from,
-            to,
-            port,
-            protocol,
-        } = arguments;
-        let since = since.map(|since| moment(&since, now)).transpose()?;
-        let protocol = protocol.iter().map(|protocol| protocol.to_ascii_uppercase()).collect();
-        let verdict = verdict.iter().map(|verdict| verdict.to_ascii_uppercase()).collect();
-        let last = last.unwrap_or(match (since, follow) {
-            (Some(_), _) => usize::MAX,
-            (None, true) => 0,
-            (None, false) => DEFAULT_LAST,
+        let Observe { follow, last, first, all, since, until, input_file, output, print_node_name, filters } =
+            arguments;
+        let mut filter = filters.0;
+        if let Some(since) = &since {
+            filter.since(moment("--since", since, now)?);
+        }
+        if let Some(until) = &until {
+            filter.until(moment("--until", until, now)?);
+        }
+        let is_everything =
+            all || first.is_some() || since.is_some() || until.is_some() || input_file.is_some();
+        let last = last.unwrap_or(match (is_everything, follow) {
+            (true, _) => usize::MAX,
+            (false, true) => 0,
+            (false, false) => DEFAULT_LAST,
         });
-        let filter = FlowFilter { verdict, from_label, to_label, label, from, to, port, protocol, since };
-        Ok(Self { last, follow, format: output, filter })
+        Ok(Self { last, first, follow, format: output, node_name: print_node_name, filter })
     }
 }
 
 /// A time, or a duration before `now`.
-fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+fn moment(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Some(moment) = Timestamp::parse(text) {
         return Ok(moment);
     }
@@ -89,7 +139,7 @@ fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     match seconds {
         Some(seconds) => Ok(Timestamp { seconds: now.seconds - seconds, ..now }),
         None => bail!(
-            "--since {} is neither a time like 2026-11-22T12:53:39Z nor a duration like 30s, 5m, 2h",
+            "{flag} {} is neither a time like 2026-11-22T12:53:39Z nor a duration like 30s, 5m, 2h",
             quote(text)
         ),
     }
@@ -97,16 +147,23 @@ fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
 
 struct Printer {
     format: FlowFormat,
+    node_name: bool,
     table: render::FlowTable,
 }
 
 impl Printer {
+    fn new(wish: &Wish) -> Self {
+        Self { format: wish.format, node_name: wish.node_name, table: render::FlowTable::new(wish.node_name) }
+    }
+
     fn print(&mut self, screen: &mut Screen, record: &Record) -> anyhow::Result<()> {
+        let color = screen.data_in_color();
         let text = match (self.format, record) {
             (FlowFormat::Json, record) => render::json(record)?,
-            (FlowFormat::Compact, Record::Flow(flow)) => render::compact(flow, screen.data_in_color()),
-            (FlowFormat::Table, Record::Flow(flow)) => self.table.line(flow, screen.data_in_color()),
-            (FlowFormat::Compact | FlowFormat::Table, Record::Lost(lost)) => {
+            (FlowFormat::Compact, Record::Flow(flow)) => render::compact(flow, self.node_name, color),
+            (FlowFormat::Dict, Record::Flow(flow)) => render::dict(flow, self.node_name, color),
+            (FlowFormat::Table, Record::Flow(flow)) => self.table.line(flow, color),
+            (_, Record::Lost(lost)) => {
                 screen.warn(&format!("{lost} flows were not shown: this reader was too slow for them"));
                 return Ok(());
             }
@@ -122,6 +179,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::domain::flow_filter::CONDITIONS;
 
     fn wish(arguments: &[&str]) -> Wish {
         let cli = Cli::try_parse_from(["enforcer", "observe"].iter().chain(arguments)).unwrap();
@@ -134,50 +192,59 @@ mod tests {
         assert_eq!(wish(&[]).last, 20);
         assert_eq!(wish(&["-f"]).last, 0);
         assert_eq!(wish(&["-f", "--last", "3"]).last, 3);
-        let since = wish(&["--since", "5m"]);
-        assert_eq!(
-            (since.last, since.filter.since),
-            (usize::MAX, Some(Timestamp { seconds: 9_700, nanos: 7 }))
-        );
-        for bad in ["", "m", "5", "5y", "-5m", "é"] {
-            assert!(moment(bad, Timestamp::default()).is_err(), "{bad}");
+        assert_eq!((wish(&["--first", "3"]).last, wish(&["--first", "3"]).first), (usize::MAX, Some(3)));
+        for everything in [&["--all"][..], &["--since", "5m"], &["--until", "5m"], &["--input-file", "-"]] {
+            assert_eq!(wish(everything).last, usize::MAX, "{everything:?}");
         }
+        let parameters = wish(&["--since", "5m"]).filter.parameters();
+        assert_eq!(parameters, [("since".to_owned(), "1970-01-01T02:41:40.000000007Z".to_owned())]);
+        for bad in ["", "m", "5", "5y", "-5m", "é"] {
+            assert!(moment("--since", bad, Timestamp::default()).is_err(), "{bad}");
+        }
+    }
+
+    fn parameters(arguments: &[&str]) -> Vec<String> {
+        let parameters = wish(arguments).filter.parameters();
+        parameters.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
 
     #[test]
     fn every_filter_arrives() {
-        let found = wish(&[
-            "--verdict",
-            "dropped,AUDIT",
-            "--from-label",
-            "a=b",
-            "--to-label",
-            "c=d",
-            "-l",
-            "e=f",
-            "--from",
-            "web",
-            "--to",
-            "x/db",
-            "--port",
-            "80,443",
-            "--protocol",
-            "tcp",
-            "--since",
-            "1970-01-01T00:00:01Z",
-        ]);
-        let text = |text: &[&str]| text.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let filter = FlowFilter {
-            verdict: text(&["DROPPED", "AUDIT"]),
-            from_label: text(&["a=b"]),
-            to_label: text(&["c=d"]),
-            label: text(&["e=f"]),
-            from: text(&["web"]),
-            to: text(&["x/db"]),
-            port: vec![80, 443],
-            protocol: text(&["TCP"]),
-            since: Some(Timestamp { seconds: 1, nanos: 0 }),
-        };
-        assert_eq!(found.filter, filter);
+        let samples = [
+            ("verdict", "AUDIT"),
+            ("type", "drop"),
+            ("drop-reason-desc", "POLICY_DENIED"),
+            ("traffic-direction", "EGRESS"),
+            ("ip-version", "IPv6"),
+        ];
+        for condition in CONDITIONS {
+            let sample = samples.iter().find(|(key, _)| *key == condition.key).map(|(_, value)| *value);
+            let fallback = match condition.value_name {
+                "PORT" | "IDENTITY" => "443",
+                "ADDRESS" => "192.0.2.0/24",
+                "PROTOCOL" => "TCP",
+                _ => "x",
+            };
+            let value = sample.unwrap_or(fallback);
+            let key = condition.key.replace('-', "_");
+            let flag = format!("--{}", condition.key);
+            assert_eq!(parameters(&[&flag, value]), [format!("{key}={value}")]);
+            assert_eq!(parameters(&["--not", &flag, value]), [format!("not_{key}={value}")]);
+        }
+        let found = parameters(&["--verdict", "dropped,AUDIT", "-4", "-l", "a=b,c=d", "-n", "shop"]);
+        assert_eq!(
+            found,
+            ["verdict=DROPPED", "verdict=AUDIT", "label=a=b,c=d", "namespace=shop", "ip_version=IPv4"]
+        );
+    }
+
+    #[test]
+    fn not_turns_the_next_filter_round() {
+        let found =
+            parameters(&["--port", "80", "--not", "--port=443,53", "--to", "db", "--not", "--to", "x"]);
+        assert_eq!(found, ["to=db", "port=80", "not_to=x", "not_port=443", "not_port=53"]);
+        for wrong in [&["--port", "80", "--not"][..], &["--port", "http"], &["--type", "l7"]] {
+            assert!(Cli::try_parse_from(["enforcer", "observe"].iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -51,11 +51,11 @@ fn value(reader: &mut Reader<'_>, setting: &Setting, node: &Node) -> Option<Valu
     match &node.value {
         yaml::Value::Null => Some(Value::Null),
         yaml::Value::Text(text) if !setting.repeated => Some(Value::Text(text.clone())),
+        yaml::Value::Integer(number) if setting.number => Some(Value::Number(*number)),
         // `off` is a mode and, to some versions of YAML, a boolean: the word counts as it is written.
         yaml::Value::Bool(_) if !setting.repeated => {
             Some(Value::Text(reader.source().text().get(node.span.clone())?.to_owned()))
         }
-        yaml::Value::Integer(number) if setting.bare => Some(Value::Text(number.to_string())),
         yaml::Value::List(_) if setting.repeated => {
             let items = reader.list(node, &what, LONGEST_LIST)?;
             let texts: Option<Vec<_>> =

@@ -186,7 +186,7 @@ pub fn default_document() -> String {
     let settings = SETTINGS.iter().map(|setting| {
         let doc: String = setting.doc.iter().flat_map(|line| ["#", line, "\n"]).collect();
         let value = setting.value(&config);
-        let value = if setting.bare { value.plain() } else { value.yaml() };
+        let value = if setting.number { value.plain() } else { value.yaml() };
         format!("\n{doc}{}: {value}\n", setting.key)
     });
     std::iter::once(head.to_owned()).chain(settings).collect()
@@ -317,6 +317,21 @@ mod tests {
         let config = load(&good).unwrap().config;
         assert_eq!(config.metrics_labels, [crate::domain::SeriesLabel::Namespace]);
         assert!(config.program_statistics && config.metrics_series == 500);
+    }
+
+    #[test]
+    fn numbers() {
+        let (_folder, mut sources) = sources("event-sample: 5\nevent-limit-denied: \"0\"\n");
+        let limits = load(&sources).unwrap().config.event_limits();
+        assert_eq!((limits.sample, limits.denied, limits.allowed), (5, 0, 1_000));
+        for wrong in ["0", "-1", "1.5", "many", ""] {
+            sources.flags = vec![("event-sample", Value::Text(wrong.to_owned()))];
+            assert!(load(&sources).is_err(), "{wrong}");
+        }
+        for wrong in ["event-limit-denied: -1\n", "event-limit-denied: [1]\n", "mode: 1\n"] {
+            let (_folder, sources) = self::sources(wrong);
+            assert!(load(&sources).is_err(), "{wrong}");
+        }
     }
 
     #[test]

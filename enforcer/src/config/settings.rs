@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::value::{LogFormat, LogLevel, SettingValue, Value};
-use crate::domain::{Mode, SeriesLabel, SocketKind};
+use crate::domain::{EventLimits, Mode, SeriesLabel, SocketKind};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +17,8 @@ pub struct Setting {
     pub doc: &'static [&'static str],
     /// Whether it holds a list.
     pub repeated: bool,
-    /// Whether it is a number or a truth value, which the file has without quotes.
-    pub bare: bool,
+    /// Whether it holds a number or a truth value, which the file has without quotes.
+    pub number: bool,
     pub(super) set: fn(&mut Config, Value) -> Result<(), String>,
     pub(super) get: fn(&Config) -> Value,
 }
@@ -58,7 +58,7 @@ macro_rules! settings {
             value_name: $value_name,
             doc: &[$($doc),+],
             repeated: <$ty as SettingValue>::REPEATED,
-            bare: <$ty as SettingValue>::BARE,
+            number: <$ty as SettingValue>::NUMBER,
             set: |config, value| {
                 config.$field = <$ty as SettingValue>::read(value)?;
                 Ok(())
@@ -111,13 +111,25 @@ settings! {
     /// and `enforcer status --unguarded` tells what they open. The host may create all. Takes effect at the start.
     "allowed-sockets" allowed_sockets: Vec<SocketKind> = vec![SocketKind::Tcp, SocketKind::Udp, SocketKind::Mptcp], "KIND";
 
+    /// One of so many allowed flows becomes an event, which `observe` shows; 1 means each
+    /// Chosen at random. Denials are never sampled, and counters, metrics and the audit log count everything.
+    "event-sample" event_sample: u64 = 1, "N";
+
+    /// Events of allowed flows for each identity that opens them, in about a second (2^30 ns); 0 means no limit
+    /// What is left out is counted as `events_sampled_out`. Takes effect at the start.
+    "event-limit-allowed" event_limit_allowed: u64 = 1_000, "N";
+
+    /// Events of denied and audited flows for each identity that opens them, in about a second; 0 means no limit
+    /// So many are always told of each, as long as the ring has room, however many the others have.
+    "event-limit-denied" event_limit_denied: u64 = 1_000, "N";
+
     /// Where /metrics, /healthz and /readyz are served over HTTP
     /// None means nowhere. There is no access control: keep it on loopback or behind a firewall.
     "metrics-listen" metrics_listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 9962).into()), "ADDRESS:PORT";
 
     /// Series of workloads and rules that /metrics tells apart, all metrics together
     /// What is beyond is summed in series that say _overflow, and series of workloads that are gone expire after a minute.
-    "metrics-series" metrics_series: usize = 10_000, "NUMBER";
+    "metrics-series" metrics_series: u64 = 10_000, "NUMBER";
 
     /// What series of workloads are told apart by: namespace, workload, port, policy
     /// Labels of what is not named are empty, and the counts of series that are the same then are summed.
@@ -140,7 +152,7 @@ settings! {
 }
 
 /// Series that a scrape can carry within seconds.
-const SERIES_MAX: usize = 1_000_000;
+const SERIES_MAX: u64 = 1_000_000;
 /// Bytes that fit into the address of a Unix socket, without the closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -148,6 +160,15 @@ impl Config {
     /// Bits of the kinds of sockets that workloads may create.
     pub fn socket_kinds(&self) -> u64 {
         self.allowed_sockets.iter().fold(0, |bits, kind| bits | kind.bit())
+    }
+
+    /// Which events are told.
+    pub fn event_limits(&self) -> EventLimits {
+        EventLimits {
+            sample: self.event_sample,
+            allowed: self.event_limit_allowed,
+            denied: self.event_limit_denied,
+        }
     }
 
     /// What is wrong with single values although they parse: the key and one sentence each.
@@ -177,6 +198,10 @@ impl Config {
                     self.metrics_series
                 ),
             ));
+        }
+        if self.event_sample == 0 {
+            let message = "one of 0 flows can't be chosen; write 1 for each flow".to_owned();
+            problems.push(("event-sample", message));
         }
         let length = self.socket.as_os_str().len();
         if length > SOCKET_PATH_MAX {

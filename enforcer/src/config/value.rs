@@ -12,6 +12,8 @@ pub enum Value {
     Null,
     /// One text.
     Text(String),
+    /// One whole number.
+    Number(i64),
     /// Several texts.
     List(Vec<String>),
 }
@@ -22,6 +24,7 @@ impl Value {
         match self {
             Self::Null => "null".to_owned(),
             Self::Text(text) => scalar(text),
+            Self::Number(number) => number.to_string(),
             Self::List(items) => {
                 format!("[{}]", items.iter().map(|item| scalar(item)).collect::<Vec<_>>().join(", "))
             }
@@ -33,6 +36,7 @@ impl Value {
         match self {
             Self::Null => "-".to_owned(),
             Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
             Self::List(items) if items.is_empty() => "-".to_owned(),
             Self::List(items) => items.join(","),
         }
@@ -43,6 +47,7 @@ impl Value {
         match self {
             Self::Null => serde_json::Value::Null,
             Self::Text(text) => text.as_str().into(),
+            Self::Number(number) => (*number).into(),
             Self::List(items) => items.clone().into(),
         }
     }
@@ -62,42 +67,47 @@ fn scalar(text: &str) -> String {
 
 /// A type that one text can stand for.
 pub(super) trait Scalar: Sized {
-    /// Whether it is a number or a truth value, which YAML writes without quotes.
-    const BARE: bool = false;
+    /// Whether it is a number, or a truth value: the file has it without quotes.
+    const NUMBER: bool = false;
     fn parse(text: &str) -> Result<Self, String>;
     fn text(&self) -> String;
+    /// As the file has it.
+    fn value(&self) -> Value {
+        Value::Text(self.text())
+    }
 }
 
 /// A type that a setting can have.
 pub(super) trait SettingValue: Sized {
     /// Whether a flag may be given several times.
     const REPEATED: bool;
-    /// Whether YAML writes it without quotes.
-    const BARE: bool;
+    /// Whether the file has a number for it.
+    const NUMBER: bool;
     fn read(value: Value) -> Result<Self, String>;
     fn write(&self) -> Value;
 }
 
 impl<T: Scalar> SettingValue for T {
     const REPEATED: bool = false;
-    const BARE: bool = T::BARE;
+    const NUMBER: bool = T::NUMBER;
 
     fn read(value: Value) -> Result<Self, String> {
         match value {
             Value::Text(text) if !text.is_empty() => T::parse(&text),
+            Value::Number(number) => T::parse(&number.to_string()),
             Value::Text(_) | Value::Null => Err("a value is needed here".to_owned()),
             Value::List(_) => Err("one value is needed here, not a list".to_owned()),
         }
     }
 
     fn write(&self) -> Value {
-        Value::Text(self.text())
+        self.value()
     }
 }
 
 impl<T: Scalar> SettingValue for Option<T> {
     const REPEATED: bool = false;
-    const BARE: bool = <T as Scalar>::BARE;
+    const NUMBER: bool = T::NUMBER;
 
     fn read(value: Value) -> Result<Self, String> {
         match value {
@@ -114,7 +124,7 @@ impl<T: Scalar> SettingValue for Option<T> {
 
 impl<T: Scalar> SettingValue for Vec<T> {
     const REPEATED: bool = true;
-    const BARE: bool = false;
+    const NUMBER: bool = false;
 
     fn read(value: Value) -> Result<Self, String> {
         match value {
@@ -122,6 +132,7 @@ impl<T: Scalar> SettingValue for Vec<T> {
             Value::Text(text) => {
                 text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
             }
+            Value::Number(_) => Err("a list is needed here, not a number".to_owned()),
             Value::List(items) => items.iter().map(|item| T::parse(item)).collect(),
         }
     }
@@ -155,6 +166,23 @@ impl Scalar for PathBuf {
     }
 }
 
+impl Scalar for u64 {
+    const NUMBER: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().ok().ok_or_else(|| format!("`{text}` is no whole number from 0 to {}", Self::MAX))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+
+    /// What YAML has no number for is a text.
+    fn value(&self) -> Value {
+        i64::try_from(*self).map_or_else(|_| Value::Text(self.text()), Value::Number)
+    }
+}
+
 impl Scalar for SocketAddr {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse()
@@ -185,22 +213,10 @@ impl Scalar for Mode {
 }
 
 impl Scalar for bool {
-    const BARE: bool = true;
+    const NUMBER: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().ok().ok_or_else(|| format!("`{text}` is neither true nor false"))
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Scalar for usize {
-    const BARE: bool = true;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse().ok().ok_or_else(|| format!("`{text}` is no whole number"))
     }
 
     fn text(&self) -> String {

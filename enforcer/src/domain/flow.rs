@@ -42,6 +42,13 @@ pub struct Flow {
     pub node_name: String,
 }
 
+impl Flow {
+    /// Whether it tells of a socket that was refused, in a call of which no policy speaks.
+    pub fn is_about_a_socket(&self) -> bool {
+        matches!(self.hook.as_str(), "sock_create" | "socket_create" | "setsockopt" | "bind4" | "bind6")
+    }
+}
+
 /// Addresses of a flow. The end whose socket it was knows the address of the other; what is not known is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowIp {

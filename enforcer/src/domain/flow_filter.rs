@@ -1,132 +1,120 @@
-//! Which flows somebody wants to see. The server of the API and `observe` share it.
+//! Which flows somebody wants to see. The server of the API and `observe` share it, and the table of conditions too.
 //!
-//! As in Hubble: values of one condition are alternatives, conditions of different kinds must all hold.
+//! As in Hubble: values of one condition are alternatives, conditions of different kinds must all hold, and of what is
+//! not wanted nothing may hold.
 
-use super::flow::{Flow, FlowEndpoint, protocol_name};
+mod conditions;
+
+use std::collections::BTreeMap;
+
+use super::flow::Flow;
 use super::timestamp::Timestamp;
-use super::workload::DEFAULT_NAMESPACE;
 
-/// Conditions on a flow; empty ones hold.
+pub use conditions::{CONDITIONS, Condition};
+
+/// What stands before the key of a condition that must not hold.
+const NOT: &str = "not_";
+
+/// Conditions on a flow; without any, every flow is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowFilter {
-    /// `FORWARDED`, `DROPPED`, `AUDIT`.
-    pub verdict: Vec<String>,
-    /// `key=value[,key=value...]`: all of them on the source.
-    pub from_label: Vec<String>,
-    /// The same on the destination.
-    pub to_label: Vec<String>,
-    /// The same on either end.
-    pub label: Vec<String>,
-    /// Workload `[namespace/]name` of the source; `namespace/` is all of a namespace.
-    pub from: Vec<String>,
-    /// The same of the destination.
-    pub to: Vec<String>,
-    /// Destination port.
-    pub port: Vec<u16>,
-    /// Name or number of a protocol.
-    pub protocol: Vec<String>,
-    /// Not older than this.
-    pub since: Option<Timestamp>,
+    /// Values by the condition's place in [`CONDITIONS`]; one of each list must hold.
+    wanted: BTreeMap<usize, Vec<String>>,
+    /// The same; none may hold.
+    unwanted: BTreeMap<usize, Vec<String>>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
-
-/// The verdicts a flow can have.
-pub const VERDICTS: [&str; 3] = ["FORWARDED", "DROPPED", "AUDIT"];
 
 impl FlowFilter {
     /// The filter as parameters of a request.
-    pub fn parameters(&self) -> Vec<(&'static str, String)> {
-        let Self { verdict, from_label, to_label, label, from, to, port, protocol, since } = self;
-        let texts = [
-            ("verdict", verdict),
-            ("from_label", from_label),
-            ("to_label", to_label),
-            ("label", label),
-            ("from", from),
-            ("to", to),
-            ("protocol", protocol),
-        ];
-        let mut all: Vec<_> = texts
-            .into_iter()
-            .flat_map(|(key, values)| values.iter().map(move |value| (key, value.clone())))
-            .collect();
-        all.extend(port.iter().map(|port| ("port", port.to_string())));
-        all.extend(since.iter().map(|since| ("since", since.to_string())));
+    pub fn parameters(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for (prefix, conditions) in [("", &self.wanted), (NOT, &self.unwanted)] {
+            for (index, values) in conditions {
+                let key = CONDITIONS.get(*index).map_or("", |condition| condition.key);
+                let key = format!("{prefix}{}", key.replace('-', "_"));
+                all.extend(values.iter().map(|value| (key.clone(), value.clone())));
+            }
+        }
+        for (key, time) in [("since", self.since), ("until", self.until)] {
+            all.extend(time.map(|time| (key.to_owned(), time.to_string())));
+        }
         all
     }
 
     /// Adds the condition of one parameter. `Ok(false)` if no condition has this name.
+    ///
+    /// # Errors
+    /// Says what values the condition has.
     pub fn add(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        let moment = |value: &str| {
+            Timestamp::parse(value)
+                .ok_or_else(|| format!("{key} `{value}` is no time like 2026-11-22T12:53:39Z"))
+        };
         match key {
-            "verdict" => {
-                let verdict = value.to_ascii_uppercase();
-                if !VERDICTS.contains(&verdict.as_str()) {
-                    return Err(format!("verdict `{value}` is none of {}", VERDICTS.join(", ")));
-                }
-                self.verdict.push(verdict);
+            "since" => self.since = Some(moment(value)?),
+            "until" => self.until = Some(moment(value)?),
+            _ => {
+                let (conditions, plain) = match key.strip_prefix(NOT) {
+                    Some(plain) => (&mut self.unwanted, plain),
+                    None => (&mut self.wanted, key),
+                };
+                let flag = plain.replace('_', "-");
+                let Some(index) = CONDITIONS.iter().position(|condition| condition.key == flag) else {
+                    return Ok(false);
+                };
+                let value = (CONDITIONS[index].read)(value).map_err(|problem| format!("{flag} {problem}"))?;
+                conditions.entry(index).or_default().push(value);
             }
-            "from_label" => self.from_label.push(value.to_owned()),
-            "to_label" => self.to_label.push(value.to_owned()),
-            "label" => self.label.push(value.to_owned()),
-            "from" => self.from.push(value.to_owned()),
-            "to" => self.to.push(value.to_owned()),
-            "protocol" => self.protocol.push(value.to_ascii_uppercase()),
-            "port" => {
-                let port = value
-                    .parse()
-                    .ok()
-                    .ok_or_else(|| format!("port `{value}` is no number from 0 to 65535"))?;
-                self.port.push(port);
-            }
-            "since" => {
-                let since = Timestamp::parse(value)
-                    .ok_or_else(|| format!("since `{value}` is no time like 2026-11-22T12:53:39Z"))?;
-                self.since = Some(since);
-            }
-            _ => return Ok(false),
         }
         Ok(true)
     }
 
+    /// Adds a condition that must hold, or must not, by its place in [`CONDITIONS`].
+    ///
+    /// # Errors
+    /// As [`FlowFilter::add`].
+    pub fn want(&mut self, condition: &Condition, holds: bool, value: &str) -> Result<(), String> {
+        let key = format!("{}{}", if holds { "" } else { NOT }, condition.key);
+        self.add(&key, value).map(|_| ())
+    }
+
+    /// Only flows that are not older.
+    pub fn since(&mut self, moment: Timestamp) {
+        self.since = Some(moment);
+    }
+
+    /// Only flows that are not younger.
+    pub fn until(&mut self, moment: Timestamp) {
+        self.until = Some(moment);
+    }
+
     /// Whether the flow meets every condition.
     pub fn matches(&self, flow: &Flow) -> bool {
-        let Self { verdict, from_label, to_label, label, from, to, port, protocol, since } = self;
-        let any_label =
-            |wanted: &str| has_labels(&flow.source, wanted) || has_labels(&flow.destination, wanted);
-        one_of(verdict, |wanted| flow.verdict == wanted)
-            && one_of(protocol, |wanted| is_protocol(&flow.l4.protocol, wanted))
-            && (port.is_empty() || port.contains(&flow.l4.destination_port))
-            && one_of(from_label, |wanted| has_labels(&flow.source, wanted))
-            && one_of(to_label, |wanted| has_labels(&flow.destination, wanted))
-            && one_of(label, any_label)
-            && one_of(from, |wanted| is_workload(&flow.source, wanted))
-            && one_of(to, |wanted| is_workload(&flow.destination, wanted))
-            && since.is_none_or(|since| Timestamp::parse(&flow.time).is_none_or(|time| time >= since))
+        let holds = |(index, values): (&usize, &Vec<String>)| {
+            CONDITIONS
+                .get(*index)
+                .is_some_and(|condition| values.iter().any(|value| (condition.holds)(flow, value)))
+        };
+        self.wanted.iter().all(holds) && !self.unwanted.iter().any(holds) && self.is_in_time(flow)
     }
-}
 
-fn one_of(wanted: &[String], holds: impl Fn(&str) -> bool) -> bool {
-    wanted.is_empty() || wanted.iter().any(|wanted| holds(wanted))
-}
-
-/// By name or by number, whichever the flow has.
-fn is_protocol(protocol: &str, wanted: &str) -> bool {
-    protocol.eq_ignore_ascii_case(wanted)
-        || wanted.parse().is_ok_and(|number: u8| number != 0 && protocol == protocol_name(number))
-}
-
-fn has_labels(end: &FlowEndpoint, wanted: &str) -> bool {
-    wanted.split(',').map(str::trim).all(|wanted| end.labels.iter().any(|label| label == wanted))
-}
-
-fn is_workload(end: &FlowEndpoint, wanted: &str) -> bool {
-    let (namespace, name) = wanted.split_once('/').unwrap_or((DEFAULT_NAMESPACE, wanted));
-    end.namespace == namespace && (name.is_empty() || end.workloads.iter().any(|workload| workload == name))
+    /// What has no readable time is not left out for it.
+    fn is_in_time(&self, flow: &Flow) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        Timestamp::parse(&flow.time).is_none_or(|time| {
+            self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::flow::{FlowIp, FlowL4, FlowProcess};
+    use crate::domain::flow::{FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
 
     fn flow() -> Flow {
         let end = |identity, name: &str| FlowEndpoint {
@@ -146,13 +134,18 @@ mod tests {
             destination: end(258, "db"),
             role: "client".into(),
             traffic_direction: "INGRESS".into(),
-            decided_by: None,
+            decided_by: Some(FlowRule {
+                namespace: "default".into(),
+                name: "db-only".into(),
+                kind: "TrafficPolicy".into(),
+                rule: "ingress[0]".into(),
+            }),
             errno: Some("EPERM".into()),
             hook: "connect4".into(),
             generation: 1,
             socket_cookie: 1,
-            process: FlowProcess::default(),
-            node_name: "node".into(),
+            process: FlowProcess { pid: 7, uid: 0, comm: "curl".into() },
+            node_name: "node-1".into(),
         }
     }
 
@@ -178,6 +171,33 @@ mod tests {
             (&[("protocol", "0")], false),
             (&[("since", "2026-11-22T12:53:39Z")], true),
             (&[("since", "2026-11-22T12:53:40Z")], false),
+            (&[("until", "2026-11-22T12:53:40Z")], true),
+            (&[("until", "2026-11-22T12:53:39Z")], false),
+            (&[("not_verdict", "DROPPED")], false),
+            (&[("not_verdict", "FORWARDED"), ("not_port", "80")], true),
+            (&[("verdict", "DROPPED"), ("not_from", "web")], false),
+            (&[("workload", "db")], true),
+            (&[("workload", "api")], false),
+            (&[("namespace", "default")], true),
+            (&[("from_namespace", "kube-system")], false),
+            (&[("identity", "258")], true),
+            (&[("from_identity", "258")], false),
+            (&[("to_identity", "world")], false),
+            (&[("ip", "127.0.0.0/8")], true),
+            (&[("from_ip", "127.0.0.1")], false),
+            (&[("ip_version", "4")], true),
+            (&[("ip_version", "6")], false),
+            (&[("traffic_direction", "ingress")], true),
+            (&[("drop_reason_desc", "policy_denied")], true),
+            (&[("drop_reason_desc", "NO_POLICY_TABLES")], false),
+            (&[("type", "drop")], true),
+            (&[("type", "socket-verdict")], false),
+            (&[("policy", "db-only")], true),
+            (&[("policy", "other/db-only")], false),
+            (&[("node_name", "node-1")], true),
+            (&[("process", "curl")], true),
+            (&[("from_port", "5432")], false),
+            (&[("to_port", "5432")], true),
         ] {
             let mut filter = FlowFilter::default();
             for (key, value) in conditions {
@@ -186,12 +206,22 @@ mod tests {
             assert_eq!(filter.matches(&flow()), expected, "{conditions:?}");
             let mut copy = FlowFilter::default();
             for (key, value) in filter.parameters() {
-                assert_eq!(copy.add(key, &value), Ok(true));
+                assert_eq!(copy.add(&key, &value), Ok(true));
             }
             assert_eq!(copy, filter);
         }
         assert_eq!(FlowFilter::default().add("colour", "red"), Ok(false));
-        assert!(FlowFilter::default().add("port", "http").is_err());
+        for (key, value) in [
+            ("port", "http"),
+            ("from_ip", "somewhere"),
+            ("identity", "nobody-at-all"),
+            ("ip_version", "5"),
+            ("drop_reason_desc", "BAD_LUCK"),
+            ("type", "l7"),
+            ("not_verdict", "MAYBE"),
+        ] {
+            assert!(FlowFilter::default().add(key, value).is_err(), "{key} {value}");
+        }
         assert!(FlowFilter::default().add("since", "yesterday").is_err());
     }
 }

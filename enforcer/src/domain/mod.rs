@@ -9,6 +9,7 @@ pub mod delta;
 pub mod expectation;
 pub mod flow;
 pub mod flow_filter;
+pub mod hubble;
 pub mod labels;
 pub mod names;
 pub mod offline;
@@ -32,6 +33,6 @@ pub mod yaml;
 /// of the boundary.
 pub use enforcer_common::{id, limits};
 
-pub use enforcer_common::abi::config::{Mode, SocketKind};
+pub use enforcer_common::abi::config::{EventLimits, Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;
 pub use series_label::SeriesLabel;

@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use enforcer_common::abi::config::{Setting, Stat};
-use enforcer_common::abi::flow::{FlowCount, FlowKey, Traffic, TrafficKey};
+use enforcer_common::abi::flow::{FlowCount, FlowKey, Latency, Traffic, TrafficKey};
 use enforcer_common::abi::identity::{AddressEntry, Binding};
 use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
 use enforcer_common::address::Address;
@@ -30,6 +30,8 @@ pub(super) const NAMES: &[&str] = &[
     "FLOWS",
     "COUNTERS",
     "TRAFFIC",
+    "LATENCY",
+    "QUOTAS",
     "STATS",
     "EVENTS",
 ];
@@ -180,6 +182,21 @@ pub(super) fn traffic(ebpf: &Ebpf) -> Result<Vec<(TrafficKey, Traffic)>, Error> 
     for entry in &map {
         let (key, per_cpu) = entry.map_err(Error::map("read", "TRAFFIC"))?;
         let mut sum = Traffic::NONE;
+        per_cpu.iter().for_each(|one| sum.add(one));
+        rows.push((key, sum));
+    }
+    Ok(rows)
+}
+
+/// How long things took, summed over the CPUs.
+pub(super) fn latency(ebpf: &Ebpf) -> Result<Vec<(TrafficKey, Latency)>, Error> {
+    let map = ebpf.map("LATENCY").ok_or(Error::MissingMap("LATENCY"))?;
+    let map =
+        PerCpuHashMap::<_, TrafficKey, Latency>::try_from(map).map_err(Error::map("open", "LATENCY"))?;
+    let mut rows = Vec::new();
+    for entry in &map {
+        let (key, per_cpu) = entry.map_err(Error::map("read", "LATENCY"))?;
+        let mut sum = Latency::NONE;
         per_cpu.iter().for_each(|one| sum.add(one));
         rows.push((key, sum));
     }

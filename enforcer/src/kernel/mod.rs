@@ -34,8 +34,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, MapData};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common::abi;
-use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
-use enforcer_common::abi::flow::{FlowKey, Traffic, TrafficKey};
+use enforcer_common::abi::config::{EventLimits, Mode, Setting, SocketKind, Stat};
+use enforcer_common::abi::flow::{FlowKey, Latency, Traffic, TrafficKey};
 use enforcer_common::abi::policy::{H_GENERATION, Row};
 use enforcer_common::hook::Hook;
 use enforcer_common::id::{CgroupId, Generation, IdentityId};
@@ -236,6 +236,13 @@ impl Kernel {
         self.set(Setting::SocketKinds, kinds)
     }
 
+    /// Sets which events are told.
+    pub fn set_event_limits(&mut self, limits: EventLimits) -> Result<(), Error> {
+        self.set(Setting::EventSample, limits.sample)?;
+        self.set(Setting::AllowedEvents, limits.allowed)?;
+        self.set(Setting::DeniedEvents, limits.denied)
+    }
+
     /// Changes what is done with verdicts.
     pub fn set_mode(&mut self, mode: Mode) -> Result<(), Error> {
         self.set(Setting::Mode, mode as u64)?;
@@ -267,6 +274,11 @@ impl Kernel {
     /// What all flows carried, summed over the CPUs.
     pub fn traffic(&self) -> Result<Vec<(TrafficKey, Traffic)>, Error> {
         maps::traffic(&self.ebpf)
+    }
+
+    /// How long things took on all flows, summed over the CPUs.
+    pub fn latency(&self) -> Result<Vec<(TrafficKey, Latency)>, Error> {
+        maps::latency(&self.ebpf)
     }
 
     /// What the programs did besides verdicts, and what failed inside them; summed over the CPUs.

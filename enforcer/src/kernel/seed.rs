@@ -117,6 +117,7 @@ fn chain(root: &Path, cgroup: &str) -> SocketIdentity {
         role: Role::Unknown as u64,
         flows: [DecidedFlow { flow: 0, seal: 0, parties: 0 }; FLOWS_PER_SOCKET],
         flow_count: 0,
+        began: 0,
     };
     let mut path = root.to_path_buf();
     for (level, part) in cgroup.split('/').filter(|part| !part.is_empty()).enumerate() {

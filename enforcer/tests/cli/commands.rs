@@ -67,6 +67,8 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["observe", "-o", "table"], "flows.table.txt"),
         (&["metrics", "list"], "metrics.txt"),
         (&["metrics", "list", "-o", "json"], "metrics.json"),
+        (&["observe", "-o", "dict", "--last", "1", "--print-node-name"], "flows.dict.txt"),
+        (&["observe", "-o", "json", "--first", "1"], "flows.hubble.json"),
     ] {
         let output = run(&agent, arguments);
         ends(&output, 0);
@@ -99,6 +101,10 @@ fn observe_filters() {
     assert_eq!(count(&["--since", "2100-01-01T00:00:00Z"]), 0);
     ends(&run(&agent, &["observe", "--since", "yesterday"]), 2);
     ends(&run(&agent, &["observe", "--verdict", "MAYBE"]), 2);
+    ends(&run(&agent, &["observe", "--port", "80", "--not"]), 2);
+    assert_eq!(count(&["--not", "--verdict", "DROPPED"]), 3);
+    assert_eq!(count(&["--first", "2"]), 2);
+    assert_eq!(count(&["--all"]), 9);
 }
 
 #[test]
@@ -318,4 +324,27 @@ fn man_pages_are_written_for_every_command() {
     for page in ["enforcer.1", "enforcer-policy-apply.1", "enforcer-observe.1"] {
         assert!(folder.path().join(page).exists(), "{page}");
     }
+}
+
+#[test]
+fn what_observe_has_written_it_reads() {
+    let agent = Agent::new();
+    let written = out(&run(&agent, &["observe", "--all", "-o", "json"]));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &written).unwrap();
+    let path = file.path().to_str().unwrap();
+    // Without the agent: nothing is asked of it.
+    let read = |arguments: &[&str]| {
+        let output = enforcer(&[&["observe", "--input-file", path], arguments].concat()).output().unwrap();
+        ends(&output, 0);
+        out(&output)
+    };
+    assert_eq!(read(&["-o", "json"]), written);
+    assert_eq!(read(&[]), out(&run(&agent, &["observe", "--all"])));
+    let last = written.lines().last().unwrap();
+    assert_eq!(read(&["-o", "json", "--last", "1"]).trim_end(), last);
+    std::fs::write(file.path(), "{\"flow\": 7}\n").unwrap();
+    let output = enforcer(&["observe", "--input-file", path]).output().unwrap();
+    ends(&output, 2);
+    assert!(err(&output).contains("line 1 is no flow"), "{}", err(&output));
 }

@@ -27,9 +27,9 @@ fn json_has_its_version_in_front() {
 #[test]
 fn flows() {
     let flows = samples::flows();
-    let compact: String = flows.iter().map(|it| flow::compact(it, false)).collect();
+    let compact: String = flows.iter().map(|it| flow::compact(it, false, false)).collect();
     check("flows.compact.txt", &compact);
-    let mut table = flow::FlowTable::default();
+    let mut table = flow::FlowTable::new(false);
     let lines: String = flows.iter().map(|it| table.line(it, false)).collect();
     check("flows.table.txt", &lines);
     let records = flows.into_iter().map(|flow| Record::Flow(Box::new(flow))).chain([Record::Lost(12)]);
@@ -45,9 +45,9 @@ fn colour_is_only_an_addition() {
             .fold(text.to_owned(), |text, code| text.replace(code, ""))
     };
     for it in samples::flows() {
-        let colored = flow::compact(&it, true);
-        assert_ne!(colored, flow::compact(&it, false));
-        assert_eq!(bare(&colored), flow::compact(&it, false));
+        let colored = flow::compact(&it, false, true);
+        assert_ne!(colored, flow::compact(&it, false, false));
+        assert_eq!(bare(&colored), flow::compact(&it, false, false));
     }
     let colored = status::status(&samples::degraded(), true);
     assert_eq!(bare(&colored), status::status(&samples::degraded(), false));

@@ -72,7 +72,7 @@ impl Stage {
         let arguments = ["observe", "--verdict", "DROPPED", "--to", "db", "--last", "1", "-o", "json"];
         let output = self.agent.cli(&arguments);
         let flow: serde_json::Value = serde_json::from_str(output.stdout.lines().last()?).ok()?;
-        let rule = flow.get("decided_by")?;
+        let rule = flow.get("flow")?.get("enforcer")?.get("decided_by")?;
         let text = |key: &str| rule.get(key).and_then(serde_json::Value::as_str);
         Some(format!("{}/{} {}", text("namespace")?, text("name")?, text("rule")?))
     }

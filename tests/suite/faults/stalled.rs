@@ -11,6 +11,8 @@ use super::{Figures, sized};
 
 const DELIVERED: &str = r#"enforcer_kernel_stats_total{stat="events_delivered"}"#;
 const LOST: &str = r#"enforcer_kernel_stats_total{stat="events_lost"}"#;
+const SEEN: &str = r#"enforcer_kernel_stats_total{stat="events_seen"}"#;
+const LEFT_OUT: &str = r#"enforcer_kernel_stats_total{stat="events_sampled_out"}"#;
 const READ: &str = "enforcer_events_read_total";
 const RING: &str = r#"enforcer_lost_events_total{source="ring"}"#;
 
@@ -47,7 +49,8 @@ pub(super) fn stalled() {
     figures.at_least("lost", grown(LOST), 1);
     // Each refusal is an event; so is each end of an allowed flow that was new.
     let refusals = outcome.refused + extra + 1;
-    figures.at_least("seen", grown(DELIVERED) + grown(LOST), refusals);
+    figures.at_least("seen", grown(SEEN), refusals);
+    figures.exactly("seen-is-told-or-lost", grown(DELIVERED) + grown(LOST) + grown(LEFT_OUT), grown(SEEN));
     figures.finish();
 }
 

@@ -61,7 +61,7 @@ fn programs() -> Vec<Panel> {
             .ask("sum by (program) (rate(enforcer_overhead_program_seconds_total{@agent}[$__rate_interval])) / sum by (program) (rate(enforcer_overhead_program_runs_total{@agent}[$__rate_interval]) > 0)", "{{program}}"),
         Panel::series("Runs are counted", "short", "1 where the two panels before have something to show.").ask("enforcer_overhead_statistics_enabled{@agent}", "{{instance}}"),
         Panel::series("Faults in programs", "cps", "What the kernel programs did besides verdicts; docs/reference.md says what each is.")
-            .ask("sum by (stat) (rate(enforcer_kernel_stats_total{stat!=\"events_delivered\",@agent}[$__rate_interval]))", "{{stat}}")
+            .ask("sum by (stat) (rate(enforcer_kernel_stats_total{stat!~\"events_.*\",@agent}[$__rate_interval]))", "{{stat}}")
             .wide(24),
     ]
 }

@@ -25,7 +25,7 @@ fn maps() -> Vec<Panel> {
         Panel::series("Room", "short", "Entries that are left.")
             .ask("sum by (instance, map_name) (enforcer_map_capacity{@agent} - enforcer_map_entries{@agent})", "{{instance}} {{map_name}}"),
         Panel::series("Counts without a row", "cps", "Verdicts and traffic that found no free row in a full map; each is counted here instead.")
-            .ask("sum by (instance, stat) (rate(enforcer_kernel_stats_total{stat=~\"counters_full|traffic_full\",@agent}[$__rate_interval]))", "{{instance}} {{stat}}"),
+            .ask("sum by (instance, stat) (rate(enforcer_kernel_stats_total{stat=~\"counters_full|traffic_full|latency_full\",@agent}[$__rate_interval]))", "{{instance}} {{stat}}"),
         Panel::series("Policy table", "short", "Entries of the table in force.")
             .ask("enforcer_policy_entries{@agent}", "{{instance}}"),
     ]

@@ -21,7 +21,8 @@ async fn the_last_flows_and_then_the_end() {
     let mut flows = world.client().flows(2, false, &FlowFilter::default()).await.unwrap();
     assert_eq!((port(flows.next().await.unwrap()), port(flows.next().await.unwrap())), (3, 4));
     assert_eq!(flows.next().await.unwrap(), None);
-    let filter = FlowFilter { verdict: vec!["DROPPED".into()], ..FlowFilter::default() };
+    let mut filter = FlowFilter::default();
+    assert_eq!(filter.add("verdict", "DROPPED"), Ok(true));
     let mut flows = world.client().flows(2, false, &filter).await.unwrap();
     assert_eq!((port(flows.next().await.unwrap()), port(flows.next().await.unwrap())), (1, 3));
     assert_eq!(flows.next().await.unwrap(), None);

@@ -7,18 +7,20 @@ use super::{Paint, clean};
 use crate::api::LostEvents;
 use crate::api::client::Record;
 use crate::domain::flow::{Flow, FlowEndpoint};
+use crate::domain::hubble;
 use crate::domain::timestamp::Timestamp;
 
 /// `Nov 22 12:53:39.168: default/web (ID:256) <> 127.0.0.1:5432 default/db (ID:258) policy-verdict:INGRESS DENIED
 /// (TCP) by default/db-only-from-api ingress (isolated) EPERM [curl/1234]`, on one line. Of a socket that was refused:
 /// `default/web (ID:256) <> - socket-verdict:sock_create DENIED (RAW) reason SOCKET_KIND EPERM [ping/1234]`.
-pub fn compact(flow: &Flow, color: bool) -> String {
+pub fn compact(flow: &Flow, node_name: bool, color: bool) -> String {
     let (word, paint) = outcome(flow);
     // A refused flow has no direction to speak of: nothing went anywhere.
     let arrow = if flow.verdict == "DROPPED" { "<>" } else { "->" };
     let line = format!(
-        "{time}: {source} {arrow} {destination} {kind} {word} ({protocol}) {why}",
+        "{time}{node}: {source} {arrow} {destination} {kind} {word} ({protocol}) {why}",
         time = time(flow),
+        node = if node_name { format!(" [{}]", clean(&flow.node_name)) } else { String::new() },
         source = source(flow),
         destination = destination(flow),
         kind = kind(flow),
@@ -33,16 +35,20 @@ pub fn compact(flow: &Flow, color: bool) -> String {
 #[derive(Debug)]
 pub struct FlowTable {
     columns: Columns,
+    node_name: bool,
     begun: bool,
 }
 
 const HEADER: [&str; 6] = ["TIMESTAMP", "SOURCE", "DESTINATION", "TYPE", "VERDICT", "SUMMARY"];
+const NODE: &str = "NODE";
 const VERDICT: usize = 4;
 
-impl Default for FlowTable {
-    fn default() -> Self {
+impl FlowTable {
+    /// A table, with the name of the host in the first column if that is wanted.
+    pub fn new(node_name: bool) -> Self {
         // Room for usual values, so that few lines push the columns apart.
         let widths = [
+            "xxxxxxxxxxxxxxxx",
             "Nov 22 12:53:39.168",
             &"x".repeat(24),
             &"x".repeat(40),
@@ -50,30 +56,48 @@ impl Default for FlowTable {
             "FORWARDED",
             "",
         ];
-        Self { columns: Columns::new(&widths), begun: false }
+        Self { columns: Columns::new(&widths[usize::from(!node_name)..]), node_name, begun: false }
     }
-}
 
-impl FlowTable {
     /// The flow's line; the first brings the header along.
     pub fn line(&mut self, flow: &Flow, color: bool) -> String {
         let (_, paint) = outcome(flow);
-        let summary = format!("{} {}", protocol(flow), why(flow));
-        let cells = [time(flow), source(flow), destination(flow), kind(flow), flow.verdict.clone(), summary];
+        let with_node = |node: &str, rest: [String; 6]| -> Vec<String> {
+            self.node_name.then(|| node.to_owned()).into_iter().chain(rest).collect()
+        };
+        let cells = with_node(&clean(&flow.node_name), fields(flow));
+        let header = with_node(NODE, HEADER.map(str::to_owned));
+        let verdict = VERDICT + usize::from(self.node_name);
         self.columns.fit(&cells);
-        let line = self.columns.line(&cells, |index, cell| paint.on(cell, color && index == VERDICT));
+        let line = self.columns.line(&cells, |index, cell| paint.on(cell, color && index == verdict));
         if std::mem::replace(&mut self.begun, true) {
             return line;
         }
-        let header = self.columns.line(&HEADER.map(str::to_owned), |_, cell| cell.to_owned());
-        header + &line
+        self.columns.line(&header, |_, cell| cell.to_owned()) + &line
     }
+}
+
+/// What stands in the columns of [`HEADER`].
+fn fields(flow: &Flow) -> [String; 6] {
+    let summary = format!("{} {}", protocol(flow), why(flow));
+    [time(flow), source(flow), destination(flow), kind(flow), flow.verdict.clone(), summary]
+}
+
+/// One line a field, and one that ends the flow.
+pub fn dict(flow: &Flow, node_name: bool, color: bool) -> String {
+    let (_, paint) = outcome(flow);
+    let node = node_name.then(|| (NODE, clean(&flow.node_name).into_owned()));
+    let lines = node.into_iter().chain(HEADER.into_iter().zip(fields(flow))).map(|(name, value)| {
+        let value = if name == HEADER[VERDICT] { paint.on(&value, color) } else { value };
+        format!("{name:>11}: {value}\n")
+    });
+    lines.chain(["------------\n".to_owned()]).collect()
 }
 
 /// One JSON object a line, in the shape of Hubble's flow record.
 pub fn json(record: &Record) -> serde_json::Result<String> {
     let mut line = match record {
-        Record::Flow(flow) => serde_json::to_string(flow)?,
+        Record::Flow(flow) => serde_json::to_string(&hubble::Line::from(flow.as_ref()))?,
         Record::Lost(lost_events) => serde_json::to_string(&LostEvents { lost_events: *lost_events })?,
     };
     line.push('\n');
@@ -101,11 +125,10 @@ fn time(flow: &Flow) -> String {
 
 /// Whose policy gave the verdict, or which call a socket was refused in: no policy speaks of those.
 fn kind(flow: &Flow) -> String {
-    match flow.hook.as_str() {
-        "sock_create" | "socket_create" | "setsockopt" | "bind4" | "bind6" => {
-            format!("socket-verdict:{}", flow.hook)
-        }
-        _ => format!("policy-verdict:{}", clean(&flow.traffic_direction)),
+    if flow.is_about_a_socket() {
+        format!("socket-verdict:{}", flow.hook)
+    } else {
+        format!("policy-verdict:{}", clean(&flow.traffic_direction))
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-/// Buckets of a distribution; the last one takes everything that is longer.
-pub const BUCKETS: usize = 28;
+use enforcer_common::abi::flow::{LATENCY_BUCKETS as BUCKETS, latency_bucket};
 
 /// How often something took how long.
 ///
-/// Bucket `i` counts what took more than 2^(i-1) and at most 2^i microseconds; the first one also less. The highest bound
-/// is 67 seconds.
+/// Bucket `i` counts what took more than 2^(i-1) and at most 2^i microseconds; the first one also less. The kernel's programs
+/// count in the same buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// How often, by bucket; not cumulative.
@@ -21,7 +20,7 @@ impl Histogram {
     /// Counts one.
     pub fn observe(&mut self, time: Duration) {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        if let Some(count) = self.counts.get_mut(bucket(microseconds)) {
+        if let Some(count) = self.counts.get_mut(latency_bucket(microseconds)) {
             *count += 1;
         }
         self.microseconds = self.microseconds.saturating_add(microseconds);
@@ -44,25 +43,9 @@ impl Histogram {
     }
 }
 
-/// The bucket of so many microseconds.
-pub fn bucket(microseconds: u64) -> usize {
-    let power = u64::BITS - microseconds.saturating_sub(1).leading_zeros();
-    usize::try_from(power).unwrap_or(BUCKETS).min(BUCKETS - 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bounds_belong_to_the_bucket_below() {
-        for power in 0..BUCKETS - 1 {
-            let bound = 1_u64 << power;
-            assert_eq!(bucket(bound), power);
-            assert_eq!(bucket(bound + 1), power + 1);
-        }
-        assert_eq!((bucket(0), bucket(u64::MAX)), (0, BUCKETS - 1));
-    }
 
     #[test]
     fn buckets_are_cumulative_and_nothing_is_missing() {

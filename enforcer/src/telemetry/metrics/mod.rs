@@ -14,7 +14,7 @@ mod traffic;
 mod verdicts;
 
 pub use agent::{Gauges, Revocation};
-pub use histogram::{BUCKETS, Histogram, bucket};
+pub use histogram::Histogram;
 pub use table::{Bound, Definition, Kind, LABELS, METRICS};
 
 use std::sync::{Mutex, PoisonError};

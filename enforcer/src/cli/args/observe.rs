@@ -1,0 +1,56 @@
+//! `enforcer observe`
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Filters;
+
+/// `enforcer observe`
+#[derive(Args, Debug)]
+pub struct Observe {
+    /// Go on with flows as they happen
+    #[arg(short, long)]
+    pub follow: bool,
+    /// So many of the remembered flows, the last [default: 20; 0 with --follow; all with --since or --until]
+    #[arg(long, value_name = "N", conflicts_with_all = ["first", "all"])]
+    pub last: Option<usize>,
+    /// So many of the remembered flows, the first
+    #[arg(long, value_name = "N", conflicts_with_all = ["all", "follow"])]
+    pub first: Option<usize>,
+    /// All remembered flows
+    #[arg(long)]
+    pub all: bool,
+    /// Flows since then: a time like 2026-11-22T12:53:39Z, or how long ago, like 30s, 5m or 2h
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Flows until then
+    #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
+    pub until: Option<String>,
+    /// Read flows from a file of JSON lines (`-` for stdin) in place of asking the agent
+    #[arg(long, value_name = "FILE", conflicts_with = "follow")]
+    pub input_file: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+    pub output: FlowFormat,
+    /// Name the host in each line
+    #[arg(long)]
+    pub print_node_name: bool,
+    /// Which flows
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+/// For flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlowFormat {
+    /// One line a flow.
+    Compact,
+    /// One JSON object a line, in the shape of Hubble's.
+    #[value(alias = "jsonpb")]
+    Json,
+    /// Columns.
+    Table,
+    /// One line a field.
+    Dict,
+}
