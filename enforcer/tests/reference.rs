@@ -12,7 +12,7 @@ mod tests {
     use enforcer::domain::policy::schema;
     use enforcer::domain::unguarded::Vector;
     use enforcer::engine::Area;
-    use enforcer::telemetry::metrics::METRICS;
+    use enforcer::telemetry::metrics::{LABELS, METRICS};
     use enforcer_common::abi::config::Stat;
     use enforcer_common::hook::Hook;
     use enforcer_common::reason::Reason;
@@ -20,6 +20,8 @@ mod tests {
     /// What stands in front of a table; the table ends at the next empty line.
     const MARK: &str = "<!-- table: ";
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md");
+    /// A page that is generated as a whole.
+    const METRICS_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/generated/metrics.md");
 
     fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
         let mut text = format!("| {} |\n|{}\n", header.join(" | "), " --- |".repeat(N));
@@ -91,14 +93,6 @@ mod tests {
                 ["vector", "what can be done that way"],
                 Vector::ALL.iter().map(|vector| [code(vector.name()), vector.text().into()]),
             ),
-            "metrics" => table(
-                ["metric", "kind", "labels", "meaning"],
-                METRICS.iter().map(|metric| {
-                    let kind = format!("{:?}", metric.kind).to_lowercase();
-                    let labels: Vec<_> = metric.labels.iter().map(|label| code(label)).collect();
-                    [code(metric.name), kind, labels.join(" "), metric.help.into()]
-                }),
-            ),
             "stats" => table(
                 ["stat", "counts"],
                 Stat::ALL.iter().map(|stat| [code(stat.label()), stat.text().into()]),
@@ -134,19 +128,37 @@ mod tests {
         if std::env::var_os("ENFORCER_BLESS").is_some() {
             fs::write(PAGE, &expected).unwrap();
         }
-        let all = [
-            "settings",
-            "hooks",
-            "sockets",
-            "unguarded",
-            "reasons",
-            "metrics",
-            "stats",
-            "problems",
-            "policy-fields",
-        ];
+        let all =
+            ["settings", "hooks", "sockets", "unguarded", "reasons", "stats", "problems", "policy-fields"];
         assert_eq!(names, all, "a table is missing from docs/reference.md");
         assert_eq!(fs::read_to_string(PAGE).unwrap(), expected, "ENFORCER_BLESS=1 writes the tables anew");
+    }
+
+    fn metrics() -> String {
+        let metrics = METRICS.iter().map(|metric| {
+            let labels: Vec<_> = metric.labels.iter().map(|label| code(label)).collect();
+            let kind = metric.kind.name().to_owned();
+            let texts = [metric.unit.to_owned(), metric.bound.text(), labels.join(" "), metric.help.into()];
+            let [unit, bound, labels, help] = texts;
+            [code(metric.name), kind, unit, bound, labels, help]
+        });
+        let metrics = table(["metric", "kind", "unit", "series", "labels", "meaning"], metrics);
+        let labels = LABELS.iter().map(|(label, text)| [code(label), (*text).to_owned()]);
+        let labels = table(["label", "values"], labels);
+        format!(
+            "# Metrics\n\nGenerated from the table in the code, as `enforcer metrics list` prints it; \
+             `ENFORCER_BLESS=1 cargo test -p enforcer` writes it anew.\n\
+             [observability.md](../observability.md) says how to read them.\n\n{metrics}\n## Labels\n\n{labels}"
+        )
+    }
+
+    #[test]
+    fn the_page_of_metrics_is_that_of_the_code() {
+        if std::env::var_os("ENFORCER_BLESS").is_some() {
+            fs::write(METRICS_PAGE, metrics()).unwrap();
+        }
+        let found = fs::read_to_string(METRICS_PAGE).unwrap();
+        assert_eq!(found, metrics(), "ENFORCER_BLESS=1 writes the page anew");
     }
 
     /// What follows the table that stands here, if one does.

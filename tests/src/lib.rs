@@ -33,6 +33,7 @@ pub mod patience;
 pub mod puppet;
 pub mod residue;
 pub mod sockaddr;
+pub mod telemetry;
 pub mod told;
 pub mod workload;
 pub mod world;

@@ -9,6 +9,7 @@ mod bench;
 mod bypass;
 mod clean;
 mod conformance;
+mod dashboards;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -17,6 +18,7 @@ mod setup;
 mod shell;
 mod soak;
 mod suite;
+mod telemetry;
 mod test;
 mod tidy;
 mod toolchain;
@@ -52,6 +54,8 @@ enum Command {
     Conformance(conformance::Arguments),
     Demo(demo::Arguments),
     Soak(soak::Arguments),
+    Telemetry(telemetry::Arguments),
+    Dashboards(dashboards::Arguments),
     Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
@@ -80,6 +84,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        Command::Telemetry(arguments) => telemetry::run(&arguments),
+        Command::Dashboards(arguments) => dashboards::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }

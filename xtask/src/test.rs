@@ -11,9 +11,9 @@ use clap::ValueEnum;
 use crate::lint;
 use crate::setup::{self, Scope};
 use crate::suite::{self, Binaries, Profile, Tally};
-use crate::{shell, vm};
+use crate::{shell, telemetry, vm};
 
-/// Run format, lints, unit and property tests, and the live suite here and on other kernels
+/// Run format, lints, unit and property tests, the live suite here and on other kernels, and Prometheus
 ///
 /// Ends with one line `N passed, N failed, N skipped`; exit 1 when anything failed or did not run to
 /// its end.
@@ -41,6 +41,7 @@ enum Step {
     ClippyEbpf,
     Unit,
     Live,
+    Telemetry,
     Vm,
 }
 
@@ -63,10 +64,14 @@ struct Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut run = Run { root: shell::root()?, rows: Vec::new() };
     let wanted = |step: Step| arguments.only.is_empty() || arguments.only.contains(&step);
-    if wanted(Step::Live) {
+    if wanted(Step::Live) || wanted(Step::Telemetry) {
         shell::warm_sudo()?;
     }
-    let scope = if !wanted(Step::Vm) || arguments.quick { Scope::Lint } else { Scope::Test };
+    let scope = if !wanted(Step::Vm) || arguments.quick {
+        without_machines(wanted(Step::Telemetry))
+    } else {
+        Scope::Test
+    };
     // These two need nothing but the stable toolchain, and are wanted alone while writing.
     let is_bare = |step: &Step| [Step::Fmt, Step::Tidy].contains(step);
     if arguments.only.is_empty() || !arguments.only.iter().all(is_bare) {
@@ -81,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if wanted(Step::Unit) {
         run.unit(arguments.proptest_cases);
     }
-    if wanted(Step::Live) || wanted(Step::Vm) {
+    if wanted(Step::Live) || wanted(Step::Telemetry) || wanted(Step::Vm) {
         let mut built = None;
         run.check("build", |root| {
             built = Some(suite::build(root, Profile::Debug)?);
@@ -90,11 +95,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(Step::Live) {
             run.live(built.as_ref());
         }
+        if wanted(Step::Telemetry) {
+            run.telemetry();
+        }
         if wanted(Step::Vm) {
             run.machines(built.as_ref(), arguments);
         }
     }
     Ok(run.finish())
+}
+
+/// What is needed where no machine is started.
+fn without_machines(telemetry: bool) -> Scope {
+    if telemetry { Scope::Quick } else { Scope::Lint }
 }
 
 struct Run {
@@ -162,6 +175,18 @@ impl Run {
         }
         row.harness(&mut suite::native(&self.root, binaries)?);
         Ok(())
+    }
+
+    fn telemetry(&mut self) {
+        shell::heading("telemetry");
+        let start = Instant::now();
+        let mut row = Row::new("telemetry");
+        match telemetry::check(&self.root) {
+            Ok(true) => row.passed = 1,
+            Ok(false) => row.skip("this kernel cannot run the programs, see above"),
+            Err(error) => row.fail(format!("{error:#}")),
+        }
+        self.add(row, start);
     }
 
     fn machines(&mut self, built: Option<&Binaries>, arguments: &Arguments) {

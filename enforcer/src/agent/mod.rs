@@ -27,6 +27,7 @@ mod owner;
 mod parts;
 mod pins;
 mod revoke;
+mod scrape;
 mod start;
 mod supervise;
 

@@ -300,6 +300,10 @@ impl Owner {
                     begin.elapsed().as_micros(),
                 );
                 fail_point!("after-publish");
+                self.outputs.gauges.send_modify(|gauges| match &published {
+                    Ok(()) => gauges.published.observe(begin.elapsed()),
+                    Err(_) => gauges.unpublished += 1,
+                });
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));
             }
             Effect::Apply(operations) => {
@@ -370,7 +374,6 @@ impl Owner {
             gauges.policies = report.policies;
             gauges.policy_entries = report.entries;
             gauges.policy_rows = report.rows;
-            gauges.identities = report.identities;
             gauges.quarantined = report.quarantined;
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;

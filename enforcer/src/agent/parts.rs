@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enforcer_common::abi::flow::FlowEvent;
 use enforcer_common::hook::Hook;
@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::coverage::Watch;
 use super::owner::{Orders, Outputs, Owner};
+use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
 use super::{Error, SharedKernel, clock, lock, revoke};
@@ -24,7 +25,7 @@ use crate::sources::{
     self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
 use crate::telemetry::Pipeline;
-use crate::telemetry::metrics::{Exporter, Gauges, KernelSample};
+use crate::telemetry::metrics::Gauges;
 
 /// Events on their way to the owner; a source that is quicker than the owner waits.
 const EVENTS: usize = 256;
@@ -75,7 +76,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         gauges: gauges_seen,
         pipeline: Arc::clone(&pipeline),
         malformed: Arc::clone(&malformed),
-        exporter: Exporter::default(),
+        exporter: scrape::exporter(config),
+        started: Instant::now(),
     };
     let backend = Backend {
         requests: calls,
@@ -319,38 +321,5 @@ async fn read_ring(
         if failed {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-    }
-}
-
-/// Everything that a scrape reads.
-struct Scrape {
-    kernel: SharedKernel,
-    names: watch::Receiver<Arc<Names>>,
-    gauges: watch::Receiver<Gauges>,
-    pipeline: Arc<Pipeline>,
-    malformed: Arc<AtomicU64>,
-    exporter: Exporter,
-}
-
-impl Scrape {
-    fn text(&self) -> String {
-        let sample = self
-            .sample()
-            .inspect_err(|error| tracing::warn!("a scrape without the kernel's counters: {error}"));
-        // Names after counters: a number that was counted has its name by now.
-        let names = Arc::clone(&self.names.borrow());
-        let gauges = self.gauges.borrow().clone();
-        let malformed = self.malformed.load(Ordering::Relaxed);
-        self.exporter.render(sample.as_ref().ok(), &names, &gauges, self.pipeline.counts(), malformed)
-    }
-
-    fn sample(&self) -> Result<KernelSample, crate::kernel::Error> {
-        let kernel = lock(&self.kernel);
-        Ok(KernelSample {
-            counters: kernel.counters()?,
-            traffic: kernel.traffic()?,
-            stats: kernel.stats()?,
-            hooks: kernel.attached_hooks(),
-        })
     }
 }

@@ -86,10 +86,15 @@ pub(super) fn start(config: &Config) -> Result<Started, Error> {
     // Pins of an earlier agent are locked before they are touched; new ones as soon as they are there.
     let mut pins = PinsLock::take(&config.pins)?;
     let is_new = !config.pins.exists();
-    let (kernel, kernel::Adopted { generation, bindings, addresses, own, attached: _ }) =
+    let (mut kernel, kernel::Adopted { generation, bindings, addresses, own, attached: _ }) =
         Kernel::start(&settings)?;
     if is_new {
         pins = PinsLock::take(&config.pins)?;
+    }
+    if config.program_statistics
+        && let Err(error) = kernel.count_runs()
+    {
+        tracing::warn!("the runs of programs are not counted, as program-statistics asks: {error}");
     }
     let (counted, counted_rules) = counted(&kernel)?;
     fail_point!("adopted");

@@ -108,6 +108,9 @@ pub enum Command {
     /// Show how the agent is; exit code 1 unless it enforces and nothing is wrong
     #[command(after_help = "Example:\n  enforcer status --unguarded")]
     Status(Status),
+    /// Show which metrics /metrics has
+    #[command(subcommand, after_help = "Example:\n  enforcer metrics list")]
+    Metrics(Metrics),
     /// Show what this kernel can do; exit code 1 if something required is missing
     #[command(after_help = "Example:\n  enforcer probe")]
     Probe(Probe),
@@ -192,6 +195,14 @@ pub enum Identity {
 pub enum Endpoint {
     /// List the workloads the agent knows, and which policies isolate them
     #[command(after_help = "Example:\n  enforcer endpoint list -o json")]
+    List(Output),
+}
+
+/// `enforcer metrics`
+#[derive(Debug, Subcommand)]
+pub enum Metrics {
+    /// List every metric with its kind, unit, labels and meaning; asks no agent
+    #[command(after_help = "Example:\n  enforcer metrics list -o json")]
     List(Output),
 }
 

@@ -12,6 +12,7 @@ mod docs;
 mod endpoint;
 mod files;
 mod identity;
+mod metrics;
 mod observe;
 mod policy;
 mod probe;
@@ -71,6 +72,7 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Endpoint(verb) => endpoint::endpoint(context, &verb),
         Command::Observe(observe) => observe::observe(context, *observe),
         Command::Status(asked) => status::status(context, &asked),
+        Command::Metrics(verb) => metrics::metrics(context, &verb),
         Command::Probe(probe) => probe::probe(context, &probe),
         Command::Config(verb) => config::config(context, verb),
         Command::Completion { shell } => docs::completion(context, shell),

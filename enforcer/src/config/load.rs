@@ -185,7 +185,9 @@ pub fn default_document() -> String {
     let config = Config::default();
     let settings = SETTINGS.iter().map(|setting| {
         let doc: String = setting.doc.iter().flat_map(|line| ["#", line, "\n"]).collect();
-        format!("\n{doc}{}: {}\n", setting.key, setting.value(&config).yaml())
+        let value = setting.value(&config);
+        let value = if setting.number { value.plain() } else { value.yaml() };
+        format!("\n{doc}{}: {value}\n", setting.key)
     });
     std::iter::once(head.to_owned()).chain(settings).collect()
 }
@@ -212,6 +214,7 @@ mod tests {
         let (_folder, sources) = sources(&default_document());
         let loaded = load(&sources).unwrap();
         assert_eq!(loaded.config, Config::default());
+        assert!(default_document().contains("\nmetrics-series: 10000\n"), "a number needs no quotes");
         for setting in SETTINGS {
             assert!(origin(&loaded, setting.key).contains("enforcer.yaml:"), "{}", setting.key);
         }
@@ -293,6 +296,27 @@ mod tests {
             error.contains("`icmp` is none of tcp, udp, mptcp, ping, raw, sctp, udplite, other"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn series_are_told_apart_by_what_is_known_and_within_bounds() {
+        let text = "metrics-labels: [namespace, pod]\nmetrics-series: many\nprogram-statistics: sometimes\n";
+        let (_folder, wrong) = sources(text);
+        let Err(Error::Document { diagnostics, .. }) = load(&wrong) else { panic!("three values are wrong") };
+        let told: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].contains("`pod` is none of namespace, workload, port, policy"), "{told:?}");
+        assert!(told[1].contains("`many` is no whole number"), "{told:?}");
+        assert!(told[2].contains("`sometimes` is neither true nor false"), "{told:?}");
+        let (_folder, mut large) = sources("mode: audit\n");
+        large.environment = vec![("ENFORCER_METRICS_SERIES".to_owned(), "1000001".to_owned())];
+        let error = load(&large).unwrap_err().to_string();
+        assert!(error.contains("1000001 are more than one scrape should carry; at most 1000000"), "{error}");
+        let (_folder, good) =
+            sources("metrics-labels: [namespace]\nmetrics-series: 500\nprogram-statistics: true\n");
+        let config = load(&good).unwrap().config;
+        assert_eq!(config.metrics_labels, [crate::domain::SeriesLabel::Namespace]);
+        assert!(config.program_statistics && config.metrics_series == 500);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::value::{LogFormat, LogLevel, SettingValue, Value};
-use crate::domain::{EventLimits, Mode, SocketKind};
+use crate::domain::{EventLimits, Mode, SeriesLabel, SocketKind};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ pub struct Setting {
     pub doc: &'static [&'static str],
     /// Whether it holds a list.
     pub repeated: bool,
-    /// Whether it holds a number.
+    /// Whether it holds a number or a truth value, which the file has without quotes.
     pub number: bool,
     pub(super) set: fn(&mut Config, Value) -> Result<(), String>,
     pub(super) get: fn(&Config) -> Value,
@@ -127,6 +127,23 @@ settings! {
     /// None means nowhere. There is no access control: keep it on loopback or behind a firewall.
     "metrics-listen" metrics_listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 9962).into()), "ADDRESS:PORT";
 
+    /// Series of workloads and rules that /metrics tells apart, all metrics together
+    /// What is beyond is summed in series that say _overflow, and series of workloads that are gone expire after a minute.
+    "metrics-series" metrics_series: u64 = 10_000, "NUMBER";
+
+    /// What series of workloads are told apart by: namespace, workload, port, policy
+    /// Labels of what is not named are empty, and the counts of series that are the same then are summed.
+    "metrics-labels" metrics_labels: Vec<SeriesLabel> = SeriesLabel::ALL.to_vec(), "PART";
+
+    /// Labels of workloads by which metrics call them, the best first
+    /// A workload that has none of them is called by its own name, or by all of its labels where it is one of several.
+    "metrics-name-labels" metrics_name_labels: Vec<String> =
+        ["app.kubernetes.io/name", "app", "k8s-app"].map(str::to_owned).to_vec(), "LABEL";
+
+    /// Whether the kernel is told to count the runs of all BPF programs of the host and their time: true or false
+    /// That costs each run of each program some nanoseconds. Where the administrator of the host has them counted, they are anyway.
+    "program-statistics" program_statistics: bool = false, "BOOL";
+
     /// How much the agent says on stderr: error, warn, info, debug or trace
     "log-level" log_level: LogLevel = LogLevel::Info, "LEVEL";
 
@@ -134,6 +151,8 @@ settings! {
     "log-format" log_format: LogFormat = LogFormat::Text, "FORMAT";
 }
 
+/// Series that a scrape can carry within seconds.
+const SERIES_MAX: u64 = 1_000_000;
 /// Bytes that fit into the address of a Unix socket, without the closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -170,6 +189,15 @@ impl Config {
                 let path = path.display();
                 problems.push((key, format!("`{path}` is relative, and an agent has no folder of its own to start from; begin it with `/`")));
             }
+        }
+        if self.metrics_series > SERIES_MAX {
+            problems.push((
+                "metrics-series",
+                format!(
+                    "{} are more than one scrape should carry; at most {SERIES_MAX}",
+                    self.metrics_series
+                ),
+            ));
         }
         if self.event_sample == 0 {
             let message = "one of 0 flows can't be chosen; write 1 for each flow".to_owned();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::domain::{Mode, SocketKind};
+use crate::domain::{Mode, SeriesLabel, SocketKind};
 
 /// A value before it has the type of its setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ fn scalar(text: &str) -> String {
 
 /// A type that one text can stand for.
 pub(super) trait Scalar: Sized {
-    /// Whether the file has it without quotes.
+    /// Whether it is a number, or a truth value: the file has it without quotes.
     const NUMBER: bool = false;
     fn parse(text: &str) -> Result<Self, String>;
     fn text(&self) -> String;
@@ -205,6 +205,28 @@ fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> R
 impl Scalar for Mode {
     fn parse(text: &str) -> Result<Self, String> {
         one_of(text, &[Self::Enforce, Self::Audit, Self::Off], Self::name)
+    }
+
+    fn text(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Scalar for bool {
+    const NUMBER: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().ok().ok_or_else(|| format!("`{text}` is neither true nor false"))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Scalar for SeriesLabel {
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(text, Self::ALL, Self::name)
     }
 
     fn text(&self) -> String {

@@ -18,6 +18,7 @@ pub mod publication;
 pub mod quarantine;
 pub mod registry;
 pub mod revoke;
+pub mod series_label;
 pub mod syntax;
 pub mod table;
 pub mod time;
@@ -34,3 +35,4 @@ pub use enforcer_common::{id, limits};
 
 pub use enforcer_common::abi::config::{EventLimits, Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;
+pub use series_label::SeriesLabel;

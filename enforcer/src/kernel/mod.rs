@@ -19,6 +19,7 @@ pub mod probe;
 mod query;
 mod repair;
 mod revoke;
+mod runs;
 mod seed;
 mod sys;
 mod uncharged;
@@ -107,6 +108,8 @@ pub struct Kernel {
     /// Hooks that this kernel does without, and why.
     absent: BTreeMap<Hook, String>,
     ends: Ends,
+    /// While it is held, the kernel counts the runs of programs.
+    statistics: Option<OwnedFd>,
 }
 
 impl Kernel {
@@ -142,6 +145,7 @@ impl Kernel {
             absent,
             watch,
             ends: Ends::default(),
+            statistics: None,
         };
         kernel.write_version()?;
         kernel.write_secret()?;

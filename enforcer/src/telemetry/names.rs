@@ -12,8 +12,6 @@ use crate::domain::workload::WorkloadKey;
 const KIND: &str = "TrafficPolicy";
 /// Workloads of one identity that a flow names one by one.
 const NAMED_WORKLOADS: usize = 8;
-/// Labels that say what people call a workload, the best first.
-const NAME_LABELS: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
 
 /// `ingress[0]`, or `ingress (isolated)`.
 pub(super) fn rule_place(key: &RuleKey) -> String {
@@ -81,14 +79,14 @@ fn reserved(id: IdentityId) -> String {
     id.reserved_name().map_or_else(|| format!("identity:{id}"), |name| format!("reserved:{name}"))
 }
 
-/// What a metric calls an identity: (namespace, name). The name is the value of the label that people name workloads
-/// by, else the only workload's name, else all labels; of a service its own name.
-pub(super) fn short(names: &Names, id: IdentityId) -> (String, String) {
+/// What a metric calls an identity: (namespace, name). The name is the value of the first of `name_labels` that it has,
+/// else the only workload's name, else all labels; of a service its own name.
+pub(super) fn short(names: &Names, id: IdentityId, name_labels: &[String]) -> (String, String) {
     let Some(key) = names.identities.get(&id) else { return (String::new(), reserved(id)) };
     if let Some(service) = &key.service {
         return (key.namespace.clone(), service.clone());
     }
-    let labelled = NAME_LABELS.iter().find_map(|label| key.labels.0.get(*label));
+    let labelled = name_labels.iter().find_map(|label| key.labels.0.get(label));
     let name = match (labelled, names.workloads.get(&id).map(Vec::as_slice)) {
         (Some(name), _) if !name.is_empty() => name.clone(),
         (_, Some([one])) => one.name.clone(),

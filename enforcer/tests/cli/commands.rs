@@ -65,6 +65,8 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["status", "--unguarded", "-o", "json"], "unguarded.json"),
         (&["observe"], "flows.compact.txt"),
         (&["observe", "-o", "table"], "flows.table.txt"),
+        (&["metrics", "list"], "metrics.txt"),
+        (&["metrics", "list", "-o", "json"], "metrics.json"),
         (&["observe", "-o", "dict", "--last", "1", "--print-node-name"], "flows.dict.txt"),
         (&["observe", "-o", "json", "--first", "1"], "flows.hubble.json"),
     ] {

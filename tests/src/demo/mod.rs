@@ -4,7 +4,7 @@
 //! made is removed in any case, unless it is told to stay.
 
 mod keep;
-mod screen;
+pub(crate) mod screen;
 mod stage;
 mod story;
 

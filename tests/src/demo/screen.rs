@@ -11,7 +11,7 @@ const DIM: &str = "2";
 
 /// Where the story is told.
 #[derive(Debug)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     color: bool,
     statements: u32,
     wrong: u32,
@@ -19,19 +19,19 @@ pub(super) struct Screen {
 
 /// A statement about one flow.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
-    pub(super) flow: &'a str,
-    pub(super) address: &'a str,
-    pub(super) refused: bool,
-    pub(super) micros: u64,
+pub(crate) struct Line<'a> {
+    pub(crate) flow: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) refused: bool,
+    pub(crate) micros: u64,
     /// What the application was told.
-    pub(super) error: &'a str,
+    pub(crate) error: &'a str,
     /// Policy and rule, where known.
-    pub(super) by: &'a str,
+    pub(crate) by: &'a str,
 }
 
 impl Screen {
-    pub(super) fn standard() -> Self {
+    pub(crate) fn standard() -> Self {
         let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { color, statements: 0, wrong: 0 }
     }
@@ -45,25 +45,25 @@ impl Screen {
         writeln!(std::io::stdout(), "{text}").ok();
     }
 
-    pub(super) fn title(&self, text: &str) {
+    pub(crate) fn title(&self, text: &str) {
         Self::print(&format!("\n{}\n", self.paint(BOLD, text)));
     }
 
-    pub(super) fn chapter(&self, text: &str) {
+    pub(crate) fn chapter(&self, text: &str) {
         Self::print(&format!("\n{}", self.paint(BOLD, text)));
     }
 
-    pub(super) fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         Self::print(&format!("  {}", self.paint(DIM, text)));
     }
 
     /// What the demo is made of.
-    pub(super) fn fact(&self, what: &str, text: &str) {
+    pub(crate) fn fact(&self, what: &str, text: &str) {
         Self::print(&format!("  {} {text}", self.paint(DIM, &format!("{what:<10}"))));
     }
 
     /// A statement, and whether it turned out to be true.
-    pub(super) fn state(&mut self, holds: bool, text: &str) {
+    pub(crate) fn state(&mut self, holds: bool, text: &str) {
         self.statements += 1;
         self.wrong += u32::from(!holds);
         let (mark, rest) = if holds {
@@ -75,7 +75,7 @@ impl Screen {
     }
 
     /// A statement about a flow.
-    pub(super) fn flow(&mut self, holds: bool, line: &Line<'_>) {
+    pub(crate) fn flow(&mut self, holds: bool, line: &Line<'_>) {
         let Line { flow, address, refused, micros, error, by } = line;
         let verdict = if *refused { self.paint(RED, "refused") } else { self.paint(GREEN, "allowed") };
         let time = format!("{micros} µs");
@@ -84,21 +84,21 @@ impl Screen {
     }
 
     /// Numbers side by side.
-    pub(super) fn numbers(&mut self, what: &str, sent: u64, counted: u64) {
+    pub(crate) fn numbers(&mut self, what: &str, sent: u64, counted: u64) {
         let text = format!("{what:<36} {sent:>6} {counted:>9}");
         self.state(sent == counted && sent > 0, &text);
     }
 
     /// Something to type.
-    pub(super) fn command(&self, what: &str, command: &str) {
+    pub(crate) fn command(&self, what: &str, command: &str) {
         Self::print(&format!("  {}\n    {command}", self.paint(DIM, what)));
     }
 
-    pub(super) fn fault(&self, text: &str) {
+    pub(crate) fn fault(&self, text: &str) {
         Self::print(&format!("{} {text}", self.paint(RED, "✗")));
     }
 
-    pub(super) fn end(&self, time: Duration, kept: bool) -> ExitCode {
+    pub(crate) fn end(&self, time: Duration, kept: bool) -> ExitCode {
         let seconds = time.as_secs_f64();
         let rest = if kept { "everything still runs" } else { "everything it made is removed" };
         let Self { statements, wrong, .. } = self;

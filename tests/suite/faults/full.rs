@@ -116,7 +116,7 @@ pub(super) fn full_bindings() {
     let all = [&stage.good, &stage.bad, &stage.server];
     stage.agent.workloads(all.into_iter().chain(&crowd));
     let left = all.len() + CROWD - (ROOM - 1);
-    let no_room = r#"enforcer_endpoints{state="no-room"}"#;
+    let no_room = r#"enforcer_endpoint_state{state="no-room"}"#;
     let metrics = patience::until("the crowd is known", patience::seconds(20), || {
         let metrics = stage.agent.metrics();
         (metrics.get(no_room).copied().unwrap_or_default() > 0.0).then_some(metrics)

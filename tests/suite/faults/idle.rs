@@ -32,7 +32,8 @@ pub(super) fn idle() {
         .unwrap();
     let all_bound = |stage: &Stage| {
         let metrics = stage.agent.metrics();
-        whole(metrics.get(r#"enforcer_endpoints{state="bound"}"#).copied().unwrap_or_default()) == count + 3
+        whole(metrics.get(r#"enforcer_endpoint_state{state="bound"}"#).copied().unwrap_or_default())
+            == count + 3
     };
     let start = Instant::now();
     patience::until_true("all are bound", patience::seconds(120), || all_bound(&stage));

@@ -135,7 +135,7 @@ fn parse_depends(text: &str) -> Option<String> {
     found.next().map(str::to_owned)
 }
 
-fn download(folder: &Path, package: &str) -> Result<()> {
+pub(super) fn download(folder: &Path, package: &str) -> Result<()> {
     let mut command = Command::new("apt-get");
     // Without the setting apt warns that its own user cannot write into a private folder.
     command.current_dir(folder).args(["--option", "APT::Sandbox::User=root", "download", package]);
@@ -181,14 +181,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn recreate(folder: &Path) -> Result<()> {
+pub(super) fn recreate(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()
 }

@@ -6,6 +6,7 @@
 mod apt;
 mod kernels;
 mod linker;
+mod prometheus;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 pub(crate) use kernels::{KERNELS, Kernel, find as find_kernel};
+pub(crate) use prometheus::find as find_prometheus;
 
 use crate::shell;
 use crate::toolchain;
@@ -33,8 +35,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Scope {
     /// The compiler and linker of the kernel programs.
     Build,
-    /// The above and the linter of that compiler.
+    /// The above and Prometheus.
+    Telemetry,
+    /// The compiler and linker, and the linter of that compiler.
     Lint,
+    /// All of the above.
+    Quick,
     /// The above, the emulator and two kernels.
     Test,
 }
@@ -44,6 +50,7 @@ pub(crate) enum Scope {
 enum Piece {
     Toolchain,
     Clippy,
+    Prometheus,
     Emulator,
     Kernel(&'static str),
 }
@@ -98,8 +105,11 @@ fn check(root: &Path, scope: Scope) -> ExitCode {
 
 fn pieces(scope: Scope) -> Vec<Piece> {
     let mut pieces = vec![Piece::Toolchain];
-    if scope != Scope::Build {
+    if matches!(scope, Scope::Lint | Scope::Quick | Scope::Test) {
         pieces.push(Piece::Clippy);
+    }
+    if matches!(scope, Scope::Telemetry | Scope::Quick | Scope::Test) {
+        pieces.push(Piece::Prometheus);
     }
     // The kernels are Debian's for x86-64; elsewhere `test` says that it skips the machines.
     if scope == Scope::Test && cfg!(target_arch = "x86_64") {
@@ -113,6 +123,7 @@ fn name(piece: Piece) -> String {
     match piece {
         Piece::Toolchain => "eBPF toolchain".to_owned(),
         Piece::Clippy => "its clippy".to_owned(),
+        Piece::Prometheus => "Prometheus".to_owned(),
         Piece::Emulator => "QEMU".to_owned(),
         Piece::Kernel(version) => format!("kernel {version}"),
     }
@@ -129,6 +140,7 @@ fn state(root: &Path, piece: Piece) -> Result<String, String> {
             Ok(_) => Err("not there".to_owned()),
             Err(_) => Err("no toolchain yet".to_owned()),
         },
+        Piece::Prometheus => prometheus::find(root).map(|found| found.server.display().to_string()),
         Piece::Emulator => toolchain::in_path("qemu-system-x86_64")
             .map(|path| path.display().to_string())
             .ok_or_else(|| "qemu-system-x86_64 is not in PATH".to_owned()),
@@ -145,6 +157,7 @@ fn obtain(root: &Path, piece: Piece, apt: &mut apt::Apt) -> Result<()> {
             }
             _ => apt.install(&["rust-web-clippy"], "the linter for the kernel programs"),
         },
+        Piece::Prometheus => prometheus::obtain(root, apt),
         Piece::Emulator => apt.install(&["qemu-system-x86"], "the emulator for the other kernels"),
         Piece::Kernel(version) => kernels::obtain(root, version, apt),
     }
@@ -180,5 +193,7 @@ mod tests {
     fn the_demo_needs_no_test_tools() {
         assert_eq!(pieces(Scope::Build), [Piece::Toolchain]);
         assert_eq!(pieces(Scope::Lint), [Piece::Toolchain, Piece::Clippy]);
+        assert_eq!(pieces(Scope::Telemetry), [Piece::Toolchain, Piece::Prometheus]);
+        assert_eq!(pieces(Scope::Quick), [Piece::Toolchain, Piece::Clippy, Piece::Prometheus]);
     }
 }

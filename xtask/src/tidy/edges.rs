@@ -20,7 +20,7 @@ const SHARED: &str = "the words of the design and the numbers of the kernel's ta
 const WIRING: &str = "the agent is where the adapters meet";
 
 /// Rooms of `enforcer` by their names, other crates by their package names.
-const ALLOWED: [Edge; 38] = [
+const ALLOWED: [Edge; 39] = [
     edge("domain", "enforcer_common", "the verdict and its tables are values that the kernel shares"),
     edge("config", "domain", "a setting is checked by the type it becomes"),
     edge("engine", "domain", "the state is made of domain values"),
@@ -53,6 +53,7 @@ const ALLOWED: [Edge; 38] = [
     edge("cli/agent", "api", "a stopped agent is recognised by its socket before anything is removed"),
     edge("cli", "api::Error", "the client's errors become exit codes"),
     edge("cli/render/flow", "api::LostEvents", "a stream of flows says what it lost"),
+    edge("cli/render/metrics", "telemetry::metrics", "prints the table of metrics"),
     edge("cli/probe", "kernel::probe", "`enforcer probe` must work without a daemon"),
     edge("cli/render/probe", "kernel::probe", "prints the report"),
     edge("main", "cli", "the binary is its command line"),

@@ -7,6 +7,7 @@ pub mod diagnostic;
 pub mod flow;
 pub mod json;
 pub mod lists;
+pub mod metrics;
 pub mod offline;
 pub mod policy;
 pub mod probe;

@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 
 use enforcer_common::abi::flow::{FlowKey, Outcome};
-use enforcer_common::id::{IdentityId, RuleId};
+use enforcer_common::id::RuleId;
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 
-use super::super::names::{rule_place, short};
-use super::budget::OVERFLOW;
+use super::super::names::rule_place;
+use super::budget::{self, OVERFLOW, Sum};
+use super::naming::Naming;
+use crate::domain::SeriesLabel;
 use crate::domain::flow::protocol_name as protocol;
-use crate::domain::names::Names;
 
 /// Values of the labels of `enforcer_policy_verdicts_total`, in the order of its definition.
 pub(super) type Labels = [String; 11];
 const ACTION: usize = 0;
 const DIRECTION: usize = 2;
 const POLICY: usize = 9;
+
+/// Values of the labels of `enforcer_rule_hits_total`, in the order of its definition.
+pub(super) type RuleLabels = [String; 3];
 
 /// The series that holds a series beyond the budget: action and direction stay.
 pub(super) fn overflow(labels: &Labels) -> Labels {
@@ -28,34 +32,64 @@ pub(super) fn overflow(labels: &Labels) -> Labels {
     overflow
 }
 
+/// The series that holds a rule beyond the budget: the action stays.
+pub(super) fn rule_overflow([_, _, action]: &RuleLabels) -> RuleLabels {
+    [OVERFLOW.to_owned(), String::new(), action.clone()]
+}
+
 /// Verdicts by labels. Rows whose labels are the same are summed.
-pub(super) fn verdicts(counters: &[(FlowKey, u64)], names: &Names) -> BTreeMap<Labels, u64> {
-    let mut shorts = BTreeMap::new();
-    let mut identity = |id: u32| shorts.entry(id).or_insert_with(|| short(names, IdentityId(id))).clone();
-    let mut series: BTreeMap<Labels, u64> = BTreeMap::new();
+pub(super) fn verdicts(counters: &[(FlowKey, u64)], naming: &mut Naming<'_>) -> BTreeMap<Labels, Sum<u64>> {
+    let mut sums = BTreeMap::new();
     for (key, count) in counters {
-        let (subject, peer) = (identity(key.subject), identity(key.peer));
-        let ((source_namespace, source), (destination_namespace, destination)) =
+        let (subject, peer) = (naming.of(key.subject), naming.of(key.peer));
+        let alive = subject.alive && peer.alive;
+        let (source, destination) =
             if key.direction == Direction::Ingress as u8 { (peer, subject) } else { (subject, peer) };
-        let (policy, rule) = match names.rules.get(&RuleId(key.rule)) {
-            Some((rule, _)) => (rule.policy.to_string(), rule_place(rule)),
-            None if key.rule == 0 => (String::new(), String::new()),
-            None => (String::new(), format!("rule {}", key.rule)),
-        };
+        let (policy, rule) =
+            if naming.has(SeriesLabel::Policy) { rule(naming, key.rule) } else { Default::default() };
         let labels = [
             action(key.outcome),
             matched(key.reason).to_owned(),
             direction(key.direction),
-            source,
-            source_namespace,
-            destination,
-            destination_namespace,
+            source.name,
+            source.namespace,
+            destination.name,
+            destination.namespace,
             protocol(key.protocol),
-            key.port.to_string(),
+            naming.port(key.port),
             policy,
             rule,
         ];
-        *series.entry(labels).or_default() += count;
+        budget::sum(&mut sums, labels, count, alive);
+    }
+    sums
+}
+
+/// Verdicts by the rule that gave them. A rule is there as long as it has a name.
+pub(super) fn rules(counters: &[(FlowKey, u64)], naming: &Naming<'_>) -> BTreeMap<RuleLabels, Sum<u64>> {
+    let mut sums = BTreeMap::new();
+    for (key, count) in counters.iter().filter(|(key, _)| key.rule != 0) {
+        let (policy, rule) = rule(naming, key.rule);
+        budget::sum(&mut sums, [policy, rule, action(key.outcome)], count, true);
+    }
+    sums
+}
+
+fn rule(naming: &Naming<'_>, number: u32) -> (String, String) {
+    match naming.names.rules.get(&RuleId(number)) {
+        Some((rule, _)) => (rule.policy.to_string(), rule_place(rule)),
+        None if number == 0 => (String::new(), String::new()),
+        None => (String::new(), format!("rule {number}")),
+    }
+}
+
+/// All verdicts, whoever they were about.
+pub(super) fn flows(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
+    let mut series: BTreeMap<[String; 3], u64> = BTreeMap::new();
+    for (key, count) in counters {
+        let verdict = Outcome::from_code(key.outcome)
+            .map_or_else(|| key.outcome.to_string(), |outcome| outcome.label().to_owned());
+        *series.entry([verdict, protocol(key.protocol), direction(key.direction)]).or_default() += count;
     }
     series
 }

@@ -1,5 +1,6 @@
 //! Events and counters in, words and numbers out.
 
+mod budget;
 mod events;
 mod series;
 
@@ -15,7 +16,7 @@ const WEB: u32 = 256;
 const DB: u32 = 257;
 const BATCH: u32 = 258;
 
-/// `web` is one workload in cgroup 11, `db` has ten, `batch` has no label that names it.
+/// `web` is one workload in cgroup 11, `db` has ten, `batch` has two and no label that names it.
 fn names() -> Names {
     let labels = |pairs: &[(&str, &str)]| {
         LabelSet(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
@@ -36,6 +37,7 @@ fn names() -> Names {
         .into(),
         workloads: [
             (IdentityId(WEB), vec![workload("web".into())]),
+            (IdentityId(BATCH), (0..2).map(|count| workload(format!("nightly-{count}"))).collect()),
             (IdentityId(DB), (0..10).map(|count| workload(format!("db-{count}"))).collect()),
         ]
         .into(),

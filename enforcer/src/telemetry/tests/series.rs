@@ -1,6 +1,7 @@
 //! Counters of the kernel, as series.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use enforcer_common::abi::config::Stat;
 use enforcer_common::abi::flow::{FlowKey, Outcome, Traffic, TrafficKey};
@@ -12,8 +13,13 @@ use enforcer_common::verdict::Direction;
 use proptest::prelude::*;
 
 use super::super::ReadCounts;
-use super::super::metrics::{Exporter, Gauges, KernelSample, Kind, METRICS, Revocation};
+use super::super::metrics::{
+    AgentSample, Exporter, Gauges, Histogram, KernelSample, Kind, LABELS, METRICS, Options, Revocation,
+};
 use super::{BATCH, DB, WEB, names};
+use crate::domain::SeriesLabel;
+use crate::domain::labels::LabelSet;
+use crate::domain::registry::IdentityKey;
 
 fn key(
     subject: u32,
@@ -51,6 +57,16 @@ fn carried(subject: u32, peer: u32, protocol: u8, port: u16, role: Role) -> (Tra
     (key, traffic)
 }
 
+/// With the default options, but for the budget.
+fn exporter(series: usize) -> Exporter {
+    Exporter::new(options(series))
+}
+
+fn options(series: usize) -> Options {
+    let name_labels = ["app.kubernetes.io/name", "app", "k8s-app"].map(str::to_owned).to_vec();
+    Options { series, labels: SeriesLabel::ALL.to_vec(), name_labels }
+}
+
 fn render(exporter: &Exporter, counters: Vec<(FlowKey, u64)>) -> String {
     render_with(exporter, counters, vec![carried(WEB, DB, 6, 5432, Role::Client)])
 }
@@ -62,13 +78,18 @@ fn render_with(
 ) -> String {
     let mut stats = [0; Stat::COUNT];
     stats[Stat::EventsLost as usize] = 4;
-    let kernel = KernelSample { counters, traffic, stats, hooks: vec![Hook::Connect4] };
+    let runs = Some(vec![(Hook::Connect4, 40, Duration::from_micros(10))]);
+    let kernel = KernelSample { counters, traffic, stats, hooks: vec![Hook::Connect4], runs };
+    let mut published = Histogram::default();
+    published.observe(Duration::from_millis(3));
     let gauges = Gauges {
         version: "1.2.3",
         start_seconds: 1.5,
         ready: true,
         problems: [("source", 2)].into(),
         generation: 7,
+        published: published.clone(),
+        unpublished: 1,
         endpoints: [("bound", 3)].into(),
         unguarded: [("af_packet", 1), ("af_vsock", 0)].into(),
         repairs: [("pin", 2)].into(),
@@ -80,13 +101,14 @@ fn render_with(
         ..Gauges::default()
     };
     let read = ReadCounts { read: 11, told: 9, undecodable: 2 };
-    exporter.render(Some(&kernel), &names(), &gauges, read, 1)
+    let agent = AgentSample { names: &names(), gauges: &gauges, read, malformed: 1, now: Duration::ZERO };
+    exporter.render(Some(&kernel), agent)
 }
 
 #[test]
 fn counters_become_series_with_source_and_destination() {
     let text = render(
-        &Exporter::default(),
+        &exporter(10_000),
         vec![
             (key(WEB, DB, Direction::Egress, Outcome::Forwarded, Reason::AllowedByDefault, 0), 5),
             (key(DB, WEB, Direction::Ingress, Outcome::Dropped, Reason::Isolated, 1), 3),
@@ -116,6 +138,25 @@ fn counters_become_series_with_source_and_destination() {
         r#"enforcer_unguarded_vectors{vector="af_vsock"} 0"#,
         r#"enforcer_policy_generation{state="enforced"} 7"#,
         r#"enforcer_degraded{reason="source"} 2"#,
+        r#"enforcer_rule_hits_total{policy="shop/db",rule="ingress (isolated)",action="dropped"} 3"#,
+        r#"enforcer_rule_hits_total{policy="",rule="rule 77",action="audit"} 1"#,
+        r#"enforcer_flows_total{verdict="FORWARDED",protocol="TCP",direction="egress"} 5"#,
+        r#"enforcer_overhead_program_runs_total{program="connect4"} 40"#,
+        r#"enforcer_overhead_program_seconds_total{program="connect4"} 0.00001"#,
+        "enforcer_overhead_statistics_enabled 1",
+        r#"enforcer_identity{type="workload"} 3"#,
+        r#"enforcer_identity{type="reserved"} 4"#,
+        r#"enforcer_endpoint_state{state="bound"} 3"#,
+        r#"enforcer_policy_change_total{outcome="fail"} 1"#,
+        r#"enforcer_policy_publish_seconds_bucket{le="0.002048"} 0"#,
+        r#"enforcer_policy_publish_seconds_bucket{le="0.004096"} 1"#,
+        r#"enforcer_policy_publish_seconds_bucket{le="+Inf"} 1"#,
+        "enforcer_policy_publish_seconds_sum 0.003",
+        "enforcer_policy_publish_seconds_count 1",
+        r#"enforcer_bpf_map_pressure{map_name="counters"} 0.00006103515625"#,
+        r#"enforcer_metrics_series{budget="verdicts"} 4"#,
+        r#"enforcer_metrics_series_limit{budget="traffic"} 4500"#,
+        r#"enforcer_metrics_expired_total{metric="enforcer_sent_bytes_total"} 0"#,
         r#"enforcer_build_info{version="1.2.3"} 1"#,
         "enforcer_ready 1",
         "process_start_time_seconds 1.5",
@@ -131,12 +172,13 @@ fn traffic_is_told_by_role_and_only_tcp_has_connections() {
         carried(DB, WEB, 6, 5432, Role::Server),
         carried(BATCH, IdentityId::WORLD.0, 17, 53, Role::Client),
     ];
-    let text = render_with(&Exporter::default(), Vec::new(), rows);
+    let text = render_with(&exporter(10_000), Vec::new(), rows);
     let web = r#"source="web",source_namespace="shop",destination="db",destination_namespace="shop",protocol="TCP",port="5432""#;
     let dns = r#"source="job=nightly",source_namespace="shop",destination="reserved:world",destination_namespace="",protocol="UDP",port="53""#;
     for (name, value) in [
         ("enforcer_connections_opened_total", "5"),
         ("enforcer_connections_closed_total", "4"),
+        ("enforcer_connections_active", "1"),
         ("enforcer_sent_packets_total", "30"),
         ("enforcer_received_packets_total", "20"),
         ("enforcer_sent_bytes_total", "3000"),
@@ -157,7 +199,7 @@ fn traffic_is_told_by_role_and_only_tcp_has_connections() {
 
 #[test]
 fn traffic_beyond_the_budget_is_summed_and_what_was_told_stays() {
-    let exporter = Exporter::new(10, 1);
+    let exporter = exporter(20);
     let (first, second) = (carried(WEB, DB, 6, 1, Role::Client), carried(WEB, DB, 6, 2, Role::Client));
     render_with(&exporter, Vec::new(), vec![first]);
     // The newcomer has carried more, and still does not take the place of what was told before.
@@ -179,12 +221,13 @@ fn traffic_beyond_the_budget_is_summed_and_what_was_told_stays() {
 #[test]
 fn every_defined_metric_is_there_and_well_named() {
     let text = render(
-        &Exporter::default(),
+        &exporter(10_000),
         vec![(key(WEB, DB, Direction::Egress, Outcome::Dropped, Reason::Isolated, 1), 1)],
     );
     for metric in METRICS {
         assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
         assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+        assert!(!metric.unit.is_empty() && !metric.bound.text().is_empty(), "{}", metric.name);
         assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
     }
     let defined: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
@@ -195,14 +238,17 @@ fn every_defined_metric_is_there_and_well_named() {
 
 #[test]
 fn without_the_kernel_the_agent_speaks_for_itself() {
-    let text = Exporter::default().render(
+    let text = exporter(10_000).render(
         None,
-        &names(),
-        &Gauges { policies: 3, ..Gauges::default() },
-        ReadCounts::default(),
-        0,
+        AgentSample {
+            names: &names(),
+            gauges: &Gauges { policies: 3, ..Gauges::default() },
+            read: ReadCounts::default(),
+            malformed: 0,
+            now: Duration::ZERO,
+        },
     );
-    assert!(text.contains("enforcer_kernel_readable 0") && text.contains("enforcer_policies 3"), "{text}");
+    assert!(text.contains("enforcer_kernel_readable 0") && text.contains("enforcer_policy 3"), "{text}");
     assert!(!text.contains("enforcer_policy_verdicts_total"));
 }
 
@@ -217,6 +263,77 @@ fn series(text: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
+#[test]
+fn labels_are_explained_and_the_explained_are_used() {
+    let mut used: Vec<&str> = METRICS.iter().flat_map(|metric| metric.labels).copied().collect();
+    used.sort_unstable();
+    used.dedup();
+    let explained: Vec<&str> = LABELS.iter().map(|(label, _)| *label).collect();
+    assert_eq!(explained, used);
+}
+
+#[test]
+fn what_series_are_not_told_apart_by_is_summed() {
+    let counters = || {
+        vec![
+            (key(WEB, DB, Direction::Egress, Outcome::Forwarded, Reason::AllowedByDefault, 0), 5),
+            (key(BATCH, DB, Direction::Egress, Outcome::Forwarded, Reason::AllowedByRule, 2), 2),
+            (
+                key(
+                    BATCH,
+                    IdentityId::WORLD.0,
+                    Direction::Egress,
+                    Outcome::Forwarded,
+                    Reason::AllowedByRule,
+                    2,
+                ),
+                1,
+            ),
+        ]
+    };
+    let with = |labels: Vec<SeriesLabel>, name_labels: &[&str]| {
+        let name_labels = name_labels.iter().map(|label| (*label).to_owned()).collect();
+        render(&Exporter::new(Options { series: 100, labels, name_labels }), counters())
+    };
+    let text = with(vec![SeriesLabel::Namespace], &[]);
+    let found = series(&text);
+    let total = r#"protocol="TCP",port="",policy="",rule=""}"#;
+    let to = |matched: &str, to: &str| {
+        format!(
+            r#"{{action="forwarded",match="{matched}",direction="egress",source="",source_namespace="shop",{to},{total}"#
+        )
+    };
+    let db = r#"destination="",destination_namespace="shop""#;
+    let world = r#"destination="reserved:world",destination_namespace="""#;
+    assert_eq!(
+        found,
+        BTreeMap::from([(to("none", db), 5), (to("all", db), 2), (to("all", world), 1)]),
+        "{text}"
+    );
+    let text = with(SeriesLabel::ALL.to_vec(), &["tier"]);
+    assert!(text.contains(r#"source="front""#) && text.contains(r#"destination="app=db""#), "{text}");
+}
+
+#[test]
+fn label_values_from_strangers_are_escaped() {
+    let mut names = names();
+    let labels = [("app".to_owned(), "a\"b\\c\nd-\u{1f980}".to_owned())].into();
+    names.identities.insert(IdentityId(WEB), IdentityKey::new("shop", LabelSet(labels)));
+    let kernel = KernelSample {
+        counters: vec![(key(WEB, DB, Direction::Egress, Outcome::Dropped, Reason::Isolated, 1), 1)],
+        ..KernelSample::default()
+    };
+    let agent = AgentSample {
+        names: &names,
+        gauges: &Gauges::default(),
+        read: ReadCounts::default(),
+        malformed: 0,
+        now: Duration::ZERO,
+    };
+    let text = exporter(10).render(Some(&kernel), agent);
+    assert!(text.contains("source=\"a\\\"b\\\\c\\nd-\u{1f980}\""), "{text}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -225,9 +342,10 @@ proptest! {
     fn sums_stay_exact_beyond_the_budget(
         rows in proptest::collection::btree_map(0..40_u16, 1..100_u64, 1..30),
         more in proptest::collection::btree_map(0..40_u16, 1..100_u64, 1..30),
-        budget in 0..20_usize,
+        all in 0..50_usize,
     ) {
-        let exporter = Exporter::new(budget, 1);
+        let exporter = exporter(all);
+        let places = (all - all / 10) / 2;
         let counters = |rows: &BTreeMap<u16, u64>| -> Vec<(FlowKey, u64)> {
             let base = key(WEB, DB, Direction::Egress, Outcome::Forwarded, Reason::AllowedByDefault, 0);
             rows.iter().map(|(port, count)| (FlowKey { port: *port, ..base }, *count)).collect()
@@ -240,7 +358,7 @@ proptest! {
         let second = series(&render(&exporter, counters(&grown)));
         prop_assert_eq!(first.values().sum::<u64>(), rows.values().sum::<u64>());
         prop_assert_eq!(second.values().sum::<u64>(), grown.values().sum::<u64>());
-        prop_assert!(second.len() <= budget + 1);
+        prop_assert!(second.len() <= places + 1);
         for (labels, count) in &first {
             // The overflow may shrink to nothing only if nothing was ever folded, which `first` shows.
             prop_assert!(second.get(labels).is_some_and(|now| now >= count), "{} fell", labels);
