@@ -313,7 +313,7 @@ impl Owner {
             }
             Effect::Revoke { table, tables } => {
                 if self.mode == Mode::Enforce {
-                    let in_force = Arc::new(InForce::new(table, &tables));
+                    let in_force = Arc::new(InForce::new(table, tables));
                     self.outputs.in_force.send_replace(Some(in_force));
                 }
             }

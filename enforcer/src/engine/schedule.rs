@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cluster::Looks;
 use super::event::{Effect, Level};
 use super::planning::Asked;
 use super::policies::{PolicySet, refused};
@@ -37,24 +38,19 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// The schedule of what is asked for, now.
-    pub(super) fn new(state: &State, asked: &Asked) -> Self {
+    pub(super) fn new(state: &State, asked: &Asked, looks: &Looks) -> Self {
         let offset = offset(state);
         let at = offset.wall(state.now.boot);
         let back = asked.unconfirmed.as_ref().map(|push| push.until.boot);
-        let before = asked.before();
         let mut over = BTreeSet::new();
         let mut ahead: BTreeMap<BootTime, Timestamp> =
             back.map(|back| (back, offset.wall(back))).into_iter().collect();
-        for (set, is_before) in
-            [(&asked.policies, false)].into_iter().chain(before.iter().map(|set| (set, true)))
-        {
-            for moment in set.effective().flat_map(|(loaded, _)| loaded.policy.expiries()) {
-                let from = offset.boot(moment);
-                if moment <= at {
-                    over.insert(moment);
-                } else if back.is_none_or(|back| (from >= back) == is_before) {
-                    ahead.insert(from, moment);
-                }
+        for (moment, is_before) in &looks.expiries {
+            let from = offset.boot(*moment);
+            if *moment <= at {
+                over.insert(*moment);
+            } else if back.is_none_or(|back| (from >= back) == *is_before) {
+                ahead.insert(from, *moment);
             }
         }
         Self { at, over, ahead, offset, back }
@@ -92,8 +88,8 @@ pub(super) fn tables(
     let mut scene = Scene {
         at: schedule.at,
         guests: guests.clone(),
-        namespaces: namespaces.clone(),
-        services: services.clone(),
+        namespaces: (**namespaces).clone(),
+        services: services.values().map(|service| (**service).clone()).collect(),
     };
     let mut table = |at: Timestamp, is_back: bool| {
         let set: &PolicySet = before.as_ref().filter(|_| is_back).unwrap_or(&asked.policies);
@@ -127,8 +123,12 @@ pub(super) fn pass(state: &mut State, effects: &mut Vec<Effect>) {
 /// Takes an unconfirmed push back whose time is over.
 fn roll_back(state: &mut State, effects: &mut Vec<Effect>) {
     let now = state.now.boot;
-    let Some(push) = state.asked.unconfirmed.take_if(|push| push.until.boot <= now) else { return };
-    state.asked.policies.pushed = push.before;
+    if state.asked.unconfirmed.as_ref().is_none_or(|push| push.until.boot > now) {
+        return;
+    }
+    let asked = Arc::make_mut(&mut state.asked);
+    let Some(push) = asked.unconfirmed.take() else { return };
+    asked.policies.pushed = push.before;
     state.revision += 1;
     state.dirty = true;
     state.touched = true;

@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use super::change::InFlight;
 use super::cluster;
-use super::cluster::Cluster;
+use super::cluster::Looks;
 use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
+use super::index::Index;
 use super::phase::{Area, Phase};
 use super::planning::Asked;
 use super::policies::{Documents, parse};
 use super::schedule::{Schedule, taken_back};
-use super::wanted::Sources;
-use crate::domain::cluster::{KnownService, NamespaceLabels};
+use super::services::Known;
+use super::told::{Changed, Sources};
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
-use crate::domain::id::{CgroupId, Generation, IdentityId};
+use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::policy::compile::Guests;
 use crate::domain::policy::model::PolicyKey;
@@ -55,9 +57,9 @@ pub(super) struct Inputs {
     /// Who may open flows to whom in quarantine.
     pub(super) guests: Guests,
     /// Labels of namespaces, as far as policies look at them.
-    pub(super) namespaces: NamespaceLabels,
+    pub(super) namespaces: Arc<NamespaceLabels>,
     /// Services, if policies say what may be called.
-    pub(super) services: Vec<KnownService>,
+    pub(super) services: Known,
     pub(super) schedule: Schedule,
 }
 
@@ -135,25 +137,30 @@ pub struct State {
     /// Required sources that have not given a snapshot yet.
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
-    /// The rest of each source's last snapshot.
-    pub(super) clusters: BTreeMap<String, Cluster>,
+    /// What the sources have told since a change was planned last.
+    pub(super) changed: Changed,
+    /// What follows from what was told until then.
+    pub(super) index: Index,
     /// Labels of all namespaces that the sources know.
     pub(super) namespaces: NamespaceLabels,
+    /// Counts their changes.
+    pub(super) namespaces_version: u64,
+    pub(super) looks: Option<Looks>,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
-    pub(super) asked: Asked,
+    pub(super) asked: Arc<Asked>,
     pub(super) revision: u64,
     pub(super) registry: Registry,
-    /// Size of the registry on disk: identities and rules.
-    pub(super) saved: (usize, usize),
+    /// The highest numbers in the registry on disk.
+    pub(super) saved: (IdentityId, RuleId),
     pub(super) stored: Stored,
+    /// What was asked for when the rest of the disk was compared with it last, and was the same.
+    pub(super) settled: Option<Arc<Asked>>,
     /// What the kernel's bindings and addresses are; `None` before the kernel is ready.
     pub(super) programmed: Option<Tables>,
-    /// Directories of workloads for which there is no room.
-    pub(super) left_out: BTreeSet<CgroupId>,
     /// The highest generation that the kernel may have seen.
     pub(super) generation: Generation,
     pub(super) adopted: Option<Generation>,
@@ -164,6 +171,8 @@ pub struct State {
     /// What is worth knowing of the kernel.
     pub(super) notices: Vec<String>,
     pub(super) names: Arc<Names>,
+    /// Whether the names of rules are those of what is asked for.
+    pub(super) rules_named: bool,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
     /// What is over and was told to be.
@@ -237,20 +246,23 @@ impl State {
             facts,
             draining: false,
             sources: Sources::new(),
-            clusters: BTreeMap::new(),
+            changed: Changed::default(),
+            index: Index::default(),
             namespaces: NamespaceLabels::default(),
+            namespaces_version: 0,
+            looks: None,
             managed: BTreeMap::new(),
             own: None,
             files: None,
             stored,
-            asked,
+            asked: Arc::new(asked),
+            settled: None,
             over: BTreeSet::new(),
             rolled_back,
             revision: 1,
-            saved: size(&registry),
+            saved: registry.last(),
             registry,
             programmed: None,
-            left_out: BTreeSet::new(),
             generation: Generation(0),
             adopted: None,
             published: None,
@@ -258,6 +270,7 @@ impl State {
             coverage: Coverage::default(),
             notices: Vec::new(),
             names: Arc::default(),
+            rules_named: false,
             queue: VecDeque::new(),
             in_flight: None,
             dirty: true,
@@ -267,8 +280,9 @@ impl State {
             touched: true,
             told: Told::default(),
         };
-        // The host has its number from the start, so that names are complete before the first table.
-        state.names = Arc::new(super::views::names(&state));
+        // What is known from the start, so that names are complete before the first table.
+        let asked = Arc::clone(&state.asked);
+        super::views::bring_names(&mut state, &asked);
         Ok(state)
     }
 
@@ -386,9 +400,4 @@ fn documents_of(files: &[PolicyFile]) -> Result<Documents, Error> {
 /// The documents as they are on disk.
 pub(super) fn texts(documents: &Documents) -> BTreeMap<PolicyKey, String> {
     documents.iter().map(|(key, loaded)| (key.clone(), loaded.text.clone())).collect()
-}
-
-/// How many identities and rules have a number. Numbers are never taken back, so the size tells versions apart.
-pub(super) fn size(registry: &Registry) -> (usize, usize) {
-    (registry.identities().count(), registry.rules().count())
 }

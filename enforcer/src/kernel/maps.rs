@@ -147,12 +147,12 @@ pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
         let until = (binding.until != u64::MAX).then_some(BootTime(binding.until));
         let (identity, after) = (IdentityId(binding.identity), IdentityId(binding.after));
-        found.bindings.insert(CgroupId(cgroup), Bound { identity, until, after });
+        found.bindings.insert_mut(CgroupId(cgroup), Bound { identity, until, after });
     }
     for entry in &addresses(ebpf)? {
         let (key, entry) = entry.map_err(Error::map("read", "ADDRESSES"))?;
         if let Some(net) = network(key.data(), key.prefix_len()) {
-            found.addresses.insert(net, IdentityId(entry.identity));
+            found.addresses.insert_mut(net, IdentityId(entry.identity));
         }
     }
     Ok(found)

@@ -326,8 +326,8 @@ impl Kernel {
         self.ends.bindings = ends.collect();
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
-            bindings,
-            addresses,
+            bindings: bindings.iter().map(|(cgroup, bound)| (*cgroup, *bound)).collect(),
+            addresses: addresses.iter().map(|(net, identity)| (*net, *identity)).collect(),
             own,
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod converge;
+mod deltas;
 mod expiry;
 mod failures;
 mod lifecycle;
@@ -28,7 +29,7 @@ use crate::domain::table::PolicyTable;
 use crate::domain::time::{BootTime, Clocks};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::unconfirmed::Confirmation;
-use crate::domain::workload::{Workload, WorkloadKey};
+use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 
 /// An engine with everything around it.
 pub(super) struct World {
@@ -135,8 +136,8 @@ impl World {
     pub(super) fn adopted(&self) -> Event {
         Event::Adopted(Adopted {
             generation: self.table.as_ref().map(|table| table.generation()),
-            bindings: self.kernel.bindings.clone(),
-            addresses: self.kernel.addresses.clone(),
+            bindings: self.kernel.bindings.iter().map(|(cgroup, bound)| (*cgroup, *bound)).collect(),
+            addresses: self.kernel.addresses.iter().map(|(net, id)| (*net, *id)).collect(),
             own: self.kernel.own.clone(),
             ..Adopted::default()
         })
@@ -285,13 +286,16 @@ impl World {
         let mut failures = Vec::new();
         for (at, operation) in operations.iter().enumerate() {
             let mut next = self.kernel.clone();
-            wanted::apply(&mut next, *operation);
+            next.apply(*operation);
             let touches = |cgroup| next.bindings.get(cgroup) != self.kernel.bindings.get(cgroup);
             if self.refused.iter().any(touches) {
                 failures.push((at, "no room".to_owned()));
             } else {
                 self.kernel = next;
             }
+            let limits = self.state.facts.limits;
+            assert!(self.kernel.bindings.size() <= limits.bindings, "full on the way");
+            assert!(self.kernel.addresses.size() <= limits.addresses, "full on the way");
         }
         for id in self.kernel_ids() {
             assert!(self.registry_knows(id), "{id} is in the kernel and not saved");
