@@ -291,6 +291,12 @@ impl Owner {
                 fail_point!("after-publish");
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));
             }
+            Effect::Place { publication, placed } => {
+                fail_point!("before-publish");
+                let result = lock(&self.kernel).learn(publication.chain().map(|(table, _)| table), &placed);
+                fail_point!("after-publish");
+                self.acknowledge(Step::Publish, result.map(|()| Done::Published));
+            }
             Effect::Apply(operations) => {
                 fail_point!("before-apply");
                 let failures = self.apply(&operations);

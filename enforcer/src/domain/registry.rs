@@ -149,6 +149,13 @@ impl Registry {
         added
     }
 
+    /// Whether it has all of these.
+    pub fn has(&self, added: &Added) -> bool {
+        let Added { identities, rules } = added;
+        identities.iter().all(|(id, key)| self.known(key) == Some(IdentityId(*id)))
+            && rules.iter().all(|(id, key)| self.known_rule(key) == Some(RuleId(*id)))
+    }
+
     /// Takes numbers over that were given after its own.
     ///
     /// # Errors

@@ -123,13 +123,18 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
             state.registry = registry;
         }
         // A table is made where policies differ, and with it numbers for their rules.
-        state.rules_named &= flight.plan.table.is_none();
+        state.rules_named &= flight.plan.table.is_none() || !flight.plan.placed.is_empty();
         if views::bring_names(state, &flight.plan.asked) {
             effects.push(Effect::PublishNames(Arc::clone(&state.names)));
         }
-        if let Some((publication, _)) = &flight.plan.table {
+        if let Some(Published { publication, .. }) = &flight.plan.table {
             state.generation = publication.table.generation();
-            effects.push(Effect::Publish(Arc::clone(publication)));
+            let publication = Arc::clone(publication);
+            let placed = flight.plan.placed.clone();
+            effects.push(match placed.is_empty() {
+                true => Effect::Publish(publication),
+                false => Effect::Place { publication, placed },
+            });
             state.in_flight = Some(flight);
             return;
         }
@@ -167,9 +172,12 @@ fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
         state.rolled_back = None;
     }
     state.revision = flight.plan.revision;
-    if let Some((publication, inputs)) = flight.plan.table.take() {
-        schedule::tell(state, inputs.schedule.at, effects);
-        state.published = Some(Published { publication, inputs });
+    if let Some(published) = flight.plan.table.take() {
+        if flight.plan.placed.is_empty() {
+            schedule::tell(state, published.inputs.schedule.at, effects);
+        }
+        state.published = Some(published);
+        state.made_anew = false;
     }
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
@@ -300,6 +308,7 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
         Step::Attach => (Area::Kernel, "attach", "attaching"),
     };
     state.set_problem(area, object, Some(format!("{what} failed and is tried again: {message}")));
+    state.made_anew |= step == Step::Publish && !flight.plan.placed.is_empty();
     if step == Step::Save {
         state.settled = None;
         // Some of the documents may be there and some not: all of them count as different from what is wanted.

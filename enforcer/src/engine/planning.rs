@@ -15,7 +15,6 @@ use super::{confirm, quarantine, room, schedule, told, views};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{Generation, IdentityId};
-use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
 
@@ -35,10 +34,28 @@ pub(super) struct Plan {
     pub(super) revision: u64,
     /// Replaces the state's registry; `None` if no table had to be made.
     pub(super) registry: Option<Registry>,
-    pub(super) table: Option<(Arc<Publication>, Inputs)>,
+    /// Tables that are not in force.
+    pub(super) table: Option<Published>,
+    /// Identities that they know beside those of the tables in force, if there is no other difference.
+    pub(super) placed: Vec<IdentityId>,
     /// What brings the kernel's bindings and addresses to what is wanted.
     pub(super) operations: Vec<Operation>,
     pub(super) answer: Option<Answer>,
+}
+
+impl Plan {
+    /// Nothing to be done.
+    fn new(asked: Arc<Asked>, revision: u64) -> Self {
+        Self {
+            asked,
+            revision,
+            registry: None,
+            table: None,
+            placed: Vec::new(),
+            operations: Vec::new(),
+            answer: None,
+        }
+    }
 }
 
 /// What to tell who asked for a change.
@@ -135,7 +152,7 @@ fn policies(state: &mut State, ticket: Ticket, push: Result<Push, Refused>) -> R
     let mut plan = plan(state, Arc::new(asked), revision).map_err(Reply::Refused)?;
     let entries_before =
         state.published.as_ref().map_or(0, |published| published.publication.table.entries() as u64);
-    let table = plan.table.as_ref().map(|(publication, _)| &publication.table);
+    let table = plan.table.as_ref().map(|made| &made.publication.table);
     let changed = Changed {
         generation: match table {
             Some(table) if !dry_run => table.generation().0,
@@ -195,15 +212,18 @@ pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Resul
     }
     let last = state.registry.last_identity();
     let inputs = Inputs { revision, last, guests, namespaces, services, schedule };
-    let mut plan = Plan { asked, revision, registry: None, table: None, operations, answer: None };
-    let is_as_it_was = |published: &Published| published.inputs.are_as(&inputs, &published.publication);
-    if state.published.as_ref().is_some_and(is_as_it_was) {
+    let mut plan = Plan { operations, ..Plan::new(asked, revision) };
+    let published = state.published.as_ref().filter(|_| !state.made_anew);
+    if let Some((grown, placed)) = published.and_then(|published| published.grown(&inputs, &state.registry)) {
+        if !placed.is_empty() {
+            (plan.table, plan.placed) = (Some(grown), placed);
+        }
         return Ok(plan);
     }
     let mut registry = state.registry.clone();
     let generation = Generation(state.generation.0 + 1);
-    let publication = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
-    plan.table = Some((Arc::new(publication), inputs));
+    let (publication, classifiers) = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
+    plan.table = Some(Published { publication: Arc::new(publication), classifiers, inputs });
     plan.registry = Some(registry);
     Ok(plan)
 }
@@ -212,7 +232,7 @@ pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Resul
 pub(super) fn as_it_is(state: &mut State) -> Plan {
     let asked = Arc::clone(&state.asked);
     let operations = want(state, &asked);
-    Plan { asked, revision: state.revision, registry: None, table: None, operations, answer: None }
+    Plan { operations, ..Plan::new(asked, state.revision) }
 }
 
 /// What brings the kernel's bindings and addresses to what they should be. Notes what is disputed between workloads.

@@ -14,7 +14,7 @@ use super::quarantine;
 use super::state::{Inputs, State};
 use crate::domain::command::Refused;
 use crate::domain::id::Generation;
-use crate::domain::policy::compile::{Scene, compile_scene};
+use crate::domain::policy::compile::{Classifier, Compiled, Scene, compile_growing};
 use crate::domain::policy::model::{Policy, RuleKey};
 use crate::domain::publication::{Publication, SUCCESSORS};
 use crate::domain::registry::Registry;
@@ -69,13 +69,13 @@ fn offset(state: &State) -> Offset {
     state.published.as_ref().map_or(now, |published| published.inputs.schedule.offset.unless_set(now))
 }
 
-/// Makes the table in force and its successors.
+/// Makes the table in force and its successors, each with what tells classes of identities that come later.
 pub(super) fn tables(
     asked: &Asked,
     inputs: &Inputs,
     registry: &mut Registry,
     generation: Generation,
-) -> Result<Publication, Refused> {
+) -> Result<(Publication, Arc<[Classifier]>), Refused> {
     let Inputs { schedule, guests, namespaces, services, .. } = inputs;
     if schedule.ahead.len() > SUCCESSORS {
         return Err(refused(format!(
@@ -95,17 +95,20 @@ pub(super) fn tables(
         let set: &PolicySet = before.as_ref().filter(|_| is_back).unwrap_or(&asked.policies);
         scene.at = at;
         let policies = set.effective().map(|(loaded, _)| &loaded.policy);
-        compile_scene(policies, &scene, registry, generation).map(Arc::new).map_err(|error| {
+        compile_growing(policies, &scene, registry, generation).map_err(|error| {
             refused(format!("{error}: split the policies into fewer distinct selectors; nothing was changed"))
         })
     };
-    let first = table(schedule.at, false)?;
+    let Compiled { table: first, classifier } = table(schedule.at, false)?;
+    let mut classifiers = vec![classifier];
     let mut next = Vec::with_capacity(schedule.ahead.len());
     for (from, at) in &schedule.ahead {
         let is_back = schedule.back.is_some_and(|back| back <= *from);
-        next.push((*from, table(*at, is_back)?));
+        let Compiled { table, classifier } = table(*at, is_back)?;
+        next.push((*from, Arc::new(table)));
+        classifiers.push(classifier);
     }
-    Ok(Publication { table: first, next })
+    Ok((Publication { table: Arc::new(first), next }, classifiers.into()))
 }
 
 /// Does what time has brought. Not while a change is under way: what it was made from must not pass away beneath it.

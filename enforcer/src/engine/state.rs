@@ -22,7 +22,7 @@ use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::policy::compile::Guests;
+use crate::domain::policy::compile::{Classifier, Guests};
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
@@ -64,12 +64,11 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Whether tables made from the others say the same; those made from these are given.
-    pub(super) fn are_as(&self, others: &Self, publication: &Publication) -> bool {
-        let Self { revision, last, guests, namespaces, services, schedule } = others;
-        (self.revision, self.last, &self.guests, &self.namespaces) == (*revision, *last, guests, namespaces)
+    /// Whether tables made from the others say the same, but for identities that are new and for services.
+    fn are_as(&self, others: &Self) -> bool {
+        let Self { revision, last: _, guests, namespaces, services: _, schedule } = others;
+        (self.revision, &self.guests, &self.namespaces) == (*revision, guests, namespaces)
             && self.schedule.is_as(schedule)
-            && cluster::are_alike(publication, &self.services, services)
     }
 }
 
@@ -107,11 +106,38 @@ impl Stored {
     }
 }
 
-/// The tables that the kernel enforces.
+/// The tables that the kernel enforces, or is to.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) publication: Arc<Publication>,
+    /// Tells classes in each of the tables, in their order.
+    pub(super) classifiers: Arc<[Classifier]>,
     pub(super) inputs: Inputs,
+}
+
+impl Published {
+    /// What these tables become for other inputs if no other tables are needed for them: themselves, or themselves with
+    /// the identities that are new, which are given.
+    pub(super) fn grown(&self, inputs: &Inputs, registry: &Registry) -> Option<(Self, Vec<IdentityId>)> {
+        if !self.inputs.are_as(inputs) {
+            return None;
+        }
+        let mut publication = Arc::clone(&self.publication);
+        let mut placed = Vec::new();
+        for (identity, key) in registry.above(self.inputs.last) {
+            let classes: Option<Vec<u32>> =
+                self.classifiers.iter().map(|classifier| classifier.classify(key)).collect();
+            publication = Arc::new(publication.place(identity, classes?)?);
+            placed.push(identity);
+        }
+        // By their classes, which those who are new have by now.
+        if !cluster::are_alike(&publication, &self.inputs.services, &inputs.services) {
+            return None;
+        }
+        let schedule = self.inputs.schedule.clone();
+        let inputs = Inputs { schedule, ..inputs.clone() };
+        Some((Self { publication, classifiers: Arc::clone(&self.classifiers), inputs }, placed))
+    }
 }
 
 /// A change that was asked for and waits for its turn.
@@ -165,6 +191,8 @@ pub struct State {
     pub(super) generation: Generation,
     pub(super) adopted: Option<Generation>,
     pub(super) published: Option<Published>,
+    /// The tables in force could not be made to know somebody who is new: the next ones are made anew.
+    pub(super) made_anew: bool,
     pub(super) hooks: Option<Vec<String>>,
     /// What the host and the configuration leave open.
     pub(super) coverage: Coverage,
@@ -266,6 +294,7 @@ impl State {
             generation: Generation(0),
             adopted: None,
             published: None,
+            made_anew: false,
             hooks: None,
             coverage: Coverage::default(),
             notices: Vec::new(),

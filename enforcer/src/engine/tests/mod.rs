@@ -256,6 +256,21 @@ impl World {
                     self.publication = Some(publication);
                 }
             }
+            Effect::Place { publication, placed } => {
+                self.trace.push(format!("place({})", placed.len()));
+                for id in placed.iter().copied().chain(self.kernel_ids()) {
+                    assert!(self.registry_knows(id), "{id} is in a table and not saved");
+                }
+                assert!(placed.iter().all(|id| !self.kernel_ids().contains(id)), "named before it is known");
+                if self.acknowledge(Step::Publish, Done::Published) {
+                    assert_eq!(
+                        self.table.as_ref().map(|it| it.generation()),
+                        Some(publication.table.generation())
+                    );
+                    self.table = Some(Arc::clone(&publication.table));
+                    self.publication = Some(publication);
+                }
+            }
             Effect::Apply(operations) => self.apply(&operations),
             Effect::Attach => {
                 self.trace.push("attach".into());
@@ -293,12 +308,17 @@ impl World {
             } else {
                 self.kernel = next;
             }
-            let limits = self.state.facts.limits;
+            // Where a removal is refused, there is no room for what comes in its place.
+            let limits = if self.refused.is_empty() { self.state.facts.limits } else { Limits::default() };
             assert!(self.kernel.bindings.size() <= limits.bindings, "full on the way");
             assert!(self.kernel.addresses.size() <= limits.addresses, "full on the way");
         }
         for id in self.kernel_ids() {
             assert!(self.registry_knows(id), "{id} is in the kernel and not saved");
+            let tables = self.publication.iter().flat_map(|publication| publication.chain());
+            for (table, _) in tables.filter(|_| id >= IdentityId::FIRST_WORKLOAD) {
+                assert_ne!(table.class_of_identity(id), 0, "{id} is in the kernel and no table knows it");
+            }
         }
         self.acks.push_back(Event::Done(Done::Applied(failures)));
     }

@@ -139,7 +139,7 @@ fn its_end_is_the_kernels_and_the_engine_follows() {
     world.batch([seconds(59)]);
     assert_eq!(world.trace(), "");
     world.batch([seconds(60)]);
-    assert_eq!(world.trace(), "save(quarantines) publish(5) apply(2)");
+    assert_eq!(world.trace(), "save(quarantines) publish(4) apply(2)");
     assert_eq!(world.kernel.bindings[&CgroupId(WEB)], Bound::always(ordinary));
     assert_eq!(Some(world.kernel.addresses[&net]), world.state.registry.known(&key("far")));
     assert!(world.log.iter().any(|line| line == "quarantine of default/web ends: its time is over"));
