@@ -52,7 +52,7 @@ impl IdentityKey {
     pub fn of(workload: &Workload) -> Self {
         Self {
             namespace: workload.key.namespace.clone(),
-            labels: workload.labels.clone(),
+            labels: (*workload.labels).clone(),
             ports: workload.ports.clone(),
             account: workload.account.clone(),
             service: None,

@@ -36,8 +36,8 @@ impl std::fmt::Display for WorkloadKey {
 pub struct Workload {
     /// Its name.
     pub key: WorkloadKey,
-    /// Its labels.
-    pub labels: LabelSet,
+    /// Its labels. Those who have the same may share them.
+    pub labels: Arc<LabelSet>,
     /// Directory in the cgroup v2 tree, relative to its root and starting with `/`; `None` for a remote workload.
     pub cgroup: Option<String>,
     /// Addresses by which other hosts know it.

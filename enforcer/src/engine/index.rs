@@ -7,8 +7,7 @@
 //! # What must stay true
 //! * It is a function of what the sources have told, the managed directories, the quarantines and the registry, not of the
 //!   order of events (property-tested against one that was made at once).
-//! * Where the kernel's tables differ from what is wanted, the place is noted in [`Index::delta`]'s sets. They may hold
-//!   more.
+//! * Where the kernel's tables differ from what is wanted, the place is noted as due. More may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

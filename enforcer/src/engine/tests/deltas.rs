@@ -25,7 +25,7 @@ fn pod(number: u8, (label, cgroup, address): (u8, u8, u8)) -> Resolved {
     let at = if cgroup == 0 { "-".to_owned() } else { cgroup.to_string() };
     let mut resolved = workload(&format!("w-{number}@{at}"));
     let workload = Arc::make_mut(&mut resolved.workload);
-    workload.labels = LabelSet([("app".to_owned(), format!("a{label}"))].into());
+    workload.labels = Arc::new(LabelSet([("app".to_owned(), format!("a{label}"))].into()));
     workload.key.namespace = if number.is_multiple_of(2) { "default".into() } else { "other".into() };
     if cgroup == 7 {
         workload.cgroup = None;
@@ -358,7 +358,7 @@ fn more(resolved: Resolved) -> Event {
 fn labelled(text: &str, labels: &[(&str, &str)]) -> Resolved {
     let mut resolved = workload(text);
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    Arc::make_mut(&mut resolved.workload).labels = LabelSet(labels.collect());
+    Arc::make_mut(&mut resolved.workload).labels = Arc::new(LabelSet(labels.collect()));
     resolved
 }
 

@@ -352,7 +352,7 @@ pub(super) fn workload(text: &str) -> Resolved {
     Resolved {
         workload: Arc::new(Workload {
             key: WorkloadKey { namespace: "default".into(), name: name.into() },
-            labels: LabelSet([("app".to_owned(), app.to_owned())].into()),
+            labels: Arc::new(LabelSet([("app".to_owned(), app.to_owned())].into())),
             cgroup: Some(format!("/test/{name}")),
             addresses: Vec::new(),
             ports: BTreeMap::new(),

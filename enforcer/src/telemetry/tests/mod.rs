@@ -27,7 +27,7 @@ fn names() -> Names {
     let workload = |name: String| {
         ByName(Arc::new(Workload {
             key: WorkloadKey { namespace: "shop".into(), name },
-            labels: LabelSet::default(),
+            labels: Arc::default(),
             cgroup: None,
             addresses: Vec::new(),
             ports: BTreeMap::new(),
