@@ -122,8 +122,6 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
         if let Some(registry) = flight.plan.registry.take() {
             state.registry = registry;
         }
-        // A table is made where policies differ, and with it numbers for their rules.
-        state.rules_named &= flight.plan.table.is_none() || !flight.plan.placed.is_empty();
         if views::bring_names(state, &flight.plan.asked) {
             effects.push(Effect::PublishNames(Arc::clone(&state.names)));
         }
@@ -131,9 +129,10 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
             state.generation = publication.table.generation();
             let publication = Arc::clone(publication);
             let placed = flight.plan.placed.clone();
-            effects.push(match placed.is_empty() {
-                true => Effect::Publish(publication),
-                false => Effect::Place { publication, placed },
+            effects.push(if placed.is_empty() {
+                Effect::Publish(publication)
+            } else {
+                Effect::Place { publication, placed }
             });
             state.in_flight = Some(flight);
             return;
@@ -177,7 +176,6 @@ fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
             schedule::tell(state, published.inputs.schedule.at, effects);
         }
         state.published = Some(published);
-        state.made_anew = false;
     }
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
@@ -308,7 +306,12 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
         Step::Attach => (Area::Kernel, "attach", "attaching"),
     };
     state.set_problem(area, object, Some(format!("{what} failed and is tried again: {message}")));
-    state.made_anew |= step == Step::Publish && !flight.plan.placed.is_empty();
+    if step == Step::Publish
+        && !flight.plan.placed.is_empty()
+        && let Some(published) = &mut state.published
+    {
+        published.grows = false;
+    }
     if step == Step::Save {
         state.settled = None;
         // Some of the documents may be there and some not: all of them count as different from what is wanted.

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
+use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
 use super::told::{self, Changed, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
-use crate::domain::id::{CgroupId, IdentityId};
+use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::quarantine::{Quarantines, marked};
 use crate::domain::registry::{IdentityKey, Registry};
@@ -69,6 +70,8 @@ pub(super) struct Index {
     problems_changed: bool,
     pub(super) names: Names,
     pub(super) names_changed: bool,
+    /// Whose rules have names, and the highest number of a rule then.
+    pub(super) rules_of: Option<(Arc<Asked>, RuleId)>,
     counts: [u64; 4],
     /// Whether it was ever brought up to date.
     is_made: bool,

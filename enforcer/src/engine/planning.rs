@@ -213,8 +213,8 @@ pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Resul
     let last = state.registry.last_identity();
     let inputs = Inputs { revision, last, guests, namespaces, services, schedule };
     let mut plan = Plan { operations, ..Plan::new(asked, revision) };
-    let published = state.published.as_ref().filter(|_| !state.made_anew);
-    if let Some((grown, placed)) = published.and_then(|published| published.grown(&inputs, &state.registry)) {
+    let grown = state.published.as_ref().and_then(|published| published.grown(&inputs, &state.registry));
+    if let Some((grown, placed)) = grown {
         if !placed.is_empty() {
             (plan.table, plan.placed) = (Some(grown), placed);
         }
@@ -223,7 +223,7 @@ pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Resul
     let mut registry = state.registry.clone();
     let generation = Generation(state.generation.0 + 1);
     let (publication, classifiers) = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
-    plan.table = Some(Published { publication: Arc::new(publication), classifiers, inputs });
+    plan.table = Some(Published { publication: Arc::new(publication), classifiers, inputs, grows: true });
     plan.registry = Some(registry);
     Ok(plan)
 }

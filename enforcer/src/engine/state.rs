@@ -113,13 +113,16 @@ pub(super) struct Published {
     /// Tells classes in each of the tables, in their order.
     pub(super) classifiers: Arc<[Classifier]>,
     pub(super) inputs: Inputs,
+    /// Whether they can be made to know somebody who is new. If the kernel refuses it once, other tables are made.
+    pub(super) grows: bool,
 }
 
 impl Published {
     /// What these tables become for other inputs if no other tables are needed for them: themselves, or themselves with
     /// the identities that are new, which are given.
     pub(super) fn grown(&self, inputs: &Inputs, registry: &Registry) -> Option<(Self, Vec<IdentityId>)> {
-        if !self.inputs.are_as(inputs) {
+        let is_new = self.inputs.last != inputs.last;
+        if !self.inputs.are_as(inputs) || (is_new && !self.grows) {
             return None;
         }
         let mut publication = Arc::clone(&self.publication);
@@ -136,7 +139,8 @@ impl Published {
         }
         let schedule = self.inputs.schedule.clone();
         let inputs = Inputs { schedule, ..inputs.clone() };
-        Some((Self { publication, classifiers: Arc::clone(&self.classifiers), inputs }, placed))
+        let classifiers = Arc::clone(&self.classifiers);
+        Some((Self { publication, classifiers, inputs, grows: true }, placed))
     }
 }
 
@@ -191,16 +195,12 @@ pub struct State {
     pub(super) generation: Generation,
     pub(super) adopted: Option<Generation>,
     pub(super) published: Option<Published>,
-    /// The tables in force could not be made to know somebody who is new: the next ones are made anew.
-    pub(super) made_anew: bool,
     pub(super) hooks: Option<Vec<String>>,
     /// What the host and the configuration leave open.
     pub(super) coverage: Coverage,
     /// What is worth knowing of the kernel.
     pub(super) notices: Vec<String>,
     pub(super) names: Arc<Names>,
-    /// Whether the names of rules are those of what is asked for.
-    pub(super) rules_named: bool,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
     /// What is over and was told to be.
@@ -294,12 +294,10 @@ impl State {
             generation: Generation(0),
             adopted: None,
             published: None,
-            made_anew: false,
             hooks: None,
             coverage: Coverage::default(),
             notices: Vec::new(),
             names: Arc::default(),
-            rules_named: false,
             queue: VecDeque::new(),
             in_flight: None,
             dirty: true,

@@ -236,15 +236,18 @@ pub(super) fn report(state: &State) -> Report {
 }
 
 /// Brings the names to everything that has a number now, with the rules of what is asked for. Whether some are others.
-pub(super) fn bring_names(state: &mut State, asked: &Asked) -> bool {
-    let State { index, registry, rules_named, names, .. } = state;
+pub(super) fn bring_names(state: &mut State, asked: &Arc<Asked>) -> bool {
+    let State { index, registry, names, .. } = state;
     let mut changed = std::mem::take(&mut index.names_changed);
     if index.names.identities.size() != registry.numbers().size() {
         index.names.identities = registry.numbers().clone();
         changed = true;
     }
-    if !std::mem::replace(rules_named, true) {
+    let (_, last) = registry.last();
+    let is_same = |(of, until): &(Arc<Asked>, RuleId)| Arc::ptr_eq(of, asked) && *until == last;
+    if !index.rules_of.as_ref().is_some_and(is_same) {
         index.names.rules = Arc::new(rules(registry, asked));
+        index.rules_of = Some((Arc::clone(asked), last));
         changed = true;
     }
     if changed {

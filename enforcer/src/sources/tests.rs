@@ -136,9 +136,9 @@ async fn of_a_long_file_only_what_differs_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("workloads.yaml");
     let text = |names: &mut dyn Iterator<Item = u32>| {
-        let lines: String =
+        let lines: Vec<String> =
             names.map(|number| format!("- {{name: w-{number}, cgroup: /w-{number}}}\n")).collect();
-        format!("namespaces: []\nworkloads:\n{lines}")
+        format!("namespaces: []\nworkloads:\n{}", lines.concat())
     };
     fs::write(&file, text(&mut (0..40))).unwrap();
     let mut source =

@@ -94,7 +94,7 @@ fn what_is_saved_is_found_again() {
 #[test]
 fn one_instance_has_the_directory() {
     let root = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(root.path()).unwrap();
+    let (store, _) = Store::open(root.path()).unwrap();
     let error = refusal(root.path());
     assert!(
         error.starts_with(&format!("another instance is running (pid {}) ", std::process::id())),
@@ -208,7 +208,7 @@ fn quarantines_and_an_unconfirmed_push_are_found_again() {
         .save(&Changes { quarantines: none, confirmation: Some(Confirmation::Settled), ..Changes::default() })
         .unwrap();
     drop(store);
-    let (mut store, saved) = Store::open(root.path()).unwrap();
+    let (store, saved) = Store::open(root.path()).unwrap();
     assert_eq!((saved.quarantines, saved.confirmation), (Quarantines::new(), Confirmation::Settled));
     let twice =
         r#"{"version":1,"quarantines":[[{"namespace":"a","name":"b"},Q],[{"namespace":"a","name":"b"},Q]]}"#;
