@@ -216,7 +216,7 @@ impl Direct {
         for pod in cluster.pods.iter().map(|pod| &pod.workload) {
             let identity = self.registry().identity(&IdentityKey {
                 namespace: pod.key.namespace.clone(),
-                labels: pod.labels.clone(),
+                labels: (*pod.labels).clone(),
                 ports: pod.ports.clone(),
                 account: pod.account.clone(),
                 service: None,

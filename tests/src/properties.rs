@@ -3,13 +3,13 @@
 use std::cell::Cell;
 
 use enforcer::domain::labels::LabelSet;
-use enforcer::domain::policy::compile::{compile, compile_scene};
+use enforcer::domain::policy::compile::{compile, compile_growing, compile_scene};
 use enforcer::domain::policy::model::{
     Action, Layer, Peer, Peers, Policy, PolicyKey, PolicyMode, Ports, Rule, RuleKey, Subject,
 };
 use enforcer::domain::registry::Registry;
 use enforcer::domain::table::PolicyTable;
-use enforcer_common::id::Generation;
+use enforcer_common::id::{Generation, IdentityId};
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::Direction;
 use proptest::collection::vec;
@@ -40,6 +40,55 @@ fn config(cases: usize) -> Config {
 fn ask(table: &PolicyTable, registry: &mut Registry, question: &Question) -> Judgement {
     let verdict = table.decide(&query(registry, question));
     judgement(registry, verdict)
+}
+
+/// Who comes when the table is in force: they are taken into it where their class is known, and then it says of them what
+/// the oracle reads.
+#[test]
+fn a_table_says_the_same_of_who_comes_later() {
+    let (placed, judged) = (Cell::new(0_usize), Cell::new(0_usize));
+    TestRunner::new(config(requested().div_ceil(FLOWS)))
+        .run(&world(FLOWS), |world| {
+            let mut registry = Registry::default();
+            for side in &world.bystanders {
+                identity(&mut registry, side);
+            }
+            let scene = numbers::scene(&mut registry, &world.setting);
+            let (early, late) = world.questions.split_at(FLOWS / 2);
+            for Question { subject, peer, .. } in early {
+                identity(&mut registry, subject);
+                identity(&mut registry, peer);
+            }
+            let compiled = compile_growing(&world.policies, &scene, &mut registry, Generation(1)).unwrap();
+            let (mut table, last) = (compiled.table, registry.last_identity());
+            for Question { subject, peer, .. } in late {
+                identity(&mut registry, subject);
+                identity(&mut registry, peer);
+            }
+            for (id, key) in registry.above(last) {
+                prop_assert_eq!(table.class_of_identity(id), 0);
+                if let Some(class) = compiled.classifier.classify(key) {
+                    table = table.place(id, class).expect("room");
+                    prop_assert_eq!(table.class_of_identity(id), class);
+                    prop_assert!(table.place(id, class).is_none(), "once");
+                    placed.set(placed.get() + 1);
+                }
+            }
+            for question in &world.questions {
+                let query = query(&mut registry, question);
+                let known = |id: IdentityId| id <= IdentityId::UNMANAGED || table.class_of_identity(id) != 0;
+                if known(query.subject) && known(query.peer) {
+                    let age = |rule: &RuleKey| age(&registry, rule);
+                    let expected = judge_in(&world.policies, &age, question, &world.setting);
+                    prop_assert_eq!(judgement(&registry, table.decide(&query)), expected, "{:?}", question);
+                    judged.set(judged.get() + 1);
+                }
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|failed| panic!("{failed}"));
+    println!("{} identities came later, {} flows", placed.get(), judged.get());
+    assert!(placed.get() * 20 > requested() / FLOWS, "few identities have a known class: {}", placed.get());
 }
 
 #[test]

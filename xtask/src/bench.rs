@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what enforcement costs, on this machine.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -59,8 +59,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             (command, short, gate, output)
         }
         What::Policy { gate, output } => {
+            shell::warm_sudo()?;
             setup::ensure(&root, Scope::Build)?;
-            let mut command = Command::new(suite::build_bench(&root)?);
+            let mut command = shell::as_root(suite::build_bench(&root)?, &[])?;
             command.arg("policy");
             (command, false, gate, output)
         }

@@ -306,6 +306,12 @@ impl Owner {
                 });
                 self.acknowledge(Step::Publish, published.map(|()| Done::Published));
             }
+            Effect::Place { publication, placed } => {
+                fail_point!("before-publish");
+                let result = lock(&self.kernel).learn(publication.chain().map(|(table, _)| table), &placed);
+                fail_point!("after-publish");
+                self.acknowledge(Step::Publish, result.map(|()| Done::Published));
+            }
             Effect::Apply(operations) => {
                 fail_point!("before-apply");
                 let failures = self.apply(&operations);
@@ -328,7 +334,7 @@ impl Owner {
             }
             Effect::Revoke { table, tables } => {
                 if self.mode == Mode::Enforce {
-                    let in_force = Arc::new(InForce::new(table, &tables));
+                    let in_force = Arc::new(InForce::new(table, tables));
                     self.outputs.in_force.send_replace(Some(in_force));
                 }
             }

@@ -317,7 +317,7 @@ impl Expectation {
             ports: expected.ports.values().map(|port| (port.protocol, port.port)).collect(),
             workload: Workload {
                 key: expected.key.clone(),
-                labels: expected.labels.clone(),
+                labels: expected.labels.clone().into(),
                 cgroup: None,
                 addresses: expected.addresses.clone(),
                 ports: expected.ports.clone(),

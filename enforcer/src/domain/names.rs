@@ -1,22 +1,26 @@
-//! Names for numbers: what telemetry needs to turn events and counters into words. Published as a whole.
+//! Names for numbers: what telemetry needs to turn events and counters into words. Published as a whole; the next whole
+//! shares with the last one what is the same in both.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use enforcer_common::id::{CgroupId, IdentityId, RuleId};
+use rpds::RedBlackTreeSetSync;
 
+use super::delta::Shared;
 use super::policy::model::RuleKey;
 use super::registry::IdentityKey;
-use super::workload::WorkloadKey;
+use super::workload::ByName;
 
 /// A consistent set of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// Identities with a number.
-    pub identities: BTreeMap<IdentityId, IdentityKey>,
+    pub identities: Shared<IdentityId, Arc<IdentityKey>>,
     /// Workloads of each identity, in the order of names.
-    pub workloads: BTreeMap<IdentityId, Vec<WorkloadKey>>,
+    pub workloads: Shared<IdentityId, RedBlackTreeSetSync<ByName>>,
     /// Workloads by their directory.
-    pub cgroups: BTreeMap<CgroupId, WorkloadKey>,
+    pub cgroups: Shared<CgroupId, ByName>,
     /// Rules with a number; the second is the rule's own name.
-    pub rules: BTreeMap<RuleId, (RuleKey, Option<String>)>,
+    pub rules: Arc<BTreeMap<RuleId, (RuleKey, Option<String>)>>,
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use enforcer_common::id::IdentityId;
+
 use super::table::PolicyTable;
 use super::time::BootTime;
 
@@ -23,6 +25,16 @@ impl Publication {
         let tables = std::iter::once(&self.table).chain(self.next.iter().map(|(_, table)| table));
         let ends = self.next.iter().map(|(from, _)| Some(*from)).chain([None]);
         tables.map(|table| &**table).zip(ends)
+    }
+
+    /// The same with an identity that is new, by its class in each table; `None` if one of them has no room for it.
+    #[must_use]
+    pub fn place(&self, identity: IdentityId, classes: impl IntoIterator<Item = u32>) -> Option<Self> {
+        let mut classes = classes.into_iter();
+        let mut place = |table: &PolicyTable| table.place(identity, classes.next()?).map(Arc::new);
+        let table = place(&self.table)?;
+        let next = self.next.iter().map(|(from, table)| Some((*from, place(table)?)));
+        Some(Self { table, next: next.collect::<Option<_>>()? })
     }
 
     /// Whether a successor has taken over at that moment.

@@ -3,11 +3,14 @@
 //! Numbers are given once and kept across restarts (the store saves the registry before the kernel sees a new
 //! number), because kernel counters outlive the daemon and are keyed by them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use enforcer_common::id::{IdentityId, RuleId};
 use serde::{Deserialize, Serialize};
 
+use super::delta::Shared;
 use super::labels::LabelSet;
 use super::policy::model::RuleKey;
 use super::workload::{NamedPorts, Workload};
@@ -49,7 +52,7 @@ impl IdentityKey {
     pub fn of(workload: &Workload) -> Self {
         Self {
             namespace: workload.key.namespace.clone(),
-            labels: workload.labels.clone(),
+            labels: (*workload.labels).clone(),
             ports: workload.ports.clone(),
             account: workload.account.clone(),
             service: None,
@@ -62,12 +65,13 @@ impl IdentityKey {
     }
 }
 
-/// Numbers of identities and rules.
+/// Numbers of identities and rules. A copy costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Saved", into = "Saved")]
+#[serde(try_from = "Added", into = "Added")]
 pub struct Registry {
-    identities: BTreeMap<IdentityKey, IdentityId>,
-    rules: BTreeMap<RuleKey, RuleId>,
+    identities: Shared<Arc<IdentityKey>, IdentityId>,
+    numbers: Shared<IdentityId, Arc<IdentityKey>>,
+    rules: Shared<RuleKey, RuleId>,
     /// Highest numbers given so far; 0 before the first.
     last_identity: u32,
     last_rule: u32,
@@ -81,7 +85,9 @@ impl Registry {
         }
         self.last_identity = self.last_identity.max(IdentityId::FIRST_WORKLOAD.0 - 1) + 1;
         let id = IdentityId(self.last_identity);
-        self.identities.insert(key.clone(), id);
+        let key = Arc::new(key.clone());
+        self.numbers.insert_mut(id, Arc::clone(&key));
+        self.identities.insert_mut(key, id);
         id
     }
 
@@ -97,7 +103,7 @@ impl Registry {
         }
         self.last_rule += 1;
         let id = RuleId(self.last_rule);
-        self.rules.insert(key.clone(), id);
+        self.rules.insert_mut(key.clone(), id);
         id
     }
 
@@ -111,14 +117,84 @@ impl Registry {
         IdentityId(self.last_identity)
     }
 
-    /// All identities with a number, in the order of their keys.
-    pub fn identities(&self) -> impl Iterator<Item = (&IdentityKey, IdentityId)> {
-        self.identities.iter().map(|(key, id)| (key, *id))
+    /// The highest numbers given so far. Numbers are never taken back, so they tell versions apart.
+    pub fn last(&self) -> (IdentityId, RuleId) {
+        (IdentityId(self.last_identity), RuleId(self.last_rule))
     }
 
-    /// The identity with this number (linear; keep an index where it is asked often).
+    /// All identities with a number, in the order of their keys.
+    pub fn identities(&self) -> impl Iterator<Item = (&IdentityKey, IdentityId)> {
+        self.identities.iter().map(|(key, id)| (&**key, *id))
+    }
+
+    /// All identities with a number, by number.
+    pub fn numbers(&self) -> &Shared<IdentityId, Arc<IdentityKey>> {
+        &self.numbers
+    }
+
+    /// Identities with a number above this one.
+    pub fn above(&self, last: IdentityId) -> impl Iterator<Item = (IdentityId, &IdentityKey)> {
+        let range = (Bound::Excluded(last), Bound::Unbounded);
+        self.numbers.range(range).map(|(id, key)| (*id, &**key))
+    }
+
+    /// What got a number after these, the highest of that time.
+    pub fn since(&self, (identity, rule): (IdentityId, RuleId)) -> Added {
+        let mut added = Added::default();
+        added.identities.extend(self.above(identity).map(|(id, key)| (id.0, key.clone())));
+        if self.last_rule > rule.0 {
+            let new = self.rules.iter().filter(|(_, id)| **id > rule);
+            added.rules.extend(new.map(|(key, id)| (id.0, key.clone())));
+        }
+        added
+    }
+
+    /// Whether it has all of these.
+    pub fn has(&self, added: &Added) -> bool {
+        let Added { identities, rules } = added;
+        identities.iter().all(|(id, key)| self.known(key) == Some(IdentityId(*id)))
+            && rules.iter().all(|(id, key)| self.known_rule(key) == Some(RuleId(*id)))
+    }
+
+    /// Takes numbers over that were given after its own.
+    ///
+    /// # Errors
+    /// If they contradict it, or each other.
+    pub fn add(&mut self, added: Added) -> Result<(), Invalid> {
+        for (id, key) in added.identities {
+            let id = IdentityId(Self::plausible(id, IdentityId::FIRST_WORKLOAD.0)?);
+            if self.numbers.contains_key(&id) || self.identities.contains_key(&key) {
+                return Err(Invalid::Twice(id.0));
+            }
+            let key = Arc::new(key);
+            self.numbers.insert_mut(id, Arc::clone(&key));
+            self.identities.insert_mut(key, id);
+            self.last_identity = self.last_identity.max(id.0);
+        }
+        let mut seen: BTreeSet<RuleId> = self.rules.values().copied().collect();
+        for (id, key) in added.rules {
+            let id = RuleId(Self::plausible(id, RuleId::NONE.0 + 1)?);
+            if !seen.insert(id) || self.rules.contains_key(&key) {
+                return Err(Invalid::Twice(id.0));
+            }
+            self.rules.insert_mut(key, id);
+            self.last_rule = self.last_rule.max(id.0);
+        }
+        Ok(())
+    }
+
+    /// The number, if one like it is ever given.
+    fn plausible(id: u32, first: u32) -> Result<u32, Invalid> {
+        match id {
+            id if id < first => Err(Invalid::Reserved(id)),
+            id if id >= NEVER => Err(Invalid::Never(id)),
+            id => Ok(id),
+        }
+    }
+
+    /// The identity with this number.
     pub fn identity_key(&self, id: IdentityId) -> Option<&IdentityKey> {
-        self.identities.iter().find(|(_, found)| **found == id).map(|(key, _)| key)
+        self.numbers.get(&id).map(|key| &**key)
     }
 
     /// All rules with a number, in the order of their keys.
@@ -127,9 +203,10 @@ impl Registry {
     }
 }
 
-/// The saved form: lists, because JSON has no structured keys.
-#[derive(Serialize, Deserialize)]
-struct Saved {
+/// The saved form, of all numbers or of those that were given after others: lists, because JSON has no structured keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Added {
     identities: Vec<(u32, IdentityKey)>,
     rules: Vec<(u32, RuleKey)>,
 }
@@ -148,46 +225,21 @@ pub enum Invalid {
     Reserved(u32),
 }
 
-impl TryFrom<Saved> for Registry {
+impl TryFrom<Added> for Registry {
     type Error = Invalid;
 
-    fn try_from(saved: Saved) -> Result<Self, Invalid> {
+    fn try_from(saved: Added) -> Result<Self, Invalid> {
         let mut registry = Self::default();
-        let mut seen = BTreeSet::new();
-        for (id, key) in saved.identities {
-            if id < IdentityId::FIRST_WORKLOAD.0 {
-                return Err(Invalid::Reserved(id));
-            }
-            if id >= NEVER {
-                return Err(Invalid::Never(id));
-            }
-            if !seen.insert(id) || registry.identities.insert(key, IdentityId(id)).is_some() {
-                return Err(Invalid::Twice(id));
-            }
-            registry.last_identity = registry.last_identity.max(id);
-        }
-        seen.clear();
-        for (id, key) in saved.rules {
-            if id == RuleId::NONE.0 {
-                return Err(Invalid::Reserved(id));
-            }
-            if id >= NEVER {
-                return Err(Invalid::Never(id));
-            }
-            if !seen.insert(id) || registry.rules.insert(key, RuleId(id)).is_some() {
-                return Err(Invalid::Twice(id));
-            }
-            registry.last_rule = registry.last_rule.max(id);
-        }
+        registry.add(saved)?;
         Ok(registry)
     }
 }
 
-impl From<Registry> for Saved {
+impl From<Registry> for Added {
     fn from(registry: Registry) -> Self {
         Self {
-            identities: registry.identities.into_iter().map(|(key, id)| (id.0, key)).collect(),
-            rules: registry.rules.into_iter().map(|(key, id)| (id.0, key)).collect(),
+            identities: registry.identities.iter().map(|(key, id)| (id.0, (**key).clone())).collect(),
+            rules: registry.rules.iter().map(|(key, id)| (id.0, key.clone())).collect(),
         }
     }
 }

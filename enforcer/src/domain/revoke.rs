@@ -7,18 +7,20 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, OnceLock};
 
-use enforcer_common::abi::identity::{Binding, Role};
+use enforcer_common::abi::identity::Role;
 use enforcer_common::address::Address;
-use enforcer_common::id::IdentityId;
+use enforcer_common::id::{CgroupId, IdentityId};
 use enforcer_common::limits::CGROUP_DEPTH;
 use enforcer_common::verdict::{Direction, Query, Word};
 use ipnet::IpNet;
 
-use super::delta::{Bound, Tables};
+use super::delta::Tables;
 use super::table::PolicyTable;
+use super::time::BootTime;
 
 /// Linux takes the ports of clients from here on, unless told otherwise.
 const CLIENTS: u16 = 32_768;
@@ -27,9 +29,10 @@ const CLIENTS: u16 = 32_768;
 #[derive(Clone, Debug)]
 pub struct InForce {
     table: Arc<PolicyTable>,
-    bindings: HashMap<u64, Binding>,
-    /// Identities by prefix, longest prefixes first.
-    addresses: Vec<(u32, HashMap<u128, IdentityId>)>,
+    tables: Tables,
+    /// Lengths of the prefixes that stand for somebody, longest first; of IPv4 and of IPv6. Looked for when they are
+    /// asked for the first time: whoever makes this has no time for it.
+    lengths: OnceLock<[Vec<u8>; 2]>,
 }
 
 /// One end of a flow.
@@ -85,39 +88,14 @@ pub struct Judged {
 
 impl InForce {
     /// From the tables of an agent.
-    pub fn new(table: Arc<PolicyTable>, tables: &Tables) -> Self {
-        let binding = |(cgroup, bound): (&enforcer_common::id::CgroupId, &Bound)| {
-            let until = bound.until.map_or(u64::MAX, |until| until.0);
-            Binding::new(cgroup.0, bound.identity.0, until, bound.after.0)
-        };
-        Self::with_bindings(table, tables.bindings.iter().map(binding), &tables.addresses)
-    }
-
-    /// From the tables of an agent, bindings in the kernel's form.
-    pub fn with_bindings(
-        table: Arc<PolicyTable>,
-        bindings: impl IntoIterator<Item = Binding>,
-        addresses: &BTreeMap<IpNet, IdentityId>,
-    ) -> Self {
-        let mut by_length: BTreeMap<u32, HashMap<u128, IdentityId>> = BTreeMap::new();
-        for (net, identity) in addresses {
-            let (address, prefix) = match net {
-                IpNet::V4(net) => (Address::v4(net.network().to_bits()), 96 + u32::from(net.prefix_len())),
-                IpNet::V6(net) => (Address::v6(net.network().octets()), u32::from(net.prefix_len())),
-            };
-            by_length.entry(prefix).or_default().insert(number(address), *identity);
-        }
-        Self {
-            table,
-            bindings: bindings.into_iter().map(|binding| (binding.cgroup, binding)).collect(),
-            addresses: by_length.into_iter().rev().collect(),
-        }
+    pub fn new(table: Arc<PolicyTable>, tables: Tables) -> Self {
+        Self { table, tables, lengths: OnceLock::new() }
     }
 
     /// When kernel time next changes who is who: nanoseconds since boot, `None` for never.
     pub fn changes_at(&self, now: u64) -> Option<u64> {
-        let later = |until: &u64| *until > now && *until != u64::MAX;
-        self.bindings.values().map(|binding| binding.until).filter(later).min()
+        let ends = self.tables.bindings.values().filter_map(|bound| bound.until);
+        ends.map(|until| until.0).filter(|until| *until > now).min()
     }
 
     /// Judges the sockets of one network namespace. `now` is in nanoseconds since boot.
@@ -144,20 +122,37 @@ impl InForce {
 
     /// The identity of the innermost of these directories that is bound; the host where none is.
     fn identity_of(&self, creator: &Creator, now: u64) -> IdentityId {
-        let bound = creator.cgroups.iter().rev().find_map(|cgroup| self.bindings.get(cgroup));
-        bound.map_or(IdentityId::HOST, |binding| {
-            IdentityId(if now < binding.until { binding.identity } else { binding.after })
+        let bindings = &self.tables.bindings;
+        let bound = creator.cgroups.iter().rev().find_map(|cgroup| bindings.get(&CgroupId(*cgroup)));
+        bound.map_or(IdentityId::HOST, |bound| match bound.until {
+            Some(until) if until <= BootTime(now) => bound.after,
+            _ => bound.identity,
         })
     }
 
     /// The identity of an address by its longest prefix, the world where there is none.
     fn identity_at(&self, address: Address) -> IdentityId {
-        let whole = number(address);
-        let masked = |prefix: u32| whole & u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-        self.addresses
-            .iter()
-            .find_map(|(prefix, identities)| identities.get(&masked(*prefix)).copied())
-            .unwrap_or(IdentityId::WORLD)
+        let six = Ipv6Addr::from(number(address));
+        let addresses = &self.tables.addresses;
+        // The length in the form that the kernel has, where IPv4 addresses are those of IPv6 that end in them.
+        let find = |address: IpAddr, more: u32| {
+            let lengths = &self.lengths()[usize::from(address.is_ipv6())];
+            let mut nets = lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
+            nets.find_map(|net| Some((u32::from(net.prefix_len()) + more, *addresses.get(&net.trunc())?)))
+        };
+        let four = six.to_ipv4_mapped().and_then(|four| find(four.into(), 96));
+        let longest = four.into_iter().chain(find(six.into(), 0)).max_by_key(|(length, _)| *length);
+        longest.map_or(IdentityId::WORLD, |(_, identity)| identity)
+    }
+
+    fn lengths(&self) -> &[Vec<u8>; 2] {
+        self.lengths.get_or_init(|| {
+            let mut lengths = [BTreeSet::new(), BTreeSet::new()];
+            for net in self.tables.addresses.keys() {
+                lengths[usize::from(matches!(net, IpNet::V6(_)))].insert(net.prefix_len());
+            }
+            lengths.map(|lengths| lengths.into_iter().rev().collect())
+        })
     }
 }
 

@@ -2,22 +2,29 @@
 
 mod cuckoo;
 mod layout;
+mod spare;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use enforcer_common::abi::policy::Row;
 use enforcer_common::address::Address;
 use enforcer_common::id::{Generation, IdentityId};
 use enforcer_common::verdict::{self, Query, Verdict, decide, decide_listen};
 
+use self::spare::{Spare, View};
 pub use cuckoo::MAX_ENTRIES;
 pub use layout::{ProtocolPorts, Sections};
 
-/// An immutable table. Made by `policy::compile`.
+/// A table. Made by `policy::compile`; nothing of it changes but that it learns classes of identities that are new
+/// ([`PolicyTable::place`]). A copy costs next to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyTable {
     generation: Generation,
-    rows: Vec<Row>,
+    /// As they were made.
+    rows: Arc<[Row]>,
+    spare: Spare,
     entries: usize,
 }
 
@@ -27,10 +34,20 @@ impl PolicyTable {
         self.generation
     }
 
-    /// The rows, laid out as `enforcer_common::abi::policy` says. The kernel's map must have exactly as many: the
-    /// search over address intervals ends where there is no row.
+    /// The rows as the table was made, laid out as `enforcer_common::abi::policy` says. The kernel's map must have exactly
+    /// as many: the search over address intervals ends where there is no row.
     pub fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// A row as it is now.
+    pub fn row(&self, index: u32) -> Option<&Row> {
+        let spare = index.checked_sub(self.spare.first).and_then(|at| self.spare.rows.get(at as usize));
+        spare.or_else(|| self.rows.get(index as usize))
+    }
+
+    fn view(&self) -> View<'_> {
+        View { rows: &self.rows, spare: &self.spare }
     }
 
     /// Number of entries (keys with a word).
@@ -40,22 +57,22 @@ impl PolicyTable {
 
     /// The class of an identity, 0 if the table does not know its number.
     pub fn class_of_identity(&self, identity: IdentityId) -> u32 {
-        verdict::identity_class(self.rows.as_slice(), identity)
+        verdict::identity_class(self.view(), identity)
     }
 
     /// The class of an address, 0 if no policy names a block with it.
     pub fn class_of_address(&self, address: Address) -> u32 {
-        verdict::address_class(self.rows.as_slice(), address)
+        verdict::address_class(self.view(), address)
     }
 
     /// Judges a flow exactly as the kernel would.
     pub fn decide(&self, query: &Query) -> Verdict {
-        decide(self.rows.as_slice(), query)
+        decide(self.view(), query)
     }
 
     /// Judges whether a workload may listen on a port, exactly as the kernel would.
     pub fn decide_listen(&self, subject: IdentityId, protocol: u8, port: u16) -> Verdict {
-        decide_listen(self.rows.as_slice(), subject, protocol, port)
+        decide_listen(self.view(), subject, protocol, port)
     }
 }
 

@@ -1,13 +1,16 @@
 //! Workloads: what has labels and a place in the cgroup tree, or an address elsewhere.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use enforcer_common::id::CgroupId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::cluster::{Namespace, Service};
+use super::cluster::{Namespace, Service, ServiceKey};
 use super::labels::LabelSet;
 
 /// The namespace of workloads and policies that name none.
@@ -33,8 +36,8 @@ impl std::fmt::Display for WorkloadKey {
 pub struct Workload {
     /// Its name.
     pub key: WorkloadKey,
-    /// Its labels.
-    pub labels: LabelSet,
+    /// Its labels. Those who have the same may share them.
+    pub labels: Arc<LabelSet>,
     /// Directory in the cgroup v2 tree, relative to its root and starting with `/`; `None` for a remote workload.
     pub cgroup: Option<String>,
     /// Addresses by which other hosts know it.
@@ -58,7 +61,7 @@ pub struct NamedPort {
 }
 
 /// Where a workload stands, for `endpoint list` and status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EndpointState {
     /// Its directory is bound to its identity in the kernel.
@@ -82,7 +85,48 @@ pub struct Resolved {
     pub above: Vec<CgroupId>,
 }
 
-/// What a source says. Sources always tell the whole set they know, so that a lost message heals with the next.
+/// A workload in an index by name: compared by its name only, which stands in the workload and nowhere else.
+#[derive(Clone, Debug)]
+pub struct ByName(pub Arc<Workload>);
+
+impl Deref for ByName {
+    type Target = WorkloadKey;
+
+    fn deref(&self) -> &WorkloadKey {
+        &self.0.key
+    }
+}
+
+impl Borrow<WorkloadKey> for ByName {
+    fn borrow(&self) -> &WorkloadKey {
+        self
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByName {}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+/// What a source says.
+///
+/// A source that can tell everything at any time may tell snapshots only. One that is told of changes itself begins with a
+/// snapshot and goes on with changes; when it has missed some, it begins anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkloadEvent {
     /// All workloads of this source, with the directories that exist now.
@@ -96,11 +140,35 @@ pub enum WorkloadEvent {
         /// All services that it knows.
         services: Vec<Service>,
     },
-    /// The source can't be read; its last snapshot stays.
+    /// What is different since this source spoke last. Before its first snapshot it says nothing of the rest.
+    Changes {
+        /// Name of the source.
+        source: String,
+        /// The changes.
+        changes: Box<Changes>,
+    },
+    /// The source can't be read; what it said last stays.
     Problem {
         /// Name of the source.
         source: String,
         /// One sentence: what failed, on what, what to do.
         message: String,
     },
+}
+
+/// Differences of one source. What is both changed and gone is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Workloads that are new, or not as they were.
+    pub workloads: Vec<Resolved>,
+    /// Workloads that are gone; they need not have been there.
+    pub gone: Vec<WorkloadKey>,
+    /// Namespaces that are new, or not as they were.
+    pub namespaces: Vec<Namespace>,
+    /// Names of namespaces that are gone.
+    pub gone_namespaces: Vec<String>,
+    /// Services that are new, or not as they were.
+    pub services: Vec<Service>,
+    /// Services that are gone.
+    pub gone_services: Vec<ServiceKey>,
 }

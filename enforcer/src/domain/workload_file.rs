@@ -2,7 +2,8 @@
 
 pub(super) mod cluster;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use enforcer_common::limits::CGROUP_DEPTH;
 use ipnet::IpNet;
@@ -83,6 +84,19 @@ struct Seen {
     cgroups: BTreeMap<String, Location>,
     addresses: BTreeMap<IpNet, Location>,
     cluster: cluster::Seen,
+    labels: BTreeSet<Arc<LabelSet>>,
+}
+
+impl Seen {
+    /// These labels, which are there once for all who have the same: a set takes half a kilobyte.
+    fn shared(&mut self, labels: LabelSet) -> Arc<LabelSet> {
+        if let Some(known) = self.labels.get(&labels) {
+            return Arc::clone(known);
+        }
+        let labels = Arc::new(labels);
+        self.labels.insert(Arc::clone(&labels));
+        labels
+    }
 }
 
 fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Workload> {
@@ -126,6 +140,7 @@ fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Wor
     let ports = cluster::named_ports(reader, &item);
     let account = account(reader, &item);
     let (key, labels) = key.zip(labels)?;
+    let labels = seen.shared(labels);
     let cgroup = cgroup.map(|(path, _)| path);
     (reader.errors() == errors).then_some(Workload { key, labels, cgroup, addresses, ports, account })
 }

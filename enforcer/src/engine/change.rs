@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::event::{Done, Effect, Level, Save, Step};
 use super::phase::Area;
-use super::planning::{Answer, Plan, as_it_is, plan, requested};
+use super::planning::{Answer, Plan, as_it_is, known_only as known_operations, plan, requested};
 use super::policies::refused;
-use super::state::{Published, Retry, State, Stored, size};
-use super::{room, schedule, views, wanted};
+use super::state::{Published, Retry, State, Stored};
+use super::{schedule, views};
 use crate::domain::command::Reply;
-use crate::domain::delta::{Operation, delta};
+use crate::domain::delta::Operation;
 
 /// Pause before the first repetition of a failed change.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
 /// Brings the kernel to what the sources say.
 fn refresh(state: &mut State, effects: &mut Vec<Effect>) {
     state.dirty = false;
-    match plan(state, state.asked.clone(), state.revision) {
+    match plan(state, Arc::clone(&state.asked), state.revision) {
         Ok(plan) => {
             state.set_problem(Area::Table, "table", None);
             start(state, plan, effects);
@@ -86,15 +86,24 @@ fn start(state: &mut State, plan: Plan, effects: &mut Vec<Effect>) {
 /// What has to be on disk before the kernel learns of this plan.
 fn unsaved(state: &State, plan: &Plan) -> Save {
     let registry = plan.registry.as_ref().unwrap_or(&state.registry);
+    let registry = (registry.last() != state.saved).then(|| registry.clone());
+    if is_settled(state, plan) {
+        return Save { registry, ..Save::default() };
+    }
     let Stored { documents, quarantines, confirmation } = Stored::of(&plan.asked);
     let stored = &state.stored;
     Save {
-        registry: (size(registry) != state.saved).then(|| registry.clone()),
+        registry,
         remove: stored.documents.keys().filter(|key| !documents.contains_key(key)).cloned().collect(),
         write: documents.into_iter().filter(|(key, text)| stored.documents.get(key) != Some(text)).collect(),
         quarantines: quarantines.filter(|wanted| stored.quarantines.as_ref() != Some(wanted)),
         confirmation: confirmation.filter(|wanted| stored.confirmation.as_ref() != Some(wanted)),
     }
+}
+
+/// Whether the disk has what is asked for, but for numbers.
+fn is_settled(state: &State, plan: &Plan) -> bool {
+    state.settled.as_ref().is_some_and(|settled| Arc::ptr_eq(settled, &plan.asked))
 }
 
 /// Asks for the next step that has something to do, beginning with the flight's own; ends the change after the last.
@@ -106,20 +115,25 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
             return;
         }
         state.set_problem(Area::Store, "save", None);
+        state.settled = Some(Arc::clone(&flight.plan.asked));
         flight.step = Step::Publish;
     }
     if flight.step == Step::Publish {
         if let Some(registry) = flight.plan.registry.take() {
             state.registry = registry;
         }
-        let names = views::names_with(state, &flight.plan.asked);
-        if names != *state.names {
-            state.names = Arc::new(names);
+        if views::bring_names(state, &flight.plan.asked) {
             effects.push(Effect::PublishNames(Arc::clone(&state.names)));
         }
-        if let Some((publication, _)) = &flight.plan.table {
+        if let Some(Published { publication, .. }) = &flight.plan.table {
             state.generation = publication.table.generation();
-            effects.push(Effect::Publish(Arc::clone(publication)));
+            let publication = Arc::clone(publication);
+            let placed = flight.plan.placed.clone();
+            effects.push(if placed.is_empty() {
+                Effect::Publish(publication)
+            } else {
+                Effect::Place { publication, placed }
+            });
             state.in_flight = Some(flight);
             return;
         }
@@ -128,10 +142,7 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
         settle(state, &mut flight, effects);
     }
     if flight.step == Step::Apply {
-        if let Some(programmed) = &state.programmed {
-            let operations = delta(programmed, &flight.plan.wanted);
-            flight.operations = room::in_order(operations, programmed, state.facts.limits);
-        }
+        flight.operations = std::mem::take(&mut flight.plan.operations);
         if !flight.operations.is_empty() {
             effects.push(Effect::Apply(flight.operations.clone()));
             state.in_flight = Some(flight);
@@ -151,17 +162,21 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
 
 /// The policies of the plan are what the kernel's hooks go by: answers who asked for it, unless there are no hooks yet.
 fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
-    state.asked = std::mem::take(&mut flight.plan.asked);
+    if !Arc::ptr_eq(&state.asked, &flight.plan.asked) {
+        state.asked = Arc::clone(&flight.plan.asked);
+        super::note_conflicts(state);
+    }
     if state.revision != flight.plan.revision {
         // Of the pushes before this one there is nothing to be said any more.
         state.rolled_back = None;
     }
     state.revision = flight.plan.revision;
-    if let Some((publication, inputs)) = flight.plan.table.take() {
-        schedule::tell(state, inputs.schedule.at, effects);
-        state.published = Some(Published { publication, inputs });
+    if let Some(published) = flight.plan.table.take() {
+        if flight.plan.placed.is_empty() {
+            schedule::tell(state, published.inputs.schedule.at, effects);
+        }
+        state.published = Some(published);
     }
-    super::note_conflicts(state);
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
     }
@@ -225,9 +240,11 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
     match done {
         Done::Saved => {
             if let Some(registry) = &flight.save.registry {
-                state.saved = size(registry);
+                state.saved = registry.last();
             }
-            state.stored = Stored::of(&flight.plan.asked);
+            if !is_settled(state, &flight.plan) {
+                state.stored = Stored::of(&flight.plan.asked);
+            }
             flight.save = Save::default();
         }
         Done::Published => {
@@ -256,9 +273,13 @@ fn applied(state: &mut State, flight: &mut InFlight, failures: &[(usize, String)
     if let Some(programmed) = &mut state.programmed {
         for (at, operation) in operations.iter().enumerate() {
             if !failed.contains_key(&at) {
-                wanted::apply(programmed, *operation);
+                programmed.apply(*operation);
+                if let Operation::Bind(cgroup, _) | Operation::Unbind(cgroup) = operation {
+                    state.index.stand(*cgroup, programmed);
+                }
             }
         }
+        state.index.settle(programmed);
     }
     flight.failed |= !failed.is_empty();
     let problem = (!failed.is_empty()).then(|| {
@@ -285,7 +306,14 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
         Step::Attach => (Area::Kernel, "attach", "attaching"),
     };
     state.set_problem(area, object, Some(format!("{what} failed and is tried again: {message}")));
+    if step == Step::Publish
+        && !flight.plan.placed.is_empty()
+        && let Some(published) = &mut state.published
+    {
+        published.grows = false;
+    }
     if step == Step::Save {
+        state.settled = None;
         // Some of the documents may be there and some not: all of them count as different from what is wanted.
         let Save { write, remove, quarantines, confirmation, .. } = std::mem::take(&mut flight.save);
         let touched = write.into_iter().map(|(key, _)| key).chain(remove);
@@ -308,7 +336,7 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
             finish(state, true, effects);
         }
         (Step::Save | Step::Publish, None) => {
-            flight.plan.asked = state.asked.clone();
+            flight.plan.asked = Arc::clone(&state.asked);
             flight.plan.revision = state.revision;
             flight.plan.table = None;
             known_only(state, flight, effects);
@@ -330,7 +358,10 @@ pub(super) fn failed(state: &mut State, step: Step, message: &str, effects: &mut
 fn known_only(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
     flight.failed = true;
     let Some(published) = &state.published else { return finish(state, true, effects) };
-    flight.plan.wanted = wanted::known_only(&flight.plan.wanted, published.inputs.last);
+    let operations = std::mem::take(&mut flight.plan.operations);
+    if let Some(programmed) = &state.programmed {
+        flight.plan.operations = known_operations(operations, programmed, published.inputs.last);
+    }
     flight.plan.registry = None;
     flight.step = Step::Apply;
     advance(state, flight, effects);

@@ -1,45 +1,90 @@
-//! What the sources say of the cluster besides workloads: namespaces with labels, and services.
+//! What the policies look at besides workloads: labels of namespaces, services, time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-use ipnet::IpNet;
+use std::sync::Arc;
 
 use super::planning::Asked;
-use super::policies::PolicySet;
-use crate::domain::cluster::{
-    KnownService, NAME_LABEL, Namespace, NamespaceLabels, Service, ServiceKey, canonical,
-};
-use crate::domain::delta::Tables;
-use crate::domain::id::IdentityId;
+use super::services::Known;
+use super::told::{self, Sources};
+use crate::domain::cluster::{KnownService, NAME_LABEL, Namespace, NamespaceLabels, canonical};
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::model::{Namespaces, Peer, Peers, Policy};
 use crate::domain::publication::Publication;
-use crate::domain::registry::{IdentityKey, Registry};
+use crate::domain::timestamp::Timestamp;
 
-/// What a source says of the cluster besides its workloads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cluster {
-    pub(super) namespaces: Vec<Namespace>,
-    pub(super) services: Vec<Service>,
+/// Brings the labels of some namespaces up to date. Where two sources describe one, the first counts, in the order of names.
+pub(super) fn follow(labels: &mut NamespaceLabels, sources: &Sources, changed: &BTreeSet<String>) {
+    for name in changed {
+        match told::namespace(sources, name) {
+            Some(found) => {
+                let namespace = Namespace { name: name.clone(), labels: found.clone() };
+                labels.0.extend(std::iter::once(namespace).collect::<NamespaceLabels>().0);
+            }
+            None => _ = labels.0.remove(name),
+        }
+    }
 }
 
-/// Labels of all namespaces. Where two sources describe one, the first counts, in the order of names.
-pub(super) fn namespaces(clusters: &BTreeMap<String, Cluster>) -> NamespaceLabels {
-    clusters.values().rev().flat_map(|cluster| cluster.namespaces.iter().rev().cloned()).collect()
+/// What the policies that are asked for look at. Found once for each that is asked for.
+#[derive(Debug)]
+pub(super) struct Looks {
+    /// Kept, so that nothing else can ever lie at the same place.
+    asked: Arc<Asked>,
+    /// Keys of labels of namespaces.
+    keys: BTreeSet<String>,
+    /// When something expires, and whether it does so in what comes back if the push is not confirmed.
+    pub(super) expiries: BTreeSet<(Timestamp, bool)>,
+    /// Whether some policy says what may be called.
+    pub(super) egress: bool,
+    /// The labels of namespaces with those keys, and which labels they were taken from.
+    namespaces: Option<(u64, Arc<NamespaceLabels>)>,
 }
 
-/// The labels that some policy looks at. Others make no difference to tables, and a namespace's name is always there.
-pub(super) fn looked_at(asked: &Asked, labels: &NamespaceLabels) -> NamespaceLabels {
-    let before = asked.before();
-    let sets = [Some(&asked.policies), before.as_ref()];
-    let keys: BTreeSet<String> = sets
-        .into_iter()
-        .flatten()
-        .flat_map(PolicySet::effective)
-        .flat_map(|(loaded, _)| namespace_labels(&loaded.policy).map(str::to_owned).collect::<Vec<_>>())
-        .filter(|key| key != NAME_LABEL)
-        .collect();
+impl Looks {
+    pub(super) fn new(asked: &Arc<Asked>) -> Self {
+        let before = asked.before();
+        let mut looks = Self {
+            asked: Arc::clone(asked),
+            keys: BTreeSet::new(),
+            expiries: BTreeSet::new(),
+            egress: false,
+            namespaces: None,
+        };
+        for (set, is_before) in
+            [(&asked.policies, false)].into_iter().chain(before.iter().map(|set| (set, true)))
+        {
+            for policy in set.effective().map(|(loaded, _)| &loaded.policy) {
+                looks
+                    .keys
+                    .extend(namespace_labels(policy).filter(|key| *key != NAME_LABEL).map(str::to_owned));
+                looks.expiries.extend(policy.expiries().map(|moment| (moment, is_before)));
+                looks.egress |= policy.egress.is_some();
+            }
+        }
+        looks
+    }
+
+    /// Whether they are those of the same.
+    pub(super) fn are_of(&self, asked: &Arc<Asked>) -> bool {
+        Arc::ptr_eq(&self.asked, asked)
+    }
+
+    /// The labels of namespaces that some policy looks at, out of these, which have a number for each of their states.
+    /// Others make no difference to tables, and a namespace's name is always there.
+    pub(super) fn namespaces(&mut self, labels: &NamespaceLabels, version: u64) -> Arc<NamespaceLabels> {
+        if let Some((of, found)) = &self.namespaces
+            && *of == version
+        {
+            return Arc::clone(found);
+        }
+        let found = Arc::new(looked_at(&self.keys, labels));
+        self.namespaces = Some((version, Arc::clone(&found)));
+        found
+    }
+}
+
+fn looked_at(keys: &BTreeSet<String>, labels: &NamespaceLabels) -> NamespaceLabels {
     let mut found = NamespaceLabels::default();
     for (namespace, labels) in labels.0.iter().filter(|_| !keys.is_empty()) {
         let looked_at = labels.0.iter().filter(|(key, _)| keys.contains(*key));
@@ -71,123 +116,10 @@ fn namespace_labels(policy: &Policy) -> impl Iterator<Item = &str> {
         .map(|requirement| requirement.key.as_str())
 }
 
-/// The services that count, and what is said about those that do not: (object, sentence). Of two with the same name the
-/// first counts, in the order of sources and then of the snapshot.
-pub(super) fn services(clusters: &BTreeMap<String, Cluster>) -> (Vec<&Service>, Vec<(String, String)>) {
-    let mut services: BTreeMap<ServiceKey, (&str, &Service)> = BTreeMap::new();
-    let mut problems = Vec::new();
-    for (source, cluster) in clusters {
-        for service in &cluster.services {
-            let key = service.key();
-            match services.get(&key) {
-                None => drop(services.insert(key, (source, service))),
-                Some((first, _)) => problems.push((
-                    format!("service {key}"),
-                    format!("service {key} of source `{source}` is not used: source `{first}` has one of that name"),
-                )),
-            }
-        }
-    }
-    (services.into_values().map(|(_, service)| service).collect(), problems)
-}
-
-/// Gives the addresses of services to them. Returns the addresses that somebody else has: (object, sentence).
-///
-/// Who has an address keeps it where that is a workload; between services nobody can tell, so the address is denied.
-pub(super) fn claim(
-    services: &[&Service],
-    tables: &mut Tables,
-    registry: &mut Registry,
-) -> Vec<(String, String)> {
-    let mut problems = Vec::new();
-    let mut claimed: BTreeMap<IpNet, &Service> = BTreeMap::new();
-    for service in services {
-        let key = service.key();
-        let identity = registry.identity(&IdentityKey::service(key.namespace.as_str(), key.name.as_str()));
-        for address in &service.addresses {
-            let net = IpNet::from(address.to_canonical());
-            let problem = match (claimed.get(&net), tables.addresses.get(&net)) {
-                (Some(first), _) if first.key() == key => continue,
-                (Some(first), _) => {
-                    tables.addresses.insert(net, IdentityId::UNMANAGED);
-                    format!(
-                        "address {net} belongs to service {} and to service {key} as well; it is denied everything \
-                         until only one of them claims it",
-                        first.key()
-                    )
-                }
-                (None, Some(_)) => {
-                    format!("address {net} of service {key} belongs to a workload, and is judged as that")
-                }
-                (None, None) => {
-                    tables.addresses.insert(net, identity);
-                    claimed.insert(net, service);
-                    continue;
-                }
-            };
-            problems.push((net.to_string(), problem));
-        }
-    }
-    problems
-}
-
-/// Services with those who answer for them. None where no policy says what may be called.
-pub(super) fn known(
-    asked: &Asked,
-    services: &[&Service],
-    tables: &Tables,
-    registry: &Registry,
-) -> Vec<KnownService> {
-    let before = asked.before();
-    let sets = [Some(&asked.policies), before.as_ref()];
-    let mut policies = sets.into_iter().flatten().flat_map(PolicySet::effective);
-    if services.is_empty() || !policies.any(|(loaded, _)| loaded.policy.egress.is_some()) {
-        return Vec::new();
-    }
-    let who = Addresses::new(tables);
-    let known = services.iter().filter_map(|service| {
-        let key = IdentityKey::service(service.namespace.as_str(), service.name.as_str());
-        Some(KnownService::new(registry.known(&key)?, service, |address| who.has(address)))
-    });
-    known.collect()
-}
-
-/// Who has which address, as the kernel finds it.
-struct Addresses<'a> {
-    tables: &'a Tables,
-    /// Prefix lengths, longest first: of IPv4, and of IPv6.
-    lengths: [Vec<u8>; 2],
-}
-
-impl<'a> Addresses<'a> {
-    fn new(tables: &'a Tables) -> Self {
-        let mut lengths = [vec![false; 33], vec![false; 129]];
-        for net in tables.addresses.keys() {
-            lengths[usize::from(matches!(net, IpNet::V6(_)))][usize::from(net.prefix_len())] = true;
-        }
-        let longest_first = |there: Vec<bool>| {
-            let lengths = (0_u8..=128).zip(there).filter(|(_, there)| *there).map(|(length, _)| length);
-            lengths.rev().collect()
-        };
-        Self { tables, lengths: lengths.map(longest_first) }
-    }
-
-    fn has(&self, address: IpAddr) -> IdentityId {
-        let address = address.to_canonical();
-        if self.tables.own.contains(&address) {
-            return IdentityId::HOST;
-        }
-        let lengths = &self.lengths[usize::from(address.is_ipv6())];
-        let mut nets = lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
-        let found = nets.find_map(|net| self.tables.addresses.get(&net.trunc()));
-        found.copied().unwrap_or(IdentityId::WORLD)
-    }
-}
-
 /// Whether the tables in force say of these services what they would say of those: the same services, with the same
 /// classes behind the same ports.
-pub(super) fn are_alike(publication: &Publication, these: &[KnownService], those: &[KnownService]) -> bool {
-    if these == those {
+pub(super) fn are_alike(publication: &Publication, these: &Known, those: &Known) -> bool {
+    if Arc::ptr_eq(these, those) {
         return true;
     }
     if these.len() != those.len() {
@@ -221,5 +153,8 @@ pub(super) fn are_alike(publication: &Publication, these: &[KnownService], those
             .collect();
         (service.identity, addresses, ports)
     };
-    these.iter().zip(those).all(|(this, that)| this == that || seen(this) == seen(that))
+    these
+        .iter()
+        .zip(those.iter())
+        .all(|((one, this), (other, that))| one == other && (this == that || seen(this) == seen(that)))
 }

@@ -65,7 +65,7 @@ pub(super) fn confirmed(state: &State) -> Result<(Asked, Touched), Refused> {
         return Err(refused(message));
     };
     let touched = changed(&push.before, &state.asked.policies.pushed);
-    Ok((Asked { unconfirmed: None, ..state.asked.clone() }, touched))
+    Ok((Asked { unconfirmed: None, ..(*state.asked).clone() }, touched))
 }
 
 fn changed(before: &Documents, now: &Documents) -> Touched {

@@ -159,7 +159,7 @@ pub enum Event {
 pub enum Done {
     /// [`Effect::Save`].
     Saved,
-    /// [`Effect::Publish`].
+    /// [`Effect::Publish`] or [`Effect::Place`].
     Published,
     /// [`Effect::Apply`]; the operations that could not be applied, by position, with one sentence each.
     Applied(Vec<(usize, String)>),
@@ -236,7 +236,7 @@ pub struct Report {
     pub problems: BTreeMap<&'static str, u64>,
 }
 
-/// What the engine can ask for. `Save`, `Publish`, `Apply` and `Attach` are acknowledged with [`Event::Done`] or
+/// What the engine can ask for. `Save`, `Publish`, `Place`, `Apply` and `Attach` are acknowledged with [`Event::Done`] or
 /// [`Event::Failed`], and there is never more than one of them without its acknowledgement; the others just happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -244,6 +244,13 @@ pub enum Effect {
     Save(Box<Save>),
     /// Switch the kernel to this table and its successors.
     Publish(Arc<Publication>),
+    /// Have the tables in force know identities that are new. It is acknowledged as `Publish` is.
+    Place {
+        /// The tables in force with them.
+        publication: Arc<Publication>,
+        /// The identities.
+        placed: Vec<IdentityId>,
+    },
     /// Change bindings and addresses, in this order; one that fails does not keep the others from being tried.
     Apply(Vec<Operation>),
     /// Attach the programs, or replace those that an earlier agent attached.

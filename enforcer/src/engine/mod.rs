@@ -23,7 +23,7 @@
 //! number of events costs one publication, and a push is never mixed with another push.
 //!
 //! # What must stay true
-//! * The wanted state is a function of the last snapshot of each source, the pushed documents and the registry, never
+//! * The wanted state is a function of what each source has told, the pushed documents and the registry, never
 //!   of the order of events (property-tested).
 //! * At most one acknowledged effect is outstanding.
 //! * A request that is taken is answered exactly once, unless its sender is gone before its turn; a push is answered
@@ -31,18 +31,21 @@
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod change;
+mod claims;
 mod cluster;
 mod confirm;
 mod event;
+mod index;
 mod phase;
 mod planning;
 mod policies;
 mod quarantine;
 mod room;
 mod schedule;
+mod services;
 mod state;
+mod told;
 mod views;
-mod wanted;
 
 #[cfg(test)]
 mod tests;
@@ -57,15 +60,16 @@ pub use state::{Error, State};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use self::cluster::Cluster;
 use self::policies::refused;
 use self::state::Waiting;
+use self::told::{Changed, Source};
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::time::Clocks;
-use crate::domain::workload::{Resolved, WorkloadEvent};
+use crate::domain::workload::WorkloadEvent;
 
 /// Diagnostics of a directory that are shown in full; the rest is counted.
 const SHOWN_DIAGNOSTICS: usize = 3;
@@ -80,7 +84,10 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
         Event::Workloads(WorkloadEvent::Snapshot { source, workloads, namespaces, services }) => {
-            snapshot(state, source, workloads, Cluster { namespaces, services });
+            told(state, source, true, |told, changed| told.replace(workloads, namespaces, services, changed));
+        }
+        Event::Workloads(WorkloadEvent::Changes { source, changes }) => {
+            told(state, source, false, |told, changed| told.change(*changes, changed));
         }
         Event::Workloads(WorkloadEvent::Problem { source, message }) => {
             state.set_problem(Area::Source, &source, Some(message));
@@ -142,6 +149,7 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
         )));
         return;
     }
+    let (bindings, addresses) = (bindings.into_iter().collect(), addresses.into_iter().collect());
     state.programmed = Some(Tables { bindings, addresses, own });
     state.generation = generation.unwrap_or(Generation(0));
     state.adopted = generation;
@@ -149,18 +157,18 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
     effects.extend(state.rolled_back.clone().map(|message| Effect::Log { level: Level::Warn, message }));
 }
 
-fn snapshot(state: &mut State, source: String, workloads: Vec<Resolved>, cluster: Cluster) {
-    state.set_problem(Area::Source, &source, None);
-    let first = state.missing.remove(&source);
-    if first || state.clusters.get(&source) != Some(&cluster) {
-        state.clusters.insert(source.clone(), cluster);
-        state.namespaces = cluster::namespaces(&state.clusters);
+/// Takes what a source says; a snapshot also says that it is all there is.
+fn told(state: &mut State, name: String, is_all: bool, take: impl FnOnce(&mut Source, &mut Changed)) {
+    state.set_problem(Area::Source, &name, None);
+    state.dirty |= is_all && state.missing.remove(&name);
+    take(state.sources.entry(name).or_default(), &mut state.changed);
+    let namespaces = std::mem::take(&mut state.changed.namespaces);
+    if !namespaces.is_empty() {
+        cluster::follow(&mut state.namespaces, &state.sources, &namespaces);
+        state.namespaces_version += 1;
         state.dirty = true;
     }
-    if first || state.sources.get(&source) != Some(&workloads) {
-        state.sources.insert(source, workloads);
-        state.dirty = true;
-    }
+    state.dirty |= !state.changed.is_empty();
 }
 
 fn managed(state: &mut State, directories: BTreeMap<String, Option<CgroupId>>) {
@@ -211,7 +219,7 @@ fn policy_files(state: &mut State, files: Vec<PolicyFile>) {
             state.files = Some(files);
             state.missing.remove(POLICIES);
             if state.asked.policies.directory != documents {
-                state.asked.policies.directory = documents;
+                Arc::make_mut(&mut state.asked).policies.directory = documents;
                 state.revision += 1;
             }
             state.dirty = true;

@@ -1,18 +1,20 @@
 //! What a change would lead to: computed on copies, so that what can't be done has changed nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::cluster::Looks;
 use super::confirm::Unconfirmed;
 use super::event::Ticket;
+use super::index::Facts;
 use super::phase::Area;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
 use super::state::{Inputs, Published, State, Waiting};
-use super::{cluster, confirm, quarantine, room, schedule, views, wanted};
+use super::{confirm, quarantine, room, schedule, told, views};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
-use crate::domain::delta::Tables;
-use crate::domain::id::Generation;
-use crate::domain::publication::Publication;
+use crate::domain::delta::{Bound, Operation, Tables};
+use crate::domain::id::{Generation, IdentityId};
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
 
@@ -28,13 +30,32 @@ pub(super) struct Asked {
 /// What a change leads to.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) asked: Asked,
+    pub(super) asked: Arc<Asked>,
     pub(super) revision: u64,
     /// Replaces the state's registry; `None` if no table had to be made.
     pub(super) registry: Option<Registry>,
-    pub(super) table: Option<(Arc<Publication>, Inputs)>,
-    pub(super) wanted: Tables,
+    /// Tables that are not in force.
+    pub(super) table: Option<Published>,
+    /// Identities that they know beside those of the tables in force, if there is no other difference.
+    pub(super) placed: Vec<IdentityId>,
+    /// What brings the kernel's bindings and addresses to what is wanted.
+    pub(super) operations: Vec<Operation>,
     pub(super) answer: Option<Answer>,
+}
+
+impl Plan {
+    /// Nothing to be done.
+    fn new(asked: Arc<Asked>, revision: u64) -> Self {
+        Self {
+            asked,
+            revision,
+            registry: None,
+            table: None,
+            placed: Vec::new(),
+            operations: Vec::new(),
+            answer: None,
+        }
+    }
 }
 
 /// What to tell who asked for a change.
@@ -59,7 +80,7 @@ pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Re
         Request::PolicyDelete { names } => {
             let push = confirm::refuse_second(state).and_then(|()| {
                 let (policies, touched) = state.asked.policies.delete(names)?;
-                let asked = Asked { policies, ..state.asked.clone() };
+                let asked = Asked { policies, ..(*state.asked).clone() };
                 Ok(Push { asked, touched, dry_run: false, log: None })
             });
             policies(state, *ticket, push)
@@ -105,7 +126,7 @@ fn pushed(
         confirm::refuse_second(state)?;
     }
     let (policies, touched) = state.asked.policies.apply(files)?;
-    let mut asked = Asked { policies, ..state.asked.clone() };
+    let mut asked = Asked { policies, ..(*state.asked).clone() };
     let mut log = None;
     if let Some((seconds, by)) = confirm {
         let push = confirm::unconfirmed(state, seconds, by)?;
@@ -124,14 +145,14 @@ fn pushed(
 
 fn policies(state: &mut State, ticket: Ticket, push: Result<Push, Refused>) -> Result<Plan, Reply> {
     let Push { asked, touched, dry_run, log } = push.map_err(Reply::Refused)?;
-    let unchanged = asked == state.asked;
+    let unchanged = asked == *state.asked;
     let same_policies = asked.policies == state.asked.policies;
     let revision = if same_policies { state.revision } else { state.revision + 1 };
     let confirm_until = asked.unconfirmed.as_ref().map(|push| push.until.wall.whole_seconds());
-    let mut plan = plan(state, asked, revision).map_err(Reply::Refused)?;
+    let mut plan = plan(state, Arc::new(asked), revision).map_err(Reply::Refused)?;
     let entries_before =
         state.published.as_ref().map_or(0, |published| published.publication.table.entries() as u64);
-    let table = plan.table.as_ref().map(|(publication, _)| &publication.table);
+    let table = plan.table.as_ref().map(|made| &made.publication.table);
     let changed = Changed {
         generation: match table {
             Some(table) if !dry_run => table.generation().0,
@@ -157,15 +178,15 @@ fn quarantines(
     changed: Result<quarantine::Change, Refused>,
 ) -> Result<Plan, Reply> {
     let quarantine::Change { quarantines, info, log } = changed.map_err(Reply::Refused)?;
-    let asked = Asked { quarantines, ..state.asked.clone() };
-    let mut plan = plan(state, asked, state.revision).map_err(Reply::Refused)?;
+    let asked = Asked { quarantines, ..(*state.asked).clone() };
+    let mut plan = plan(state, Arc::new(asked), state.revision).map_err(Reply::Refused)?;
     let reply = Reply::Quarantine(Box::new(info));
     plan.answer = Some(Answer { ticket, reply, bindings: true, log: Some(log) });
     Ok(plan)
 }
 
 fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let endpoints = told::workloads(&state.sources);
     touched
         .into_iter()
         .map(|(key, (change, loaded))| PolicyChange {
@@ -177,50 +198,79 @@ fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
 }
 
 /// Works out what is asked for leads to, together with what the sources say now.
-pub(super) fn plan(state: &mut State, asked: Asked, revision: u64) -> Result<Plan, Refused> {
-    let wanted = want(state, &asked.quarantines);
+pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Result<Plan, Refused> {
+    let operations = want(state, &asked);
     let guests = quarantine::guests(state, &asked.quarantines);
-    let schedule = Schedule::new(state, &asked);
-    let namespaces = cluster::looked_at(&asked, &state.namespaces);
-    let (services, _) = cluster::services(&state.clusters);
-    let services = cluster::known(&asked, &services, &wanted, &state.registry);
+    let known = state.looks.take_if(|looks| looks.are_of(&asked));
+    let mut looks = known.unwrap_or_else(|| Looks::new(&asked));
+    let schedule = Schedule::new(state, &asked, &looks);
+    let namespaces = looks.namespaces(&state.namespaces, state.namespaces_version);
+    let services = if looks.egress { Arc::clone(&state.index.services.known) } else { Arc::default() };
+    // What is only looked at leaves nothing behind.
+    if Arc::ptr_eq(&asked, &state.asked) {
+        state.looks = Some(looks);
+    }
     let last = state.registry.last_identity();
     let inputs = Inputs { revision, last, guests, namespaces, services, schedule };
-    let mut plan = Plan { asked, revision, registry: None, table: None, wanted, answer: None };
-    let is_as_it_was = |published: &Published| published.inputs.are_as(&inputs, &published.publication);
-    if state.published.as_ref().is_some_and(is_as_it_was) {
+    let mut plan = Plan { operations, ..Plan::new(asked, revision) };
+    let grown = state.published.as_ref().and_then(|published| published.grown(&inputs, &state.registry));
+    if let Some((grown, placed)) = grown {
+        if !placed.is_empty() {
+            (plan.table, plan.placed) = (Some(grown), placed);
+        }
         return Ok(plan);
     }
     let mut registry = state.registry.clone();
     let generation = Generation(state.generation.0 + 1);
-    let publication = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
-    plan.table = Some((Arc::new(publication), inputs));
+    let (publication, classifiers) = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
+    plan.table = Some(Published { publication: Arc::new(publication), classifiers, inputs, grows: true });
     plan.registry = Some(registry);
     Ok(plan)
 }
 
 /// What is asked for already, with the tables in force.
 pub(super) fn as_it_is(state: &mut State) -> Plan {
-    let asked = state.asked.clone();
-    let wanted = want(state, &asked.quarantines);
-    Plan { asked, revision: state.revision, registry: None, table: None, wanted, answer: None }
+    let asked = Arc::clone(&state.asked);
+    let operations = want(state, &asked);
+    Plan { operations, ..Plan::new(asked, state.revision) }
 }
 
-/// What the kernel's bindings and addresses should be. Notes what is disputed between workloads.
-fn want(state: &mut State, quarantines: &Quarantines) -> Tables {
-    let (endpoints, mut problems) = wanted::endpoints(&state.sources);
-    let (mut tables, disputes) = wanted::tables(&endpoints, &state.managed, quarantines, &mut state.registry);
-    // Before the source speaks, what an earlier agent found stays.
-    let own = state.own.as_ref().or_else(|| state.programmed.as_ref().map(|tables| &tables.own));
-    tables.own = own.cloned().unwrap_or_default();
-    problems.extend(disputes);
-    let (services, disputes) = cluster::services(&state.clusters);
-    problems.extend(disputes);
-    problems.extend(cluster::claim(&services, &mut tables, &mut state.registry));
-    let (left_out, overflow) =
-        room::fit(&mut tables, state.programmed.as_ref(), &endpoints, state.facts.limits);
-    problems.extend(overflow);
-    state.left_out = left_out;
-    state.set_problems(Area::Workload, problems);
-    tables
+/// What brings the kernel's bindings and addresses to what they should be. Notes what is disputed between workloads.
+fn want(state: &mut State, asked: &Asked) -> Vec<Operation> {
+    let nothing = Tables::default();
+    let programmed = state.programmed.as_ref().unwrap_or(&nothing);
+    let facts = Facts {
+        sources: &state.sources,
+        changed: std::mem::take(&mut state.changed),
+        managed: &state.managed,
+        // Before the source speaks, what an earlier agent found stays.
+        own: state.own.as_ref().unwrap_or(&programmed.own).clone(),
+        quarantines: &asked.quarantines,
+        programmed,
+    };
+    state.index.follow(facts, &mut state.registry);
+    let touched = room::fit(&mut state.index, programmed, &state.sources, state.facts.limits);
+    state.index.know_services(&touched, false, &BTreeSet::new());
+    let operations = room::in_order(state.index.delta(programmed), programmed, state.facts.limits);
+    if let Some(problems) = state.index.news() {
+        state.set_problems(Area::Workload, problems);
+    }
+    operations
+}
+
+/// Replaces identities above `last`, which the enforced table does not know, by one that is denied everything.
+pub(super) fn known_only(operations: Vec<Operation>, have: &Tables, last: IdentityId) -> Vec<Operation> {
+    let known = |id: IdentityId| if id > last { IdentityId::UNMANAGED } else { id };
+    let replace = |operation| match operation {
+        Operation::Bind(cgroup, bound) => {
+            let bound = Bound { identity: known(bound.identity), after: known(bound.after), ..bound };
+            (have.bindings.get(&cgroup) != Some(&bound)).then_some(Operation::Bind(cgroup, bound))
+        }
+        Operation::SetAddress(net, id) => {
+            let id = known(id);
+            (have.addresses.get(&net) != Some(&id)).then_some(Operation::SetAddress(net, id))
+        }
+        other => Some(other),
+    };
+    operations.into_iter().filter_map(replace).collect()
 }

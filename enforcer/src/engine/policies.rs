@@ -39,6 +39,12 @@ impl PolicySet {
         all.into_values()
     }
 
+    /// How many policies count.
+    pub(super) fn len(&self) -> usize {
+        let hidden = if self.pushed.is_empty() { 0 } else { self.conflicts().count() };
+        self.pushed.len() + self.directory.len() - hidden
+    }
+
     /// Documents of the directory that a pushed policy keeps from counting, one sentence each.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = (String, String)> {
         self.directory.values().filter(|loaded| self.pushed.contains_key(&loaded.policy.key)).map(|loaded| {

@@ -1,11 +1,12 @@
 //! Putting workloads into quarantine and taking them out again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Effect, Level};
 use super::policies::refused;
 use super::state::State;
-use super::wanted;
+use super::told;
 use crate::domain::command::{QuarantineInfo, QuarantineWish, Refused};
 use crate::domain::labels::{Condition, Requirement, Selector};
 use crate::domain::policy::compile::{Guest, Guests};
@@ -82,11 +83,10 @@ pub(super) fn release(state: &State, workload: &str, by: Option<u32>) -> Result<
 /// The workload of this name.
 fn known(state: &State, workload: &str) -> Result<WorkloadKey, Refused> {
     let key = workload_key(workload).map_err(|problem| refused(format!("{problem}; nothing was changed")))?;
-    let (endpoints, _) = wanted::endpoints(&state.sources);
-    if endpoints.contains_key(&key) {
+    if told::workload(&state.sources, &key).is_some() {
         return Ok(key);
     }
-    let names: Vec<String> = endpoints.keys().map(ToString::to_string).collect();
+    let names: Vec<String> = told::workloads(&state.sources).keys().map(ToString::to_string).collect();
     let near = nearest(&key.to_string(), names.iter().map(String::as_str));
     let near = near.map(|near| format!("did you mean {}? ", quote(near))).unwrap_or_default();
     let message =
@@ -96,9 +96,8 @@ fn known(state: &State, workload: &str) -> Result<WorkloadKey, Refused> {
 
 /// Who may open flows to whom in quarantine, in numbers. To be called when every workload has its number.
 pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
     let number = |key: &WorkloadKey, marked_too: bool| {
-        let ordinary = IdentityKey::of(&endpoints.get(key)?.workload);
+        let ordinary = IdentityKey::of(&told::workload(&state.sources, key)?.workload);
         let key = if marked_too { marked(&ordinary, &key.name) } else { ordinary };
         state.registry.known(&key)
     };
@@ -131,11 +130,13 @@ pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
 /// Ends the quarantines whose time has come. The kernel has done so for their directories already.
 pub(super) fn expire(state: &mut State, effects: &mut Vec<Effect>) {
     let now = state.now.boot;
-    let due = |_: &WorkloadKey, quarantine: &mut Quarantine| {
-        quarantine.until.as_ref().is_some_and(|until| until.boot <= now)
-    };
+    let due = |quarantine: &Quarantine| quarantine.until.as_ref().is_some_and(|until| until.boot <= now);
+    if !state.asked.quarantines.values().any(due) {
+        return;
+    }
+    let quarantines = &mut Arc::make_mut(&mut state.asked).quarantines;
     let ended: Vec<WorkloadKey> =
-        state.asked.quarantines.extract_if(.., due).map(|(workload, _)| workload).collect();
+        quarantines.extract_if(.., |_, quarantine| due(quarantine)).map(|(workload, _)| workload).collect();
     for key in ended {
         let message = format!("quarantine of {key} ends: its time is over");
         effects.push(Effect::Log { level: Level::Info, message });
@@ -150,7 +151,6 @@ pub(super) fn list(state: &State) -> Vec<QuarantineInfo> {
 }
 
 fn info(state: &State, key: &WorkloadKey, quarantine: &Quarantine) -> QuarantineInfo {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
     QuarantineInfo {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
@@ -158,7 +158,7 @@ fn info(state: &State, key: &WorkloadKey, quarantine: &Quarantine) -> Quarantine
         until: quarantine.until.as_ref().map(|until| until.wall.whole_seconds()),
         allow_from: quarantine.allow_from.iter().map(ToString::to_string).collect(),
         by: quarantine.by,
-        exists: endpoints.contains_key(key),
+        exists: told::workload(&state.sources, key).is_some(),
     }
 }
 

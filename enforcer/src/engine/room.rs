@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::wanted::Endpoints;
+use super::index::{Index, Touched};
+use super::told::{self, Sources};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, IdentityId};
 use crate::domain::limits;
@@ -33,43 +34,48 @@ impl Default for Limits {
     }
 }
 
-/// Who is left out, and what is said about it: (object, sentence).
-pub(super) type LeftOut = (BTreeSet<CgroupId>, Vec<(String, String)>);
+/// What there is no room for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Overflow {
+    /// What directories are bound to instead of what claims them: nothing, or what is denied everything.
+    pub(super) bindings: BTreeMap<CgroupId, Option<Bound>>,
+    /// Directories of workloads that are not bound, or are denied with those that are not.
+    pub(super) left_out: BTreeSet<CgroupId>,
+    /// Addresses that stand for nobody.
+    pub(super) addresses: BTreeSet<IpNet>,
+}
 
-/// Makes the wanted tables fit.
-pub(super) fn fit(
-    tables: &mut Tables,
-    have: Option<&Tables>,
-    endpoints: &Endpoints<'_>,
-    limits: Limits,
-) -> LeftOut {
-    let mut problems = Vec::new();
-    if tables.addresses.len() > limits.addresses {
-        problems.push(addresses(tables, have, limits.addresses));
+/// Makes what is wanted fit. Where all of it does, that costs next to nothing.
+pub(super) fn fit(index: &mut Index, have: &Tables, sources: &Sources, limits: Limits) -> Touched {
+    let mut overflow = Overflow::default();
+    let mut said = [("addresses", None), ("bindings", None)];
+    // Some may be counted twice here, and then it is looked at closely.
+    if index.nets_at_most() > limits.addresses {
+        said[0].1 = addresses(index, have, limits.addresses, &mut overflow);
     }
-    if tables.bindings.len() <= limits.bindings {
-        return (BTreeSet::new(), problems);
+    if index.cgroups_needed() > limits.bindings {
+        said[1].1 = Some(bindings(index, have, sources, limits.bindings, &mut overflow));
     }
-    let (left_out, problem) = bindings(tables, have, endpoints, limits.bindings);
-    problems.push(problem);
-    (left_out, problems)
+    index.overflow(overflow, said, have)
 }
 
 /// Leaves out the addresses that are beyond the limit, those that are new.
-fn addresses(tables: &mut Tables, have: Option<&Tables>, limit: usize) -> (String, String) {
-    let needed = tables.addresses.len();
-    let is_there = |net: &IpNet| have.is_some_and(|have| have.addresses.contains_key(net));
-    let (old, new): (Vec<IpNet>, Vec<IpNet>) = tables.addresses.keys().partition(|net| is_there(net));
+fn addresses(index: &Index, have: &Tables, limit: usize, overflow: &mut Overflow) -> Option<String> {
+    let wanted: BTreeSet<IpNet> = index.nets().copied().collect();
+    let needed = wanted.len();
+    if needed <= limit {
+        return None;
+    }
+    let (old, new): (Vec<IpNet>, Vec<IpNet>) =
+        wanted.iter().partition(|net| have.addresses.contains_key(*net));
     let kept: BTreeSet<IpNet> = old.into_iter().chain(new).take(limit).collect();
-    let out: Vec<String> =
-        tables.addresses.keys().filter(|net| !kept.contains(net)).map(ToString::to_string).collect();
-    tables.addresses.retain(|net, _| kept.contains(net));
-    let message = format!(
+    overflow.addresses = wanted.difference(&kept).copied().collect();
+    let out: Vec<String> = overflow.addresses.iter().map(ToString::to_string).collect();
+    Some(format!(
         "{needed} addresses are needed and the kernel has room for {limit}: {} stand for nobody until there are fewer; \
          name prefixes instead of single addresses",
         some(&out)
-    );
-    ("addresses".to_owned(), message)
+    ))
 }
 
 /// A workload that has a directory.
@@ -90,12 +96,14 @@ impl Place<'_> {
 
 /// Leaves out as few workloads as it takes, and denies everything in a directory above each.
 fn bindings(
-    tables: &mut Tables,
-    have: Option<&Tables>,
-    endpoints: &Endpoints<'_>,
+    index: &Index,
+    have: &Tables,
+    sources: &Sources,
     limit: usize,
-) -> (BTreeSet<CgroupId>, (String, String)) {
-    let needed = tables.bindings.len();
+    overflow: &mut Overflow,
+) -> String {
+    let needed = index.cgroups_needed();
+    let endpoints = told::workloads(sources);
     let mut seen = BTreeSet::new();
     let mut places: Vec<Place<'_>> = endpoints
         .iter()
@@ -103,7 +111,7 @@ fn bindings(
         .filter(|place| seen.insert(place.cgroup))
         .collect();
     // First those that nothing above could stand for, then those that have a row.
-    let is_there = |cgroup| have.is_some_and(|have| have.bindings.contains_key(&cgroup));
+    let is_there = |cgroup| have.bindings.contains_key(&cgroup);
     places.sort_by_key(|place| (!place.resolved.above.is_empty(), !is_there(place.cgroup), place.cgroup));
     // Everything else is a managed directory.
     let fixed = needed - places.len();
@@ -111,32 +119,30 @@ fn bindings(
     let (kept, covers) = (0..levels)
         .find_map(|level| split(&places, level, fixed, limit, &seen))
         .unwrap_or_else(|| (limit.saturating_sub(fixed), BTreeSet::new()));
-    let mut left_out = BTreeSet::new();
     let mut names = Vec::new();
     for place in &places[kept..] {
-        tables.bindings.remove(&place.cgroup);
-        left_out.insert(place.cgroup);
+        overflow.bindings.insert(place.cgroup, None);
+        overflow.left_out.insert(place.cgroup);
         names.push(place.key.to_string());
     }
     // A workload may lie in the way: it is denied with them, and told with them.
     for place in places[..kept].iter().filter(|place| covers.contains(&place.cgroup)) {
-        left_out.insert(place.cgroup);
+        overflow.left_out.insert(place.cgroup);
         names.push(place.key.to_string());
     }
-    let denied = covers.iter().map(|cgroup| (*cgroup, Bound::always(IdentityId::UNMANAGED)));
-    tables.bindings.extend(denied);
+    let denied = covers.iter().map(|cgroup| (*cgroup, Some(Bound::always(IdentityId::UNMANAGED))));
+    overflow.bindings.extend(denied);
     let covered = paths(&places[kept..], &covers);
     let consequence = if covers.is_empty() {
         "they count as what is above them".to_owned()
     } else {
         format!("everything is denied in {} but to those that are bound", some(&covered))
     };
-    let message = format!(
+    format!(
         "{needed} bindings are needed and the kernel has room for {limit}: {} can't be bound, and {consequence} until \
          there are fewer workloads",
         some(&names)
-    );
-    (left_out, ("bindings".to_owned(), message))
+    )
 }
 
 /// How many places can be kept when the others are covered from this level, and the covers; `None` if that needs more
@@ -193,8 +199,8 @@ pub(super) fn in_order(operations: Vec<Operation>, have: &Tables, limits: Limits
         _ => false,
     };
     let mut unbind =
-        (have.bindings.len() + operations.iter().filter(new).count()).saturating_sub(limits.bindings);
-    let mut remove = (have.addresses.len() + operations.iter().filter(new_address).count())
+        (have.bindings.size() + operations.iter().filter(new).count()).saturating_sub(limits.bindings);
+    let mut remove = (have.addresses.size() + operations.iter().filter(new_address).count())
         .saturating_sub(limits.addresses);
     if unbind + remove == 0 {
         return operations;

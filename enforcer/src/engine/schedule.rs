@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cluster::Looks;
 use super::event::{Effect, Level};
 use super::planning::Asked;
 use super::policies::{PolicySet, refused};
@@ -13,7 +14,7 @@ use super::quarantine;
 use super::state::{Inputs, State};
 use crate::domain::command::Refused;
 use crate::domain::id::Generation;
-use crate::domain::policy::compile::{Scene, compile_scene};
+use crate::domain::policy::compile::{Classifier, Compiled, Scene, compile_growing};
 use crate::domain::policy::model::{Policy, RuleKey};
 use crate::domain::publication::{Publication, SUCCESSORS};
 use crate::domain::registry::Registry;
@@ -37,24 +38,19 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// The schedule of what is asked for, now.
-    pub(super) fn new(state: &State, asked: &Asked) -> Self {
+    pub(super) fn new(state: &State, asked: &Asked, looks: &Looks) -> Self {
         let offset = offset(state);
         let at = offset.wall(state.now.boot);
         let back = asked.unconfirmed.as_ref().map(|push| push.until.boot);
-        let before = asked.before();
         let mut over = BTreeSet::new();
         let mut ahead: BTreeMap<BootTime, Timestamp> =
             back.map(|back| (back, offset.wall(back))).into_iter().collect();
-        for (set, is_before) in
-            [(&asked.policies, false)].into_iter().chain(before.iter().map(|set| (set, true)))
-        {
-            for moment in set.effective().flat_map(|(loaded, _)| loaded.policy.expiries()) {
-                let from = offset.boot(moment);
-                if moment <= at {
-                    over.insert(moment);
-                } else if back.is_none_or(|back| (from >= back) == is_before) {
-                    ahead.insert(from, moment);
-                }
+        for (moment, is_before) in &looks.expiries {
+            let from = offset.boot(*moment);
+            if *moment <= at {
+                over.insert(*moment);
+            } else if back.is_none_or(|back| (from >= back) == *is_before) {
+                ahead.insert(from, *moment);
             }
         }
         Self { at, over, ahead, offset, back }
@@ -73,13 +69,13 @@ fn offset(state: &State) -> Offset {
     state.published.as_ref().map_or(now, |published| published.inputs.schedule.offset.unless_set(now))
 }
 
-/// Makes the table in force and its successors.
+/// Makes the table in force and its successors, each with what tells classes of identities that come later.
 pub(super) fn tables(
     asked: &Asked,
     inputs: &Inputs,
     registry: &mut Registry,
     generation: Generation,
-) -> Result<Publication, Refused> {
+) -> Result<(Publication, Arc<[Classifier]>), Refused> {
     let Inputs { schedule, guests, namespaces, services, .. } = inputs;
     if schedule.ahead.len() > SUCCESSORS {
         return Err(refused(format!(
@@ -92,24 +88,27 @@ pub(super) fn tables(
     let mut scene = Scene {
         at: schedule.at,
         guests: guests.clone(),
-        namespaces: namespaces.clone(),
-        services: services.clone(),
+        namespaces: (**namespaces).clone(),
+        services: services.values().map(|service| (**service).clone()).collect(),
     };
     let mut table = |at: Timestamp, is_back: bool| {
         let set: &PolicySet = before.as_ref().filter(|_| is_back).unwrap_or(&asked.policies);
         scene.at = at;
         let policies = set.effective().map(|(loaded, _)| &loaded.policy);
-        compile_scene(policies, &scene, registry, generation).map(Arc::new).map_err(|error| {
+        compile_growing(policies, &scene, registry, generation).map_err(|error| {
             refused(format!("{error}: split the policies into fewer distinct selectors; nothing was changed"))
         })
     };
-    let first = table(schedule.at, false)?;
+    let Compiled { table: first, classifier } = table(schedule.at, false)?;
+    let mut classifiers = vec![classifier];
     let mut next = Vec::with_capacity(schedule.ahead.len());
     for (from, at) in &schedule.ahead {
         let is_back = schedule.back.is_some_and(|back| back <= *from);
-        next.push((*from, table(*at, is_back)?));
+        let Compiled { table, classifier } = table(*at, is_back)?;
+        next.push((*from, Arc::new(table)));
+        classifiers.push(classifier);
     }
-    Ok(Publication { table: first, next })
+    Ok((Publication { table: Arc::new(first), next }, classifiers.into()))
 }
 
 /// Does what time has brought. Not while a change is under way: what it was made from must not pass away beneath it.
@@ -127,8 +126,12 @@ pub(super) fn pass(state: &mut State, effects: &mut Vec<Effect>) {
 /// Takes an unconfirmed push back whose time is over.
 fn roll_back(state: &mut State, effects: &mut Vec<Effect>) {
     let now = state.now.boot;
-    let Some(push) = state.asked.unconfirmed.take_if(|push| push.until.boot <= now) else { return };
-    state.asked.policies.pushed = push.before;
+    if state.asked.unconfirmed.as_ref().is_none_or(|push| push.until.boot > now) {
+        return;
+    }
+    let asked = Arc::make_mut(&mut state.asked);
+    let Some(push) = asked.unconfirmed.take() else { return };
+    asked.policies.pushed = push.before;
     state.revision += 1;
     state.dirty = true;
     state.touched = true;

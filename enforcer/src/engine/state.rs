@@ -7,20 +7,22 @@ use std::time::Duration;
 
 use super::change::InFlight;
 use super::cluster;
-use super::cluster::Cluster;
+use super::cluster::Looks;
 use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
+use super::index::Index;
 use super::phase::{Area, Phase};
 use super::planning::Asked;
 use super::policies::{Documents, parse};
 use super::schedule::{Schedule, taken_back};
-use super::wanted::Sources;
-use crate::domain::cluster::{KnownService, NamespaceLabels};
+use super::services::Known;
+use super::told::{Changed, Sources};
+use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
-use crate::domain::id::{CgroupId, Generation, IdentityId};
+use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::policy::compile::Guests;
+use crate::domain::policy::compile::{Classifier, Guests};
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
@@ -55,19 +57,18 @@ pub(super) struct Inputs {
     /// Who may open flows to whom in quarantine.
     pub(super) guests: Guests,
     /// Labels of namespaces, as far as policies look at them.
-    pub(super) namespaces: NamespaceLabels,
+    pub(super) namespaces: Arc<NamespaceLabels>,
     /// Services, if policies say what may be called.
-    pub(super) services: Vec<KnownService>,
+    pub(super) services: Known,
     pub(super) schedule: Schedule,
 }
 
 impl Inputs {
-    /// Whether tables made from the others say the same; those made from these are given.
-    pub(super) fn are_as(&self, others: &Self, publication: &Publication) -> bool {
-        let Self { revision, last, guests, namespaces, services, schedule } = others;
-        (self.revision, self.last, &self.guests, &self.namespaces) == (*revision, *last, guests, namespaces)
+    /// Whether tables made from the others say the same, but for identities that are new and for services.
+    fn are_as(&self, others: &Self) -> bool {
+        let Self { revision, last: _, guests, namespaces, services: _, schedule } = others;
+        (self.revision, &self.guests, &self.namespaces) == (*revision, guests, namespaces)
             && self.schedule.is_as(schedule)
-            && cluster::are_alike(publication, &self.services, services)
     }
 }
 
@@ -105,11 +106,42 @@ impl Stored {
     }
 }
 
-/// The tables that the kernel enforces.
+/// The tables that the kernel enforces, or is to.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) publication: Arc<Publication>,
+    /// Tells classes in each of the tables, in their order.
+    pub(super) classifiers: Arc<[Classifier]>,
     pub(super) inputs: Inputs,
+    /// Whether they can be made to know somebody who is new. If the kernel refuses it once, other tables are made.
+    pub(super) grows: bool,
+}
+
+impl Published {
+    /// What these tables become for other inputs if no other tables are needed for them: themselves, or themselves with
+    /// the identities that are new, which are given.
+    pub(super) fn grown(&self, inputs: &Inputs, registry: &Registry) -> Option<(Self, Vec<IdentityId>)> {
+        let is_new = self.inputs.last != inputs.last;
+        if !self.inputs.are_as(inputs) || (is_new && !self.grows) {
+            return None;
+        }
+        let mut publication = Arc::clone(&self.publication);
+        let mut placed = Vec::new();
+        for (identity, key) in registry.above(self.inputs.last) {
+            let classes: Option<Vec<u32>> =
+                self.classifiers.iter().map(|classifier| classifier.classify(key)).collect();
+            publication = Arc::new(publication.place(identity, classes?)?);
+            placed.push(identity);
+        }
+        // By their classes, which those who are new have by now.
+        if !cluster::are_alike(&publication, &self.inputs.services, &inputs.services) {
+            return None;
+        }
+        let schedule = self.inputs.schedule.clone();
+        let inputs = Inputs { schedule, ..inputs.clone() };
+        let classifiers = Arc::clone(&self.classifiers);
+        Some((Self { publication, classifiers, inputs, grows: true }, placed))
+    }
 }
 
 /// A change that was asked for and waits for its turn.
@@ -135,25 +167,30 @@ pub struct State {
     /// Required sources that have not given a snapshot yet.
     pub(super) missing: BTreeSet<String>,
     pub(super) sources: Sources,
-    /// The rest of each source's last snapshot.
-    pub(super) clusters: BTreeMap<String, Cluster>,
+    /// What the sources have told since a change was planned last.
+    pub(super) changed: Changed,
+    /// What follows from what was told until then.
+    pub(super) index: Index,
     /// Labels of all namespaces that the sources know.
     pub(super) namespaces: NamespaceLabels,
+    /// Counts their changes.
+    pub(super) namespaces_version: u64,
+    pub(super) looks: Option<Looks>,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
-    pub(super) asked: Asked,
+    pub(super) asked: Arc<Asked>,
     pub(super) revision: u64,
     pub(super) registry: Registry,
-    /// Size of the registry on disk: identities and rules.
-    pub(super) saved: (usize, usize),
+    /// The highest numbers in the registry on disk.
+    pub(super) saved: (IdentityId, RuleId),
     pub(super) stored: Stored,
+    /// What was asked for when the rest of the disk was compared with it last, and was the same.
+    pub(super) settled: Option<Arc<Asked>>,
     /// What the kernel's bindings and addresses are; `None` before the kernel is ready.
     pub(super) programmed: Option<Tables>,
-    /// Directories of workloads for which there is no room.
-    pub(super) left_out: BTreeSet<CgroupId>,
     /// The highest generation that the kernel may have seen.
     pub(super) generation: Generation,
     pub(super) adopted: Option<Generation>,
@@ -237,20 +274,23 @@ impl State {
             facts,
             draining: false,
             sources: Sources::new(),
-            clusters: BTreeMap::new(),
+            changed: Changed::default(),
+            index: Index::default(),
             namespaces: NamespaceLabels::default(),
+            namespaces_version: 0,
+            looks: None,
             managed: BTreeMap::new(),
             own: None,
             files: None,
             stored,
-            asked,
+            asked: Arc::new(asked),
+            settled: None,
             over: BTreeSet::new(),
             rolled_back,
             revision: 1,
-            saved: size(&registry),
+            saved: registry.last(),
             registry,
             programmed: None,
-            left_out: BTreeSet::new(),
             generation: Generation(0),
             adopted: None,
             published: None,
@@ -267,8 +307,9 @@ impl State {
             touched: true,
             told: Told::default(),
         };
-        // The host has its number from the start, so that names are complete before the first table.
-        state.names = Arc::new(super::views::names(&state));
+        // What is known from the start, so that names are complete before the first table.
+        let asked = Arc::clone(&state.asked);
+        super::views::bring_names(&mut state, &asked);
         Ok(state)
     }
 
@@ -386,9 +427,4 @@ fn documents_of(files: &[PolicyFile]) -> Result<Documents, Error> {
 /// The documents as they are on disk.
 pub(super) fn texts(documents: &Documents) -> BTreeMap<PolicyKey, String> {
     documents.iter().map(|(key, loaded)| (key.clone(), loaded.text.clone())).collect()
-}
-
-/// How many identities and rules have a number. Numbers are never taken back, so the size tells versions apart.
-pub(super) fn size(registry: &Registry) -> (usize, usize) {
-    (registry.identities().count(), registry.rules().count())
 }

@@ -1,23 +1,27 @@
 //! Answers to questions, names and numbers: the state as others see it. Nothing here changes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::event::Report;
+use super::index::present_key;
 use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
-use super::wanted::{Endpoints, present_key};
-use super::{confirm, quarantine, wanted};
+use super::told::workloads as told_workloads;
+use super::{confirm, quarantine};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
-use crate::domain::id::IdentityId;
+use crate::domain::id::{IdentityId, RuleId};
 use crate::domain::labels::LabelSet;
-use crate::domain::names::Names;
 use crate::domain::policy::model::{Policy, PolicyMode, Rule, RuleDirection, RuleKey};
-use crate::domain::registry::IdentityKey;
+use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::{EndpointState, Resolved, Workload, WorkloadKey};
 
+/// Every place where a workload can stand.
+const STATES: [EndpointState; 4] =
+    [EndpointState::Bound, EndpointState::WaitingForCgroup, EndpointState::Remote, EndpointState::NoRoom];
 /// The only kind of policy that this version has.
 const KIND: &str = "TrafficPolicy";
 
@@ -44,6 +48,9 @@ fn selects_one(policy: &Policy, workload: &Workload, labels: &NamespaceLabels) -
     policy.selects(&IdentityKey::of(workload), labels)
 }
 
+/// The workloads that count, by name.
+type Endpoints<'a> = BTreeMap<&'a WorkloadKey, &'a Resolved>;
+
 /// Workloads that a policy selects, in the order of names.
 pub(super) fn selects(endpoints: &Endpoints<'_>, labels: &NamespaceLabels, policy: &Policy) -> Vec<String> {
     let selected = endpoints.values().filter(|resolved| selects_one(policy, &resolved.workload, labels));
@@ -51,7 +58,7 @@ pub(super) fn selects(endpoints: &Endpoints<'_>, labels: &NamespaceLabels, polic
 }
 
 fn policies(state: &State) -> Vec<PolicyInfo> {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let endpoints = told_workloads(&state.sources);
     let mode = |policy: &Policy| match policy.mode {
         PolicyMode::Enforce => "enforce",
         PolicyMode::Audit => "audit",
@@ -105,7 +112,7 @@ fn identities(state: &State) -> Vec<IdentityInfo> {
 
 /// Names of the workloads of each identity.
 fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
+    let endpoints = told_workloads(&state.sources);
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
     for (key, resolved) in endpoints {
         workloads.entry(present_key(&resolved.workload, &asked.quarantines)).or_default().push(key.clone());
@@ -119,7 +126,7 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
     if resolved.workload.cgroup.is_none() {
         return EndpointState::Remote;
     }
-    if resolved.cgroup.is_some_and(|cgroup| state.left_out.contains(&cgroup)) {
+    if resolved.cgroup.is_some_and(|cgroup| state.index.is_left_out(cgroup)) {
         return EndpointState::NoRoom;
     }
     let bound = resolved.cgroup.and_then(|cgroup| state.programmed.as_ref()?.bindings.get(&cgroup));
@@ -131,8 +138,7 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
 }
 
 fn endpoints(state: &State) -> Vec<EndpointInfo> {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
-    let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
+    let endpoints = told_workloads(&state.sources);
     let isolating = |workload: &Workload, section: RuleDirection| -> Vec<String> {
         let effective = state.asked.policies.effective().map(|(loaded, _)| &loaded.policy);
         effective
@@ -144,7 +150,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
     };
     let info = |resolved: &Resolved| {
         let workload = &resolved.workload;
-        let identity = numbers.get(&present_key(workload, &state.asked.quarantines)).copied();
+        let identity = state.registry.known(&present_key(workload, &state.asked.quarantines));
         EndpointInfo {
             namespace: workload.key.namespace.clone(),
             name: workload.key.name.clone(),
@@ -193,12 +199,10 @@ fn status(state: &State) -> Status {
 
 /// Numbers for the metrics.
 pub(super) fn report(state: &State) -> Report {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
-    let numbers: BTreeMap<&IdentityKey, IdentityId> = state.registry.identities().collect();
     let mut report = Report {
         generation: state.enforced(),
-        policies: state.asked.policies.effective().count() as u64,
-        identities: numbers.len() as u64,
+        policies: state.asked.policies.len() as u64,
+        identities: state.registry.numbers().size() as u64,
         quarantined: state.asked.quarantines.len() as u64,
         ..Report::default()
     };
@@ -207,33 +211,52 @@ pub(super) fn report(state: &State) -> Report {
         report.rows = published.publication.table.rows().len() as u64;
     }
     if let Some(programmed) = &state.programmed {
-        report.bindings = programmed.bindings.len() as u64;
-        report.addresses = programmed.addresses.len() as u64;
+        report.bindings = programmed.bindings.size() as u64;
+        report.addresses = programmed.addresses.size() as u64;
     }
-    for resolved in endpoints.into_values() {
-        let identity = numbers.get(&present_key(&resolved.workload, &state.asked.quarantines)).copied();
-        match stands(state, resolved, identity) {
-            EndpointState::Bound => report.bound += 1,
-            EndpointState::WaitingForCgroup => report.waiting += 1,
-            EndpointState::Remote => report.remote += 1,
-            EndpointState::NoRoom => report.no_room += 1,
+    let mut counts = BTreeMap::new();
+    // What was told since the last change is not in the index.
+    if state.changed.is_empty() && state.index.is_made() {
+        counts.extend(STATES.map(|stands| (stands, state.index.standing(stands))));
+    } else {
+        for resolved in told_workloads(&state.sources).into_values() {
+            let identity = state.registry.known(&present_key(&resolved.workload, &state.asked.quarantines));
+            *counts.entry(stands(state, resolved, identity)).or_default() += 1;
         }
     }
+    let count = |stands| counts.get(&stands).copied().unwrap_or_default();
+    report.bound = count(EndpointState::Bound);
+    report.waiting = count(EndpointState::WaitingForCgroup);
+    report.remote = count(EndpointState::Remote);
+    report.no_room = count(EndpointState::NoRoom);
     for (area, _) in state.problems.keys() {
         *report.problems.entry(area.label()).or_default() += 1;
     }
     report
 }
 
-/// Names for everything that has a number now.
-pub(super) fn names(state: &State) -> Names {
-    names_with(state, &state.asked)
+/// Brings the names to everything that has a number now, with the rules of what is asked for. Whether some are others.
+pub(super) fn bring_names(state: &mut State, asked: &Arc<Asked>) -> bool {
+    let State { index, registry, names, .. } = state;
+    let mut changed = std::mem::take(&mut index.names_changed);
+    if index.names.identities.size() != registry.numbers().size() {
+        index.names.identities = registry.numbers().clone();
+        changed = true;
+    }
+    let (_, last) = registry.last();
+    let is_same = |(of, until): &(Arc<Asked>, RuleId)| Arc::ptr_eq(of, asked) && *until == last;
+    if !index.rules_of.as_ref().is_some_and(is_same) {
+        index.names.rules = Arc::new(rules(registry, asked));
+        index.rules_of = Some((Arc::clone(asked), last));
+        changed = true;
+    }
+    if changed {
+        *names = Arc::new(index.names.clone());
+    }
+    changed
 }
 
-/// The same for something else that is asked for.
-pub(super) fn names_with(state: &State, asked: &Asked) -> Names {
-    let (endpoints, _) = wanted::endpoints(&state.sources);
-    let mut workloads = workloads(state, asked);
+fn rules(registry: &Registry, asked: &Asked) -> BTreeMap<RuleId, (RuleKey, Option<String>)> {
     let mut own: BTreeMap<RuleKey, String> = BTreeMap::new();
     for (loaded, _) in asked.policies.effective() {
         for (direction, index, rule) in loaded.policy.all_rules() {
@@ -241,22 +264,5 @@ pub(super) fn names_with(state: &State, asked: &Asked) -> Names {
             own.extend(rule.name.clone().map(|name| (key, name)));
         }
     }
-    // Two workloads may claim one directory; as with their flows, the first by name is shown.
-    let mut cgroups = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for (key, resolved) in endpoints {
-        if let Some(cgroup) = resolved.cgroup.filter(|cgroup| seen.insert(*cgroup)) {
-            cgroups.insert(cgroup, key.clone());
-        }
-    }
-    Names {
-        identities: state.registry.identities().map(|(key, id)| (id, key.clone())).collect(),
-        workloads: state
-            .registry
-            .identities()
-            .filter_map(|(key, id)| Some((id, workloads.remove(key)?)))
-            .collect(),
-        cgroups,
-        rules: state.registry.rules().map(|(key, id)| (id, (key.clone(), own.get(key).cloned()))).collect(),
-    }
+    registry.rules().map(|(key, id)| (id, (key.clone(), own.get(key).cloned()))).collect()
 }

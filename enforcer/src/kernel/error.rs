@@ -47,6 +47,11 @@ pub enum Error {
         /// What it returned.
         code: u32,
     },
+    /// Other tables are published than those that should learn of somebody.
+    #[error(
+        "the policy tables in the kernel are not those that should learn of a new identity: they are made anew"
+    )]
+    NotPublished,
     /// A map of the table is not in the object.
     #[error("map {0} is not in the embedded object, or is taken already: the build is broken")]
     MissingMap(&'static str),

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::error::Error;
 use super::{generation_of, own};
 use crate::domain::delta::{Bound, Operation, Tables};
+use crate::domain::table::PolicyTable;
 use crate::domain::time::BootTime;
 
 /// Every pinned map, by its name in the object, which is also the name of its pin.
@@ -91,12 +92,12 @@ pub(super) fn free_bank(ebpf: &mut Ebpf) -> Result<u32, Error> {
     Ok(if until != 0 && (1..=u64::from(bank)).contains(&next) { bank + 1 } else { 1 })
 }
 
-/// Makes an inner map of exactly these rows, which ends at a time (nanoseconds since boot) in favour of another slot.
-pub(super) fn table(rows: &[Row], next: Option<(u64, u32)>) -> Result<Table, Error> {
-    let length = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+/// Makes an inner map of exactly the rows of a table, which ends at a time (nanoseconds since boot) in favour of another slot.
+pub(super) fn table(content: &PolicyTable, next: Option<(u64, u32)>) -> Result<Table, Error> {
+    let length = u32::try_from(content.rows().len()).unwrap_or(u32::MAX);
     let mut table = Table::create(length, INNER_MAP).map_err(Error::map("make a table for", "TABLES"))?;
-    for (index, row) in (0..length).zip(rows) {
-        let mut row = *row;
+    for index in 0..length {
+        let Some(mut row) = content.row(index).copied() else { continue };
         if let (1, Some((until, slot))) = (index, next) {
             row.words[H_UNTIL] = until;
             row.words[H_NEXT] = slot.into();
@@ -149,12 +150,12 @@ pub(super) fn identities(ebpf: &mut Ebpf) -> Result<Tables, Error> {
         let (cgroup, binding) = entry.map_err(Error::map("read", "BINDINGS"))?;
         let until = (binding.until != u64::MAX).then_some(BootTime(binding.until));
         let (identity, after) = (IdentityId(binding.identity), IdentityId(binding.after));
-        found.bindings.insert(CgroupId(cgroup), Bound { identity, until, after });
+        found.bindings.insert_mut(CgroupId(cgroup), Bound { identity, until, after });
     }
     for entry in &addresses(ebpf)? {
         let (key, entry) = entry.map_err(Error::map("read", "ADDRESSES"))?;
         if let Some(net) = network(key.data(), key.prefix_len()) {
-            found.addresses.insert(net, IdentityId(entry.identity));
+            found.addresses.insert_mut(net, IdentityId(entry.identity));
         }
     }
     Ok(found)

@@ -179,22 +179,55 @@ impl Kernel {
     pub fn publish(&mut self, chain: &[Scheduled<'_>]) -> Result<(), Error> {
         let bank = maps::free_bank(&mut self.ebpf)?;
         let slot = |at: usize| if at == 0 { 0 } else { bank + u32::try_from(at).unwrap_or(u32::MAX) - 1 };
+        let mut made = Vec::with_capacity(chain.len());
         // The last first: what is named is there already.
         for (at, scheduled) in chain.iter().enumerate().rev() {
             let next = scheduled.until.map(|until| (until, slot(at + 1)));
-            let inner = maps::table(scheduled.table.rows(), next)?;
+            let inner = maps::table(scheduled.table, next)?;
             fail_point!("table-filled");
             maps::tables(&mut self.ebpf)?
                 .set(slot(at), &inner, 0)
                 .map_err(Error::map("switch to the new table in", "TABLES"))?;
             fail_point!("table-switched");
+            made.push(inner);
             if at == 0 {
                 let generation = scheduled.table.generation();
-                self.watch.published = Some(watch::Published { generation, table: inner });
+                made.reverse();
+                let tables = std::mem::take(&mut made);
+                self.watch.published = Some(watch::Published { generation, tables });
                 self.ends.table = scheduled.until;
             }
         }
         self.new_epoch()
+    }
+
+    /// Has the published tables, those that follow by the kernel's clock included, know identities that are new: writes
+    /// the rows with their classes in place. Nothing may name the identities before it returns; why nobody can see it
+    /// half done is told in `domain/table/spare.rs`.
+    ///
+    /// No epoch begins: nothing is remembered of somebody whom nothing names.
+    ///
+    /// # Errors
+    /// If these are not the tables that were published last, or the kernel refuses a row. Some may know them then.
+    pub fn learn<'a>(
+        &mut self,
+        chain: impl Iterator<Item = &'a PolicyTable>,
+        identities: &[IdentityId],
+    ) -> Result<(), Error> {
+        let published = self.watch.published.as_mut().ok_or(Error::NotPublished)?;
+        let chain: Vec<&PolicyTable> = chain.collect();
+        let is_same = chain.iter().all(|table| table.generation() == published.generation);
+        if !is_same || chain.len() != published.tables.len() {
+            return Err(Error::NotPublished);
+        }
+        for (table, map) in chain.iter().zip(&mut published.tables) {
+            let rows: BTreeMap<u32, &Row> =
+                identities.iter().filter_map(|identity| table.identity_row(*identity)).collect();
+            for (index, row) in rows {
+                map.set(index, *row, 0).map_err(Error::map("write a class into a table of", "TABLES"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Performs one map operation.
@@ -342,8 +375,8 @@ impl Kernel {
         self.ends.bindings = ends.collect();
         Ok(Adopted {
             generation: maps::published_generation(&mut self.ebpf)?,
-            bindings,
-            addresses,
+            bindings: bindings.iter().map(|(cgroup, bound)| (*cgroup, *bound)).collect(),
+            addresses: addresses.iter().map(|(net, identity)| (*net, *identity)).collect(),
             own,
             attached: self.hooks().all(|hook| links::is_pinned(hook, &self.settings)),
         })

@@ -96,7 +96,8 @@ impl Kernel {
     }
 
     fn repair_table(&mut self, seen: &mut Seen) -> Result<(), Error> {
-        let Some(Published { generation, table }) = &self.watch.published else { return Ok(()) };
+        let Some(Published { generation, tables }) = &self.watch.published else { return Ok(()) };
+        let Some(table) = tables.first() else { return Ok(()) };
         let found = maps::published_generation(&mut self.ebpf)?;
         if found == Some(*generation) {
             return Ok(());

@@ -79,10 +79,11 @@ pub(super) struct Watch {
     sweep: Sweep,
 }
 
-/// A published table, held so that it can be published again.
+/// Published tables, held so that the first can be published again and all can learn of identities.
 pub(super) struct Published {
     pub(super) generation: Generation,
-    pub(super) table: maps::Table,
+    /// The table in force and those that follow it.
+    pub(super) tables: Vec<maps::Table>,
 }
 
 impl std::fmt::Debug for Published {

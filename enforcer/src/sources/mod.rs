@@ -1,5 +1,5 @@
-//! Where workloads, managed directories and policy files come from. Each source talks to one thing and tells the whole
-//! set it knows whenever that changes, so a lost message heals with the next.
+//! Where workloads, managed directories and policy files come from. Each source talks to one thing and tells what it
+//! knows whenever that changes: the whole set, or what differs where that is little.
 //!
 //! ```text
 //!   inotify ----+

@@ -9,7 +9,7 @@ use super::files::{Settling, Version, read, version};
 use super::watch::nearest_above;
 use super::{Cause, CgroupTree, Found, Look};
 use crate::domain::cluster::{Namespace, Service};
-use crate::domain::workload::{Resolved, Workload, WorkloadEvent};
+use crate::domain::workload::{Changes, Resolved, Workload, WorkloadEvent, WorkloadKey};
 use crate::domain::workload_file::{Outcome, parse_workloads};
 
 /// Name of this source.
@@ -23,6 +23,67 @@ struct Known {
     services: Vec<Service>,
 }
 
+/// What was told.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    workloads: Vec<Resolved>,
+    namespaces: Vec<Namespace>,
+    services: Vec<Service>,
+}
+
+/// Told as changes is what differs in less than one of so many places.
+const MOSTLY: usize = 8;
+
+impl Told {
+    /// How to tell this to who was told that before.
+    fn event(&self, before: Option<&Self>) -> WorkloadEvent {
+        let source = STATIC.to_owned();
+        match before.and_then(|before| self.changes(before)) {
+            Some(changes) => WorkloadEvent::Changes { source, changes: Box::new(changes) },
+            None => WorkloadEvent::Snapshot {
+                source,
+                workloads: self.workloads.clone(),
+                namespaces: self.namespaces.clone(),
+                services: self.services.clone(),
+            },
+        }
+    }
+
+    /// What differs, if that is little.
+    fn changes(&self, before: &Self) -> Option<Changes> {
+        let workload = |resolved: &Resolved| resolved.workload.key.clone();
+        let (workloads, gone) = differ(&before.workloads, &self.workloads, workload)?;
+        let namespace = |namespace: &Namespace| namespace.name.clone();
+        let (namespaces, gone_namespaces) = differ(&before.namespaces, &self.namespaces, namespace)?;
+        let (services, gone_services) = differ(&before.services, &self.services, Service::key)?;
+        Some(Changes { workloads, gone, namespaces, gone_namespaces, services, gone_services })
+    }
+}
+
+/// What is new or not as it was, and the keys of what is gone; `None` if that is much, or a key is not that of one thing.
+fn differ<T: PartialEq + Clone, K: Ord>(
+    before: &[T],
+    now: &[T],
+    key: impl Fn(&T) -> K,
+) -> Option<(Vec<T>, Vec<K>)> {
+    let mut rest: BTreeMap<K, &T> = before.iter().map(|one| (key(one), one)).collect();
+    let is_unique = rest.len() == before.len();
+    let mut seen = BTreeSet::new();
+    let mut changed = Vec::new();
+    for one in now {
+        let key = key(one);
+        if rest.remove(&key) != Some(one) {
+            changed.push(one.clone());
+        }
+        if !seen.insert(key) {
+            return None;
+        }
+    }
+    let gone: Vec<K> = rest.into_keys().collect();
+    let is_little = (changed.len() + gone.len()) * MOSTLY < now.len().max(1);
+    (is_unique && (is_little || changed.len() + gone.len() == 0)).then_some((changed, gone))
+}
+
 /// The source of static workloads.
 #[derive(Debug)]
 pub struct StaticFile {
@@ -34,7 +95,7 @@ pub struct StaticFile {
     /// The last good file.
     file: Option<Known>,
     problem: Option<String>,
-    told: Option<(Vec<Resolved>, Vec<Namespace>, Vec<Service>)>,
+    told: Option<Told>,
     told_problem: Option<String>,
 }
 
@@ -98,7 +159,15 @@ impl StaticFile {
 
     fn accept(&mut self, file: Outcome) {
         let Outcome { workloads, namespaces, services, .. } = file;
-        let workloads = workloads.into_iter().map(Arc::new).collect();
+        // What is as it was stays the same one, so that it is there once, however often the file is read.
+        let before = self.file.take().map(|file| file.workloads).unwrap_or_default();
+        let before: BTreeMap<&WorkloadKey, &Arc<Workload>> =
+            before.iter().map(|workload| (&workload.key, workload)).collect();
+        let keep = |workload: Workload| match before.get(&workload.key) {
+            Some(known) if ***known == workload => Arc::clone(known),
+            _ => Arc::new(workload),
+        };
+        let workloads = workloads.into_iter().map(keep).collect();
         self.file = Some(Known { workloads, namespaces, services });
         self.problem = None;
     }
@@ -131,15 +200,11 @@ impl Look for StaticFile {
                 workload: Arc::clone(workload),
             };
             let resolved: Vec<Resolved> = workloads.iter().map(&mut resolve).collect();
-            let now = (resolved, namespaces.clone(), services.clone());
+            let now =
+                Told { workloads: resolved, namespaces: namespaces.clone(), services: services.clone() };
             let settled = self.problem.is_none() && self.told_problem.is_some();
             if settled || self.told.as_ref() != Some(&now) {
-                events.push(WorkloadEvent::Snapshot {
-                    source: STATIC.to_owned(),
-                    workloads: now.0.clone(),
-                    namespaces: now.1.clone(),
-                    services: now.2.clone(),
-                });
+                events.push(now.event(self.told.as_ref().filter(|_| !settled)));
                 self.told = Some(now);
                 self.told_problem = None;
             }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::domain::command::PolicyFile;
-use crate::domain::workload::{Resolved, WorkloadEvent};
+use crate::domain::workload::{Changes, Resolved, WorkloadEvent};
 
 /// Longer than any look takes, shorter than anybody wants to wait for a failure.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -129,6 +129,38 @@ async fn a_file_that_is_edited_broken_removed_and_mended() {
     assert_eq!(snapshot(source.next().await).len(), 2);
     source.demand.send_modify(|count| *count += 1);
     source.silence().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_long_file_only_what_differs_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("workloads.yaml");
+    let text = |names: &mut dyn Iterator<Item = u32>| {
+        let lines: Vec<String> =
+            names.map(|number| format!("- {{name: w-{number}, cgroup: /w-{number}}}\n")).collect();
+        format!("namespaces: []\nworkloads:\n{}", lines.concat())
+    };
+    fs::write(&file, text(&mut (0..40))).unwrap();
+    let mut source =
+        Running::start(StaticFile::new(file.clone(), CgroupTree::new(folder.path().to_owned()), false));
+    assert_eq!(snapshot(source.next().await).len(), 40);
+    let mut changes = async |text: String| {
+        replace(&file, &text);
+        let event = source.next().await;
+        let WorkloadEvent::Changes { source, changes } = event else { panic!("{event:?}") };
+        assert_eq!(source, STATIC);
+        let Changes { workloads, gone, namespaces, gone_namespaces, services, gone_services } = *changes;
+        assert_eq!((namespaces.len(), services.len()), (0, 0));
+        assert_eq!((gone_namespaces.len(), gone_services.len()), (0, 0));
+        let names: Vec<String> = workloads.iter().map(|resolved| resolved.workload.key.to_string()).collect();
+        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+        (names.join(" "), gone.join(" "))
+    };
+    assert_eq!(changes(text(&mut (0..41))).await, ("default/w-40".into(), String::new()));
+    let other = text(&mut (1..41)).replace("/w-7}", "/other}");
+    assert_eq!(changes(other).await, ("default/w-7".into(), "default/w-0".into()));
+    replace(&file, &text(&mut (20..41)));
+    assert_eq!(snapshot(source.next().await).len(), 21, "what is mostly new is told as a whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]

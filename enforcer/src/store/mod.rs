@@ -5,6 +5,7 @@
 //! STATE_DIR/            0700, owned by the agent's user
 //!   lock                held (flock) as long as the agent runs; its process id inside
 //!   registry.json       numbers of identities and rules
+//!   registry.N.json     those that were given since, one file each time; see `parts.rs`
 //!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed, and its seal
 //!   unconfirmed.json    while a push is not confirmed: the documents in force; `policies/` has those before it
 //!   quarantines.json    workloads in quarantine
@@ -25,6 +26,7 @@
 mod atomic;
 mod error;
 mod lock;
+mod parts;
 mod seal;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use self::atomic::Batch;
 pub use self::error::Error;
 use self::lock::Lock;
+use self::parts::Parts;
 use crate::domain::command::PolicyFile;
 use crate::domain::policy::check::check;
 use crate::domain::policy::model::{PolicyKey, PolicyKind};
@@ -65,6 +68,7 @@ const EXTENSION: &str = "yaml";
 pub struct Store {
     root: PathBuf,
     policies: PathBuf,
+    parts: Parts,
     /// Held, not read: it ends with the store.
     _lock: Lock,
 }
@@ -132,13 +136,14 @@ impl Store {
         for directory in [root, &policies] {
             atomic::remove_unfinished(directory)?;
         }
+        let (parts, registry) = Parts::open(root)?;
         let saved = Saved {
-            registry: read_registry(&root.join(REGISTRY))?,
+            registry,
             documents: read_documents(&policies)?,
             quarantines: read_quarantines(&root.join(QUARANTINES))?,
             confirmation: read_unconfirmed(&root.join(UNCONFIRMED))?,
         };
-        Ok((Self { root: root.to_owned(), policies, _lock: lock }, saved))
+        Ok((Self { root: root.to_owned(), policies, parts, _lock: lock }, saved))
     }
 
     /// Fails if an agent runs that has this directory.
@@ -148,13 +153,10 @@ impl Store {
 
     /// Saves the registry (if given) and then everything else, together. When it returns, all of it is on disk; when it
     /// fails, each file is as it was or as it should be.
-    pub fn save(&self, changes: &Changes) -> Result<(), Error> {
+    pub fn save(&mut self, changes: &Changes) -> Result<(), Error> {
         if let Some(registry) = &changes.registry {
-            let path = self.root.join(REGISTRY);
-            let mut batch = Batch::new(&self.root);
             // New numbers do no harm without what uses them; the reverse does.
-            write(&mut batch, &path, &RegistryFile { version: VERSION, registry: registry.clone() })?;
-            batch.commit()?;
+            self.parts.save(&self.root, registry)?;
         }
         let batch = self.batch(changes)?;
         if batch.is_empty() { Ok(()) } else { batch.commit() }
@@ -266,10 +268,6 @@ fn decode<T: DeserializeOwned>(path: &Path, text: &[u8], version: fn(&T) -> u32)
         VERSION => Ok(file),
         found => Err(Error::Version { path: path.to_owned(), found, known: VERSION }),
     }
-}
-
-fn read_registry(path: &Path) -> Result<Registry, Error> {
-    Ok(read(path, |file: &RegistryFile| file.version)?.map(|file| file.registry).unwrap_or_default())
 }
 
 fn read_quarantines(path: &Path) -> Result<Quarantines, Error> {

@@ -73,7 +73,7 @@ fn refusal(root: &Path) -> String {
 fn what_is_saved_is_found_again() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a/b");
-    let (store, saved) = Store::open(&path).unwrap();
+    let (mut store, saved) = Store::open(&path).unwrap();
     assert_eq!(saved, Saved::default());
     let first = Changes { registry: Some(registry()), ..write(&["db", "a.b"]) };
     store.save(&first).unwrap();
@@ -110,7 +110,7 @@ fn one_instance_has_the_directory() {
 #[test]
 fn what_a_crash_left_is_removed_and_what_it_replaced_is_there() {
     let root = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(root.path()).unwrap();
+    let (mut store, _) = Store::open(root.path()).unwrap();
     store.save(&Changes { registry: Some(registry()), ..write(&["db"]) }).unwrap();
     let unfinished = root.path().join("policies/.unfinished-0");
     fs::write(&unfinished, "half a docu").unwrap();
@@ -123,7 +123,7 @@ fn what_a_crash_left_is_removed_and_what_it_replaced_is_there() {
 #[test]
 fn a_failed_save_leaves_what_was_there() {
     let root = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(root.path()).unwrap();
+    let (mut store, _) = Store::open(root.path()).unwrap();
     store.save(&write(&["db"])).unwrap();
     let bad = PolicyKey::traffic("..", "/etc/passwd");
     let mut changes = write(&["web"]);
@@ -194,12 +194,12 @@ fn a_document_is_what_its_name_says() {
 #[test]
 fn quarantines_and_an_unconfirmed_push_are_found_again() {
     let root = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(root.path()).unwrap();
+    let (mut store, _) = Store::open(root.path()).unwrap();
     let push = Some(Confirmation::Awaited(unconfirmed(&["web"])));
     let changes = Changes { quarantines: Some(quarantines()), confirmation: push, ..write(&["db"]) };
     store.save(&changes).unwrap();
     drop(store);
-    let (store, saved) = Store::open(root.path()).unwrap();
+    let (mut store, saved) = Store::open(root.path()).unwrap();
     let awaited = Confirmation::Awaited(unconfirmed(&["web"]));
     assert_eq!((saved.quarantines, saved.confirmation), (quarantines(), awaited));
     assert_eq!(saved.documents.len(), 1, "the documents before the push");
@@ -240,7 +240,7 @@ fn a_crash_at_any_point_leaves_the_old_or_the_new() {
     let mut outcomes = Vec::new();
     for crash in 0.. {
         let root = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(root.path()).unwrap();
+        let (mut store, _) = Store::open(root.path()).unwrap();
         store.save(&pending).unwrap();
         let mut batch = store.batch(&change).unwrap();
         let steps = batch.steps().unwrap();
@@ -286,7 +286,7 @@ fn a_strange_journal_is_refused() {
 #[test]
 fn a_file_without_its_seal_is_refused() {
     let root = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(root.path()).unwrap();
+    let (mut store, _) = Store::open(root.path()).unwrap();
     store.save(&Changes { registry: Some(registry()), ..write(&["db"]) }).unwrap();
     drop(store);
     for name in [REGISTRY, "policies/default.db.yaml"] {
@@ -305,7 +305,7 @@ fn a_file_without_its_seal_is_refused() {
 #[test]
 fn policies_of_one_name_and_different_kinds_have_files_of_their_own() {
     let root = tempfile::tempdir().unwrap();
-    let (store, _) = Store::open(root.path()).unwrap();
+    let (mut store, _) = Store::open(root.path()).unwrap();
     let cluster = |kind| PolicyKey::cluster(kind, "db");
     let keys = [
         key("db"),
@@ -316,7 +316,7 @@ fn policies_of_one_name_and_different_kinds_have_files_of_their_own() {
     let write = keys.iter().map(|key| (key.clone(), format!("key: {key}\n"))).collect();
     store.save(&Changes { write, ..Changes::default() }).unwrap();
     drop(store);
-    let (store, saved) = Store::open(root.path()).unwrap();
+    let (mut store, saved) = Store::open(root.path()).unwrap();
     let texts = |saved: &Saved| -> BTreeSet<String> {
         saved.documents.iter().map(|document| document.text.clone()).collect()
     };
@@ -324,9 +324,89 @@ fn policies_of_one_name_and_different_kinds_have_files_of_their_own() {
     let remove = keys[1..].to_vec();
     store.save(&Changes { remove, ..Changes::default() }).unwrap();
     drop(store);
-    let (store, saved) = Store::open(root.path()).unwrap();
+    let (mut store, saved) = Store::open(root.path()).unwrap();
     assert_eq!(texts(&saved), BTreeSet::from(["key: default/db\n".to_owned()]));
     let namespaced = PolicyKey { namespace: "default".into(), ..cluster(PolicyKind::ClusterNetworkPolicy) };
     let write = vec![(namespaced, String::new())];
     assert!(store.save(&Changes { write, ..Changes::default() }).is_err());
+}
+
+fn numbered(registry: &mut Registry, app: &str) -> Changes {
+    registry.identity(&IdentityKey::new("default", LabelSet([("app".to_owned(), app.to_owned())].into())));
+    Changes { registry: Some(registry.clone()), ..Changes::default() }
+}
+
+fn names(root: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    entries.filter(|name| name.starts_with("registry")).collect()
+}
+
+#[test]
+fn new_numbers_are_a_file_of_their_own_and_damage_to_any_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let (mut store, _) = Store::open(root).unwrap();
+    let mut all = registry();
+    store.save(&Changes { registry: Some(all.clone()), ..Changes::default() }).unwrap();
+    let whole = fs::read(root.join("registry.json")).unwrap();
+    for app in ["one", "two"] {
+        store.save(&numbered(&mut all, app)).unwrap();
+    }
+    all.rule(&RuleKey { policy: key("web"), direction: RuleDirection::Ingress, index: None });
+    store.save(&Changes { registry: Some(all.clone()), ..Changes::default() }).unwrap();
+    // The same again is nothing new.
+    store.save(&Changes { registry: Some(all.clone()), ..Changes::default() }).unwrap();
+    drop(store);
+    let four = ["registry.1.json", "registry.2.json", "registry.3.json", "registry.json"];
+    assert_eq!(names(root), four.map(str::to_owned).into());
+    assert_eq!(fs::read(root.join("registry.json")).unwrap(), whole, "nothing old was written again");
+    let (store, saved) = Store::open(root).unwrap();
+    assert_eq!(saved.registry, all);
+    drop(store);
+    for name in four {
+        let path = root.join(name);
+        let good = fs::read(&path).unwrap();
+        for length in 0..good.len() {
+            fs::write(&path, &good[..length]).unwrap();
+            assert!(refusal(root).contains(name), "{name} cut at {length}");
+        }
+        for at in 0..good.len() {
+            let mut other = good.clone();
+            other[at] ^= 4;
+            fs::write(&path, other).unwrap();
+            assert!(refusal(root).contains(name), "{name} changed at {at}");
+        }
+        fs::remove_file(&path).unwrap();
+        if name != "registry.3.json" {
+            assert!(refusal(root).contains("registry."), "{name} is missing");
+        }
+        fs::write(&path, good).unwrap();
+    }
+    fs::rename(root.join("registry.3.json"), root.join("registry.4.json")).unwrap();
+    assert!(refusal(root).contains("part 3 of the registry, which comes before it"), "{}", refusal(root));
+    fs::rename(root.join("registry.4.json"), root.join("registry.3.json")).unwrap();
+    fs::copy(root.join("registry.2.json"), root.join("registry.3.json")).unwrap();
+    assert!(refusal(root).contains("it is part 2 of the registry under another name"));
+}
+
+#[test]
+fn many_parts_become_one_file_and_what_a_crash_left_of_them_does_no_harm() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let (mut store, _) = Store::open(root).unwrap();
+    let mut all = Registry::default();
+    for number in 0..=parts::PARTS {
+        store.save(&numbered(&mut all, &number.to_string())).unwrap();
+    }
+    assert_eq!(names(root).len(), 1 + parts::PARTS as usize);
+    let old = fs::read(parts::path(root, 1)).unwrap();
+    store.save(&numbered(&mut all, "last")).unwrap();
+    assert_eq!(names(root), ["registry.json".to_owned()].into());
+    drop(store);
+    fs::write(parts::path(root, 1), old).unwrap();
+    let (mut store, saved) = Store::open(root).unwrap();
+    assert_eq!(saved.registry, all);
+    store.save(&numbered(&mut all, "later")).unwrap();
+    drop(store);
+    assert_eq!(Store::open(root).unwrap().1.registry, all);
 }

@@ -1,12 +1,13 @@
 //! How numbers are shown.
 
 use enforcer_common::id::{CgroupId, IdentityId, RuleId};
+use rpds::RedBlackTreeSetSync;
 
 use crate::domain::flow::{FlowEndpoint, FlowRule};
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
 use crate::domain::policy::model::RuleKey;
-use crate::domain::workload::WorkloadKey;
+use crate::domain::workload::ByName;
 
 /// The only kind of policy that this version has.
 const KIND: &str = "TrafficPolicy";
@@ -56,17 +57,17 @@ pub(super) fn endpoint(names: &Names, identity: u32, cgroup: u64) -> FlowEndpoin
     let workloads = match names.cgroups.get(&CgroupId(cgroup)) {
         Some(one) => vec![one.name.clone()],
         None if service.is_some() => service.into_iter().collect(),
-        None => several(names.workloads.get(&id).map(Vec::as_slice).unwrap_or_default()),
+        None => names.workloads.get(&id).map(several).unwrap_or_default(),
     };
     FlowEndpoint { identity, namespace, labels, workloads, cgroup_id: cgroup }
 }
 
 /// The first few names; how many more there are is said in the last place.
-fn several(workloads: &[WorkloadKey]) -> Vec<String> {
+fn several(workloads: &RedBlackTreeSetSync<ByName>) -> Vec<String> {
     let mut several: Vec<String> =
         workloads.iter().take(NAMED_WORKLOADS).map(|workload| workload.name.clone()).collect();
-    if workloads.len() > NAMED_WORKLOADS {
-        several.push(format!("({} more)", workloads.len() - NAMED_WORKLOADS));
+    if workloads.size() > NAMED_WORKLOADS {
+        several.push(format!("({} more)", workloads.size() - NAMED_WORKLOADS));
     }
     several
 }
@@ -87,9 +88,10 @@ pub(super) fn short(names: &Names, id: IdentityId, name_labels: &[String]) -> (S
         return (key.namespace.clone(), service.clone());
     }
     let labelled = name_labels.iter().find_map(|label| key.labels.0.get(label));
-    let name = match (labelled, names.workloads.get(&id).map(Vec::as_slice)) {
+    let only = names.workloads.get(&id).filter(|workloads| workloads.size() == 1);
+    let name = match (labelled, only.and_then(RedBlackTreeSetSync::first)) {
         (Some(name), _) if !name.is_empty() => name.clone(),
-        (_, Some([one])) => one.name.clone(),
+        (_, Some(one)) => one.name.clone(),
         _ => key.labels.to_string(),
     };
     (key.namespace.clone(), name)

@@ -75,7 +75,7 @@ pub(super) fn pod(reader: &mut Reader<'_>, root: &Node) -> Option<Pod> {
     let addresses = if on_node { Vec::new() } else { addresses(reader, root) };
     let workload = Workload {
         key: key?,
-        labels: labels?,
+        labels: labels?.into(),
         cgroup: None,
         addresses,
         ports: named,

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod classes;
+mod classifier;
 mod entries;
 mod intervals;
 mod layers;
@@ -31,6 +32,7 @@ use enforcer_common::verdict::{Direction, Tier, Word};
 
 use self::addresses::AddressClasses;
 use self::classes::IdentityClasses;
+use self::classifier::Made;
 use self::entries::Entries;
 use self::layers::{Beneath, Ranks};
 use self::lower::{LoweredPolicy, LoweredSection, Lowering, Part, Party, number};
@@ -46,9 +48,12 @@ use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
 use crate::domain::timestamp::Timestamp;
 
 pub(super) use self::addresses::is_inside;
+pub use self::classifier::Classifier;
 pub use self::wards::{Guest, Guests};
 pub use crate::domain::table::CompileError;
 
+/// Identities that a table takes in after it was made, at most. They cost four bytes each.
+pub const IDENTITY_SPARE: usize = 1_024;
 /// The class that stands for "any" in a key.
 const ANY: &[u32] = &[0];
 /// The class that stands for listening in the place of a peer.
@@ -69,6 +74,15 @@ pub struct Scene {
     pub namespaces: NamespaceLabels,
     /// Services, by those who answer for them.
     pub services: Vec<KnownService>,
+}
+
+/// A table with what it takes to find the class of an identity that it was made without.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The table.
+    pub table: PolicyTable,
+    /// Tells classes.
+    pub classifier: Classifier,
 }
 
 /// Compiles policies in an empty scene: nothing of them is over, nobody is in quarantine with guests, namespaces have no
@@ -97,6 +111,19 @@ pub fn compile_scene<'a>(
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<PolicyTable, CompileError> {
+    compile_growing(policies, scene, registry, generation).map(|compiled| compiled.table)
+}
+
+/// As [`compile_scene`], for a table that is to take identities in that come later.
+///
+/// # Errors
+/// If a table can't hold all of it.
+pub fn compile_growing<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    scene: &Scene,
+    registry: &mut Registry,
+    generation: Generation,
+) -> Result<Compiled, CompileError> {
     let mut policies: Vec<&Policy> = policies.into_iter().collect();
     policies.sort_by(|a, b| a.key.cmp(&b.key));
     for policy in &policies {
@@ -111,7 +138,7 @@ fn table<'a>(
     scene: &'a Scene,
     registry: &'a Registry,
     generation: Generation,
-) -> Result<PolicyTable, CompileError> {
+) -> Result<Compiled, CompileError> {
     let people = People::new(registry);
     let wards = Wards::new(registry, &scene.guests);
     let mut lowering = Lowering::new(Questions::new(&scene.namespaces, people.namespaces().collect()));
@@ -121,6 +148,13 @@ fn table<'a>(
     let services = Services::new(&scene.services, &live, &mut lowering);
     let last = registry.last_identity().max(IdentityId::UNMANAGED);
     let mut identities = IdentityClasses::new(&people, &lowering.questions, &wards, last)?;
+    let classifier = Classifier::new(Made {
+        people: &people,
+        questions: &lowering.questions,
+        dormant: &lowering.dormant,
+        names: &lowering.names,
+        classes: identities.take_answers(),
+    });
     let first_service = identities.reserve(services.classes())?;
     let mut compiler = Compiler {
         addresses: AddressClasses::new(&lowering.blocks, identities.next_class())?,
@@ -143,7 +177,7 @@ fn table<'a>(
     for (identity, class) in shapes.classes(registry) {
         compiler.identities.set(identity, class);
     }
-    PolicyTable::build(&Sections {
+    let sections = Sections {
         generation,
         hypothetical: compiler.audit,
         default: DEFAULT,
@@ -151,7 +185,9 @@ fn table<'a>(
         identities: compiler.identities.into_numbers(),
         entries: entries.finish()?,
         addresses: compiler.addresses.into_intervals(),
-    })
+    };
+    let table = PolicyTable::build_with_spare(&sections, IDENTITY_SPARE)?;
+    Ok(Compiled { table, classifier })
 }
 
 struct Compiler {

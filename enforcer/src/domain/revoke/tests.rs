@@ -5,6 +5,7 @@ use enforcer_common::reason::Reason;
 
 use super::*;
 use crate::domain::command::PolicyFile;
+use crate::domain::delta::Bound;
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::check::check;
 use crate::domain::policy::compile::compile;
@@ -42,15 +43,15 @@ fn in_force(policies: &str) -> InForce {
     for (cgroup, app) in [(WEB, "web"), (API, "api"), (DB, "db")] {
         let labels = LabelSet([("app".to_owned(), app.to_owned())].into());
         let identity = registry.identity(&IdentityKey::new("default", labels));
-        tables.bindings.insert(CgroupId(cgroup), Bound::always(identity));
-        tables.addresses.insert(format!("192.0.2.{cgroup}/32").parse().unwrap(), identity);
+        tables.bindings.insert_mut(CgroupId(cgroup), Bound::always(identity));
+        tables.addresses.insert_mut(format!("192.0.2.{cgroup}/32").parse().unwrap(), identity);
     }
-    tables.bindings.insert(CgroupId(STRAY), Bound::always(IdentityId::UNMANAGED));
+    tables.bindings.insert_mut(CgroupId(STRAY), Bound::always(IdentityId::UNMANAGED));
     let file = PolicyFile { name: "test".into(), text: policies.into() };
     let checked = check(&[file]);
     let policies: Vec<_> = checked.policies.into_iter().map(|checked| checked.policy).collect();
     let table = compile(&policies, &mut registry, Generation(1)).unwrap();
-    InForce::new(Arc::new(table), &tables)
+    InForce::new(Arc::new(table), tables)
 }
 
 fn end(text: &str) -> Endpoint {
@@ -185,11 +186,14 @@ fn who_is_not_known_stays() {
 #[test]
 fn kernel_time_changes_who_is_who() {
     let rules = in_force(TIERS);
-    let identity = |cgroup| rules.bindings[&cgroup].identity;
-    let until = |cgroup, until, identity, after| Binding::new(cgroup, identity, until, after);
-    let bindings =
-        [until(API, 1_000, identity(API), identity(WEB)), until(DB, u64::MAX, identity(DB), identity(DB))];
-    let timed = InForce::with_bindings(Arc::clone(&rules.table), bindings, &BTreeMap::new());
+    let identity = |cgroup| rules.tables.bindings[&CgroupId(cgroup)].identity;
+    let until = Some(BootTime(1_000));
+    let bindings = [
+        (CgroupId(API), Bound { identity: identity(API), until, after: identity(WEB) }),
+        (CgroupId(DB), Bound::always(identity(DB))),
+    ];
+    let tables = Tables { bindings: bindings.into_iter().collect(), ..Tables::default() };
+    let timed = InForce::new(Arc::clone(&rules.table), tables);
     let mut sockets = vec![server(TCP, DB, "127.0.0.1:5432")];
     sockets.extend(pair(API, 40_000, "127.0.0.1:5432"));
     assert_eq!(timed.judge(&sockets, 999).revoked, []);
@@ -202,7 +206,8 @@ fn the_longest_prefix_counts() {
     let mut rules = in_force("");
     let addresses = [("192.0.2.0/24", 300), ("192.0.2.128/25", 301), ("2001:db8::/32", 302), ("::/0", 303)]
         .map(|(net, identity)| (net.parse().unwrap(), IdentityId(identity)));
-    rules = InForce::with_bindings(rules.table, [], &addresses.into());
+    let tables = Tables { addresses: addresses.into_iter().collect(), ..Tables::default() };
+    rules = InForce::new(rules.table, tables);
     for (address, identity) in [
         ("192.0.2.127:0", 300),
         ("192.0.2.128:0", 301),

@@ -1,6 +1,7 @@
 //! From sections to rows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use enforcer_common::abi::policy::{
     F_HYPOTHETICAL, H_ADDRESSES, H_BUCKETS, H_DEFAULT, H_FLAGS, H_GENERATION, H_IDENTITIES, H_MAGIC, H_SEED,
@@ -11,6 +12,7 @@ use enforcer_common::id::Generation;
 use enforcer_common::limits::{ADDRESS_STEPS, TABLE_ROWS};
 use enforcer_common::verdict::Word;
 
+use super::spare::Spare;
 use super::{CompileError, PolicyTable, cuckoo};
 
 /// Entries of the protocol table and identity classes per row.
@@ -49,6 +51,12 @@ pub enum ProtocolPorts {
 impl PolicyTable {
     /// Lays the sections out as rows.
     pub fn build(sections: &Sections) -> Result<Self, CompileError> {
+        Self::build_with_spare(sections, 0)
+    }
+
+    /// The same with room for so many identities that get their numbers later.
+    pub fn build_with_spare(sections: &Sections, spare: usize) -> Result<Self, CompileError> {
+        let numbers = sections.identities.len() + spare;
         let buckets = cuckoo::place(&sections.entries)?;
         let address_rows = sections.addresses.len().div_ceil(INTERVALS);
         CompileError::check("rows of address intervals", address_rows as u64, 1 << ADDRESS_STEPS)?;
@@ -56,7 +64,7 @@ impl PolicyTable {
             sections.protocols.values().filter(|ports| matches!(ports, ProtocolPorts::Ranges(_))).count();
         let needed = (PROTOCOL_ROW + PROTOCOL_ROWS) as usize
             + port_tables * PORT_ROWS as usize
-            + sections.identities.len().div_ceil(HALVES)
+            + numbers.div_ceil(HALVES)
             + buckets.rows.len()
             + address_rows;
         // Row numbers below are cast to `u32` on the strength of this check.
@@ -71,7 +79,7 @@ impl PolicyTable {
             };
             set_half(&mut rows[PROTOCOL_ROW as usize..], usize::from(*protocol), entry);
         }
-        let identities = push_identities(&mut rows, &sections.identities);
+        let identities = push_identities(&mut rows, &sections.identities, numbers);
         let bucket_section = section(rows.len(), buckets.rows.len() - 1);
         rows.extend_from_slice(&buckets.rows);
         let addresses = section(rows.len(), address_rows);
@@ -86,7 +94,12 @@ impl PolicyTable {
         header[H_IDENTITIES] = identities;
         header[H_ADDRESSES] = addresses;
         header[H_DEFAULT] = sections.default.0;
-        Ok(Self { generation: sections.generation, rows, entries: sections.entries.len() })
+        // Lossless: the number of all rows was checked.
+        let first = u32::try_from((identities & 0xffff_ffff) as usize + sections.identities.len() / HALVES);
+        let spare =
+            Spare::new(&rows, first.unwrap_or(TABLE_ROWS), spare.div_ceil(HALVES) + usize::from(spare > 0));
+        let (generation, entries) = (sections.generation, sections.entries.len());
+        Ok(Self { generation, rows: Arc::from(rows), spare, entries })
     }
 }
 
@@ -107,13 +120,13 @@ fn push_ports(rows: &mut Vec<Row>, ranges: &[(u16, u16, u16)]) -> u32 {
     u32::try_from(start).unwrap_or(TABLE_ROWS)
 }
 
-fn push_identities(rows: &mut Vec<Row>, classes: &[u32]) -> u64 {
+fn push_identities(rows: &mut Vec<Row>, classes: &[u32], numbers: usize) -> u64 {
     let start = rows.len();
-    rows.resize(start + classes.len().div_ceil(HALVES), Row::ZERO);
+    rows.resize(start + numbers.div_ceil(HALVES), Row::ZERO);
     for (number, class) in classes.iter().enumerate() {
         set_half(&mut rows[start..], number, *class);
     }
-    section(start, classes.len())
+    section(start, numbers)
 }
 
 fn push_addresses(rows: &mut Vec<Row>, intervals: &[(Address, u32)]) {

@@ -184,3 +184,35 @@ fn what_does_not_fit_is_refused_by_name() {
         "the loaded policies and workloads need 4194323 rows, but a policy table holds at most 4194304",
     );
 }
+
+#[test]
+fn who_comes_later_is_known_where_there_is_room_and_nowhere_else() {
+    for known in [3_usize, 15, 16, 17] {
+        let identities: Vec<u32> = (0..).take(known).collect();
+        let sections = Sections { identities, ..sections() };
+        let made = PolicyTable::build_with_spare(&sections, 20).unwrap();
+        let without = PolicyTable::build(&sections).unwrap();
+        let id = |number: usize| IdentityId(u32::try_from(number).unwrap());
+        let mut table = made.clone();
+        for number in known..known + 20 {
+            assert_eq!(table.class_of_identity(id(number)), 0);
+            table = table.place(id(number), 2).unwrap();
+            assert_eq!(table.class_of_identity(id(number)), 2);
+            assert_eq!(table.place(id(number), 1), None, "known by now");
+            assert_eq!(without.place(id(number), 2), None, "without room");
+        }
+        assert_eq!(table.place(id(known + 20), 2), None, "beyond");
+        assert_eq!(table.place(id(1), 2), None, "known from the start");
+        for number in 0..known {
+            assert_eq!(table.class_of_identity(id(number)), made.class_of_identity(id(number)));
+        }
+        // Only rows of classes differ, and each that differs is told.
+        let told: BTreeSet<u32> =
+            (known..known + 20).map(|number| table.identity_row(id(number)).unwrap().0).collect();
+        let rows = u32::try_from(made.rows().len()).unwrap();
+        let differ = (0..rows).filter(|row| table.row(*row) != made.row(*row));
+        assert_eq!(differ.collect::<BTreeSet<u32>>(), told);
+        assert_eq!(table.row(rows), None);
+        assert_eq!(made.rows(), table.rows(), "as it was made");
+    }
+}

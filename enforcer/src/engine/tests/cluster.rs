@@ -5,10 +5,10 @@ use enforcer_common::reason::Reason;
 use enforcer_common::verdict::{Direction, Query};
 
 use super::*;
-use crate::domain::cluster::{Backend, Namespace, Service, ServicePort};
+use crate::domain::cluster::{Backend, Namespace, NamespaceLabels, Service, ServicePort};
 use crate::domain::labels::{Condition, Requirement, Selector};
 use crate::domain::policy::model::Namespaces;
-use crate::engine::cluster::{self, Cluster};
+use crate::engine::cluster;
 
 const SERVICE: [u8; 4] = [10, 96, 0, 1];
 
@@ -118,15 +118,24 @@ fn only_labels_of_namespaces_that_a_policy_looks_at_count() {
         LabelSet(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     };
     let shop = Namespace { name: "shop".into(), labels: labels(&[("team", "a"), ("cost", "7")]) };
-    let clusters =
-        BTreeMap::from([("static".to_owned(), Cluster { namespaces: vec![shop], services: Vec::new() })]);
-    let all = cluster::namespaces(&clusters);
-    assert_eq!(cluster::looked_at(&world.state.asked, &all).0, BTreeMap::new());
+    let all: NamespaceLabels = [shop].into_iter().collect();
+    let looked_at = |world: &World| {
+        let mut looks = cluster::Looks::new(&world.state.asked);
+        let found = looks.namespaces(&all, 1);
+        assert_eq!(
+            looks.namespaces(&NamespaceLabels::default(), 1),
+            found,
+            "looked at once for each version"
+        );
+        assert_eq!(looks.namespaces(&NamespaceLabels::default(), 2).0, BTreeMap::new());
+        found.0.clone()
+    };
+    assert_eq!(looked_at(&world), BTreeMap::new());
     let requirement = Requirement { key: "team".into(), condition: Condition::Exists };
     let selector = Selector { requirements: vec![requirement] };
-    for loaded in world.state.asked.policies.pushed.values_mut() {
+    for loaded in Arc::make_mut(&mut world.state.asked).policies.pushed.values_mut() {
         Arc::make_mut(loaded).policy.subject.namespaces = Namespaces::Labelled(selector.clone());
     }
     let expect = BTreeMap::from([("shop".to_owned(), labels(&[("team", "a")]))]);
-    assert_eq!(cluster::looked_at(&world.state.asked, &all).0, expect);
+    assert_eq!(looked_at(&world), expect);
 }

@@ -40,7 +40,7 @@ fn a_full_disk_does_not_keep_a_restarted_workload_from_its_identity() {
     assert_eq!(world.bound()[&4], "unmanaged", "its number is not on disk, so the kernel must not learn it");
     world.broken.clear();
     world.batch([seconds(2)]);
-    assert_eq!(world.trace(), "save(registry) publish(2) apply(1)");
+    assert_eq!(world.trace(), "save(registry) place(1) apply(1)");
     assert_eq!(world.bound()[&4], "app=new");
     assert_eq!(world.state.phase(), Phase::Enforcing);
 }

@@ -20,7 +20,7 @@ fn a_fresh_start_publishes_binds_and_attaches_in_this_order() {
 fn any_number_of_events_costs_one_publication() {
     let mut world = World::enforcing();
     world.batch((0..50).map(|count| workloads(&[&format!("web{count}@1"), "api@2", "db@3"])));
-    assert_eq!(world.trace(), "save(registry) publish(2) apply(1)");
+    assert_eq!(world.trace(), "save(registry) place(1) apply(1)");
 }
 
 #[test]

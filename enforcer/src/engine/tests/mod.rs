@@ -4,6 +4,7 @@
 
 mod cluster;
 mod converge;
+mod deltas;
 mod expiry;
 mod failures;
 mod lifecycle;
@@ -28,7 +29,7 @@ use crate::domain::table::PolicyTable;
 use crate::domain::time::{BootTime, Clocks};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::unconfirmed::Confirmation;
-use crate::domain::workload::{Workload, WorkloadKey};
+use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 
 /// An engine with everything around it.
 pub(super) struct World {
@@ -135,8 +136,8 @@ impl World {
     pub(super) fn adopted(&self) -> Event {
         Event::Adopted(Adopted {
             generation: self.table.as_ref().map(|table| table.generation()),
-            bindings: self.kernel.bindings.clone(),
-            addresses: self.kernel.addresses.clone(),
+            bindings: self.kernel.bindings.iter().map(|(cgroup, bound)| (*cgroup, *bound)).collect(),
+            addresses: self.kernel.addresses.iter().map(|(net, id)| (*net, *id)).collect(),
             own: self.kernel.own.clone(),
             ..Adopted::default()
         })
@@ -255,6 +256,21 @@ impl World {
                     self.publication = Some(publication);
                 }
             }
+            Effect::Place { publication, placed } => {
+                self.trace.push(format!("place({})", placed.len()));
+                for id in placed.iter().copied().chain(self.kernel_ids()) {
+                    assert!(self.registry_knows(id), "{id} is in a table and not saved");
+                }
+                assert!(placed.iter().all(|id| !self.kernel_ids().contains(id)), "named before it is known");
+                if self.acknowledge(Step::Publish, Done::Published) {
+                    assert_eq!(
+                        self.table.as_ref().map(|it| it.generation()),
+                        Some(publication.table.generation())
+                    );
+                    self.table = Some(Arc::clone(&publication.table));
+                    self.publication = Some(publication);
+                }
+            }
             Effect::Apply(operations) => self.apply(&operations),
             Effect::Attach => {
                 self.trace.push("attach".into());
@@ -285,16 +301,24 @@ impl World {
         let mut failures = Vec::new();
         for (at, operation) in operations.iter().enumerate() {
             let mut next = self.kernel.clone();
-            wanted::apply(&mut next, *operation);
+            next.apply(*operation);
             let touches = |cgroup| next.bindings.get(cgroup) != self.kernel.bindings.get(cgroup);
             if self.refused.iter().any(touches) {
                 failures.push((at, "no room".to_owned()));
             } else {
                 self.kernel = next;
             }
+            // Where a removal is refused, there is no room for what comes in its place.
+            let limits = if self.refused.is_empty() { self.state.facts.limits } else { Limits::default() };
+            assert!(self.kernel.bindings.size() <= limits.bindings, "full on the way");
+            assert!(self.kernel.addresses.size() <= limits.addresses, "full on the way");
         }
         for id in self.kernel_ids() {
             assert!(self.registry_knows(id), "{id} is in the kernel and not saved");
+            let tables = self.publication.iter().flat_map(|publication| publication.chain());
+            for (table, _) in tables.filter(|_| id >= IdentityId::FIRST_WORKLOAD) {
+                assert_ne!(table.class_of_identity(id), 0, "{id} is in the kernel and no table knows it");
+            }
         }
         self.acks.push_back(Event::Done(Done::Applied(failures)));
     }
@@ -328,7 +352,7 @@ pub(super) fn workload(text: &str) -> Resolved {
     Resolved {
         workload: Arc::new(Workload {
             key: WorkloadKey { namespace: "default".into(), name: name.into() },
-            labels: LabelSet([("app".to_owned(), app.to_owned())].into()),
+            labels: Arc::new(LabelSet([("app".to_owned(), app.to_owned())].into())),
             cgroup: Some(format!("/test/{name}")),
             addresses: Vec::new(),
             ports: BTreeMap::new(),

@@ -93,7 +93,7 @@ fn it_comes_back_with_the_workload_and_with_the_agent() {
     assert_eq!(world.bound()[&7], "app=web,reserved:quarantine=web");
     // Its labels do not matter, only its name does.
     let mut relabelled = workload("web@7");
-    Arc::make_mut(&mut relabelled.workload).labels.0.insert("app".into(), "other".into());
+    Arc::make_mut(&mut Arc::make_mut(&mut relabelled.workload).labels).0.insert("app".into(), "other".into());
     let others = ["api@2", "db@3"].map(workload);
     let workloads_now = [vec![relabelled], others.to_vec()].concat();
     let snapshot = |workloads| {
@@ -139,7 +139,7 @@ fn its_end_is_the_kernels_and_the_engine_follows() {
     world.batch([seconds(59)]);
     assert_eq!(world.trace(), "");
     world.batch([seconds(60)]);
-    assert_eq!(world.trace(), "save(quarantines) publish(5) apply(2)");
+    assert_eq!(world.trace(), "save(quarantines) publish(4) apply(2)");
     assert_eq!(world.kernel.bindings[&CgroupId(WEB)], Bound::always(ordinary));
     assert_eq!(Some(world.kernel.addresses[&net]), world.state.registry.known(&key("far")));
     assert!(world.log.iter().any(|line| line == "quarantine of default/web ends: its time is over"));
@@ -207,7 +207,7 @@ fn a_guest_is_let_in_by_who_it_is_now() {
     world.trace();
     // The guest's labels change to ones that are known already: no new number, and still a new table.
     let mut api = workload("api@2");
-    Arc::make_mut(&mut api.workload).labels = key("db").labels;
+    Arc::make_mut(&mut api.workload).labels = key("db").labels.into();
     let all = vec![workload("web@1"), api, workload("db@3")];
     world.batch([Event::Workloads(WorkloadEvent::Snapshot {
         source: "static".into(),

@@ -2,10 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::room::{Limits, fit, in_order};
-use super::super::wanted;
+use super::super::room::Limits;
 use super::*;
-use crate::domain::delta::delta;
 use crate::domain::workload::EndpointState;
 
 const ABOVE: CgroupId = CgroupId(1000);
@@ -27,7 +25,7 @@ fn a_workload_without_room_is_denied_told_and_bound_when_there_is_room() {
     assert_eq!(world.state.phase(), Phase::Enforcing);
     world.batch([workloads(&["web@1", "api@2", "db@3", "cache@4", "queue@5"])]);
     // Two rows for those who had one, one for the directory above the others.
-    assert_eq!(world.kernel.bindings.len(), 3);
+    assert_eq!(world.kernel.bindings.size(), 3);
     assert_eq!(world.kernel.bindings[&ABOVE].identity, IdentityId::UNMANAGED);
     assert!(
         world.kernel.bindings.contains_key(&CgroupId(1)) && world.kernel.bindings.contains_key(&CgroupId(2))
@@ -69,7 +67,7 @@ fn addresses_beyond_the_limit_are_left_out_and_the_others_stay() {
     let (one, two) = (with("web", &["192.0.2.9/32"]), with("api", &["192.0.2.8/32"]));
     world.batch([adopted(), files(&[]), snapshot(vec![one.clone(), two.clone()])]);
     let before = world.kernel.addresses.clone();
-    assert_eq!(before.len(), 2);
+    assert_eq!(before.size(), 2);
     world.batch([snapshot(vec![one, two, with("db", &["192.0.2.1/32"])])]);
     assert_eq!(world.kernel.addresses, before);
     let problem = world.state.problems.values().next().unwrap();
@@ -95,47 +93,33 @@ proptest! {
     fn what_is_wanted_fits_and_nobody_is_taken_for_the_host(
         count in 0..40_u64, limit in 8..30_usize, old in 0..40_u64, tops in 0..4_u64,
     ) {
-        let sources = |count| -> wanted::Sources {
-            [("static".to_owned(), (1..=count).map(|at| place(at, at <= tops)).collect())].into()
+        let facts = Facts { limits: Limits { bindings: limit, addresses: 9 }, ..facts(&["static", POLICIES]) };
+        let mut world = World::with(State::new(facts, Remembered::default()).unwrap());
+        let snapshot = |count| {
+            Event::Workloads(WorkloadEvent::Snapshot {
+                source: "static".into(),
+                workloads: (1..=count).map(|at| place(at, at <= tops)).collect(),
+                namespaces: Vec::new(),
+                services: Vec::new(),
+            })
         };
-        let mut registry = Registry::default();
-        let limits = Limits { bindings: limit, addresses: 9 };
-        let mut made = |count, have: Option<&Tables>| {
-            let sources = sources(count);
-            let (endpoints, _) = wanted::endpoints(&sources);
-            let (mut tables, _) = wanted::tables(&endpoints, &BTreeMap::new(), &Quarantines::new(), &mut registry);
-            let (left_out, problems) = fit(&mut tables, have, &endpoints, limits);
-            (tables, left_out, problems)
-        };
-        let (have, _, _) = made(old, None);
-        let (want, left_out, problems) = made(count, Some(&have));
-        prop_assert!(want.bindings.len() <= limit, "{}", want.bindings.len());
-        prop_assert_eq!(problems.is_empty(), usize::try_from(count).unwrap() <= limit);
+        // On the way the maps are never full: the world sees to that.
+        world.batch([adopted(), files(&[]), snapshot(old)]);
+        world.batch([snapshot(count)]);
+        let want = &world.kernel.bindings;
+        prop_assert!(want.size() <= limit, "{}", want.size());
+        prop_assert_eq!(world.state.problems.is_empty(), usize::try_from(count).unwrap() <= limit);
+        let id = world.state.registry.known(&key("w"));
         for at in 1..=count {
             let place = place(at, at <= tops);
             // What the kernel would find: the innermost binding.
             let chain = place.cgroup.iter().chain(&place.above);
-            let found = chain.clone().find_map(|id| want.bindings.get(id));
-            let known = registry_key();
-            let id = registry.identity(&known);
-            let left = left_out.contains(&place.cgroup.unwrap());
-            let wanted = Bound::always(if left { IdentityId::UNMANAGED } else { id });
+            let found = chain.clone().find_map(|id| want.get(id));
+            let left = world.state.index.is_left_out(place.cgroup.unwrap());
+            let wanted = Bound::always(if left { IdentityId::UNMANAGED } else { id.unwrap() });
             prop_assert_eq!(found, Some(&wanted), "{}", at);
         }
-        // On the way, the map is never full.
-        let mut now = have.bindings.clone();
-        for operation in in_order(delta(&have, &want), &have, limits) {
-            match operation {
-                Operation::Bind(cgroup, id) => drop(now.insert(cgroup, id)),
-                Operation::Unbind(cgroup) => drop(now.remove(&cgroup)),
-                _ => {}
-            }
-            prop_assert!(now.len() <= limit, "full on the way");
-        }
-        prop_assert_eq!(now, want.bindings);
+        let standing = standing(&mut world);
+        prop_assert!(standing.iter().all(|(_, state)| *state != EndpointState::WaitingForCgroup));
     }
-}
-
-fn registry_key() -> IdentityKey {
-    key("w")
 }

@@ -119,7 +119,7 @@ fn policies(exposition: &mut Exposition, gauges: &Gauges) {
 fn identities(exposition: &mut Exposition, names: &Names) {
     let services = names.identities.values().filter(|key| key.service.is_some()).count() as u64;
     let workloads = names.workloads.values().filter(|workloads| !workloads.is_empty()).count() as u64;
-    let gone = (names.identities.len() as u64).saturating_sub(services + workloads);
+    let gone = (names.identities.size() as u64).saturating_sub(services + workloads);
     let reserved = (0..IdentityId::FIRST_WORKLOAD.0).filter(|id| IdentityId(*id).reserved_name().is_some());
     let reserved = reserved.count() as u64;
     for (kind, count) in

@@ -1,6 +1,7 @@
 //! Series of workloads that come and go.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_common::abi::flow::{FlowKey, Outcome, Traffic, TrafficKey};
@@ -57,15 +58,15 @@ impl Scene {
         let names = names();
         let of = |id| names.workloads.get(&IdentityId(id)).cloned().unwrap_or_default();
         let key = names.identities.get(&IdentityId(WEB)).cloned().unwrap();
-        self.names.identities.entry(IdentityId(identity)).or_insert_with(|| {
-            let mut key = key;
+        if !self.names.identities.contains_key(&IdentityId(identity)) {
+            let mut key = (*key).clone();
             key.labels.0.insert("app".to_owned(), format!("w{identity}"));
-            key
-        });
+            self.names.identities.insert_mut(IdentityId(identity), Arc::new(key));
+        }
         if is {
-            self.names.workloads.insert(IdentityId(identity), of(WEB));
+            self.names.workloads.insert_mut(IdentityId(identity), of(WEB));
         } else {
-            self.names.workloads.remove(&IdentityId(identity));
+            self.names.workloads.remove_mut(&IdentityId(identity));
         }
     }
 

@@ -4,13 +4,16 @@ mod budget;
 mod events;
 mod series;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use enforcer_common::id::{CgroupId, IdentityId, RuleId};
 
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
 use crate::domain::policy::model::{PolicyKey, RuleDirection, RuleKey};
 use crate::domain::registry::IdentityKey;
-use crate::domain::workload::WorkloadKey;
+use crate::domain::workload::{ByName, Workload, WorkloadKey};
 
 const WEB: u32 = 256;
 const DB: u32 = 257;
@@ -21,8 +24,17 @@ fn names() -> Names {
     let labels = |pairs: &[(&str, &str)]| {
         LabelSet(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     };
-    let identity = |labels| IdentityKey::new("shop", labels);
-    let workload = |name: String| WorkloadKey { namespace: "shop".into(), name };
+    let identity = |labels| Arc::new(IdentityKey::new("shop", labels));
+    let workload = |name: String| {
+        ByName(Arc::new(Workload {
+            key: WorkloadKey { namespace: "shop".into(), name },
+            labels: Arc::default(),
+            cgroup: None,
+            addresses: Vec::new(),
+            ports: BTreeMap::new(),
+            account: None,
+        }))
+    };
     let rule = |index| RuleKey {
         policy: PolicyKey::traffic("shop", "db"),
         direction: RuleDirection::Ingress,
@@ -34,15 +46,19 @@ fn names() -> Names {
             (IdentityId(DB), identity(labels(&[("app", "db")]))),
             (IdentityId(BATCH), identity(labels(&[("job", "nightly")]))),
         ]
-        .into(),
+        .into_iter()
+        .collect(),
         workloads: [
-            (IdentityId(WEB), vec![workload("web".into())]),
+            (IdentityId(WEB), [workload("web".into())].into_iter().collect()),
             (IdentityId(BATCH), (0..2).map(|count| workload(format!("nightly-{count}"))).collect()),
             (IdentityId(DB), (0..10).map(|count| workload(format!("db-{count}"))).collect()),
         ]
-        .into(),
-        cgroups: [(CgroupId(11), workload("web".into()))].into(),
-        rules: [(RuleId(1), (rule(None), None)), (RuleId(2), (rule(Some(0)), Some("from-api".into())))]
-            .into(),
+        .into_iter()
+        .collect(),
+        cgroups: [(CgroupId(11), workload("web".into()))].into_iter().collect(),
+        rules: Arc::new(BTreeMap::from([
+            (RuleId(1), (rule(None), None)),
+            (RuleId(2), (rule(Some(0)), Some("from-api".into()))),
+        ])),
     }
 }

@@ -1,6 +1,7 @@
 //! Counters of the kernel, as series.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_common::abi::config::Stat;
@@ -318,7 +319,7 @@ fn what_series_are_not_told_apart_by_is_summed() {
 fn label_values_from_strangers_are_escaped() {
     let mut names = names();
     let labels = [("app".to_owned(), "a\"b\\c\nd-\u{1f980}".to_owned())].into();
-    names.identities.insert(IdentityId(WEB), IdentityKey::new("shop", LabelSet(labels)));
+    names.identities.insert_mut(IdentityId(WEB), Arc::new(IdentityKey::new("shop", LabelSet(labels))));
     let kernel = KernelSample {
         counters: vec![(key(WEB, DB, Direction::Egress, Outcome::Dropped, Reason::Isolated, 1), 1)],
         ..KernelSample::default()

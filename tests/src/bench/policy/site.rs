@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use enforcer::domain::cluster::{Answering, KnownService, Namespace, NamespaceLabels};
+use enforcer::domain::cluster::{
+    Answering, Backend, KnownService, Namespace, NamespaceLabels, Service, ServicePort,
+};
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use enforcer::domain::policy::model::{
     Action, Layer, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyKind, PolicyMode, PortMatch, PortRange,
@@ -33,7 +35,7 @@ pub(super) fn identity(resolved: &Resolved) -> IdentityKey {
     let Workload { key, labels, ports, account, .. } = &*resolved.workload;
     IdentityKey {
         namespace: key.namespace.clone(),
-        labels: labels.clone(),
+        labels: (**labels).clone(),
         ports: ports.clone(),
         account: account.clone(),
         service: None,
@@ -84,7 +86,7 @@ impl Site {
                     namespace: namespace(number % self.namespaces),
                     name: format!("pod-{number}"),
                 },
-                labels,
+                labels: Arc::new(labels),
                 cgroup: Some(format!("/pods/{number}")),
                 addresses: vec![address(number).into()],
                 ports: [("http".to_owned(), port)].into(),
@@ -99,12 +101,34 @@ impl Site {
         (0..self.workloads).map(|number| self.workload(number, "")).collect()
     }
 
-    pub(super) fn namespaces(&self) -> NamespaceLabels {
+    /// The namespaces as a source describes them.
+    pub(super) fn described(&self) -> Vec<Namespace> {
         let described = (0..self.namespaces).map(|number| Namespace {
             name: namespace(number),
             labels: labels(&[("team", format!("team-{}", number % TEAMS))]),
         });
         described.collect()
+    }
+
+    pub(super) fn namespaces(&self) -> NamespaceLabels {
+        self.described().into_iter().collect()
+    }
+
+    /// The service in front of an app, as a source describes it; one more pod than there were answers for it if asked.
+    pub(super) fn service(&self, number: usize, more: Option<usize>) -> Service {
+        let backends = (number..self.workloads).step_by(self.namespaces * APPS).chain(more);
+        let backends = backends.map(|backend| Backend { address: address(backend), port: 8_080 });
+        Service {
+            namespace: namespace(number % self.namespaces),
+            name: format!("svc-{number}"),
+            addresses: vec![service_address(number)],
+            ports: vec![ServicePort { protocol: 6, port: 80, backends: backends.collect() }],
+        }
+    }
+
+    /// How many services there are.
+    pub(super) fn service_count(&self) -> usize {
+        self.namespaces * APPS
     }
 
     /// One service in front of each app.
@@ -119,11 +143,9 @@ impl Site {
                 port: 8_080,
             });
             let ports = [((6, 80), answering.collect())].into();
-            let address =
-                IpAddr::V4(Ipv4Addr::from(0x0a60_0000 + u32::try_from(number).expect("few services")));
             services.push(KnownService {
                 identity: registry.identity(&key),
-                addresses: vec![address],
+                addresses: vec![service_address(number)],
                 ports,
             });
         }
@@ -189,8 +211,8 @@ impl Site {
         }
     }
 
-    /// So many documents, in the language that every version reads.
-    pub(super) fn documents(&self, count: usize) -> String {
+    /// So many documents, in the language that every version reads, which let this port in.
+    pub(super) fn documents(&self, count: usize, port: u16) -> String {
         let mut text = String::new();
         for number in 0..count {
             let (namespace, which) = (namespace(number % self.namespaces), number / self.namespaces);
@@ -199,13 +221,17 @@ impl Site {
                 text,
                 "---\napiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: policy-{number}, \
                  namespace: {namespace}}}\nspec:\n  subject: {{matchLabels: {{app: app-{one}}}}}\n  ingress: [{{from: \
-                 [{{workloads: {{matchLabels: {{app: app-{other}}}}}}}], ports: [{{port: 8080}}]}}]\n  egress: [{{to: \
+                 [{{workloads: {{matchLabels: {{app: app-{other}}}}}}}], ports: [{{port: {port}}}]}}]\n  egress: [{{to: \
                  [{{workloads: {{}}, namespaces: [ns-1, ns-2]}}]}}]\n"
             )
             .expect("memory");
         }
         text
     }
+}
+
+fn service_address(number: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0x0a60_0000 + u32::try_from(number).expect("few services")))
 }
 
 fn address(number: usize) -> IpAddr {

@@ -20,6 +20,8 @@ pub(super) struct IdentityClasses {
     numbers: Vec<u32>,
     /// Classes by question.
     of_question: Vec<Vec<u32>>,
+    /// Classes by the questions that are answered with yes.
+    by_answers: HashMap<Box<[u32]>, u32>,
     next: u32,
 }
 
@@ -44,19 +46,26 @@ impl IdentityClasses {
             numbers[reserved.0 as usize] = next;
             next += 1;
         }
-        let mut classes: HashMap<&[u32], u32> = HashMap::with_capacity(matched.len());
+        let mut by_answers: HashMap<Box<[u32]>, u32> = HashMap::new();
         let mut of_question: Vec<Vec<u32>> = vec![Vec::new(); questions.list().len()];
-        for ((id, _), matched) in people.list.iter().zip(&matched) {
-            numbers[id.0 as usize] = *classes.entry(matched).or_insert_with(|| {
-                for question in matched {
+        for ((id, _), matched) in people.list.iter().zip(matched) {
+            let known = by_answers.get(matched.as_slice()).copied();
+            numbers[id.0 as usize] = known.unwrap_or_else(|| {
+                for question in &matched {
                     of_question[*question as usize].push(next);
                 }
+                by_answers.insert(matched.into_boxed_slice(), next);
                 next += 1;
                 next - 1
             });
         }
         CompileError::check("subject classes", u64::from(next - 1), SUBJECT_CLASSES.into())?;
-        Ok(Self { numbers, of_question, next })
+        Ok(Self { numbers, of_question, by_answers, next })
+    }
+
+    /// Takes the classes by the questions that are answered with yes.
+    pub(super) fn take_answers(&mut self) -> HashMap<Box<[u32]>, u32> {
+        std::mem::take(&mut self.by_answers)
     }
 
     /// The class of an identity.

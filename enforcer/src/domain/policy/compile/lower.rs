@@ -1,7 +1,7 @@
 //! From policies to questions, blocks and lists of ports: what has to be told apart, each once, and where each rule
 //! refers to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_common::id::{IdentityId, RuleId};
 
@@ -74,6 +74,10 @@ pub(super) struct Lowering<'a> {
     pub(super) questions: Questions<'a>,
     pub(super) blocks: BTreeMap<Block, BlockId>,
     pub(super) lists: BTreeMap<List, ListId>,
+    /// Whom policies mean that select nobody.
+    pub(super) dormant: Vec<Who<'a>>,
+    /// Names of ports that rules use.
+    pub(super) names: BTreeSet<&'a str>,
 }
 
 /// Gives numbers to all rules of a policy, those without effect too: a rule keeps its number when its first workload
@@ -95,7 +99,13 @@ fn key(policy: &Policy, direction: RuleDirection, index: Option<u32>) -> RuleKey
 
 impl<'a> Lowering<'a> {
     pub(super) fn new(questions: Questions<'a>) -> Self {
-        Self { questions, blocks: BTreeMap::new(), lists: BTreeMap::new() }
+        Self {
+            questions,
+            blocks: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            dormant: Vec::new(),
+            names: BTreeSet::new(),
+        }
     }
 
     /// A policy, or nothing if it selects nobody: its peers and ports would split classes for nothing.
@@ -107,7 +117,10 @@ impl<'a> Lowering<'a> {
     ) -> Option<LoweredPolicy<'a>> {
         let own = policy.key.namespace.as_str();
         let who = self.questions.who(&policy.subject.namespaces, own, &policy.subject.selector, None);
-        people.select(&who, &self.questions).next()?;
+        if people.select(&who, &self.questions).next().is_none() {
+            self.dormant.push(who);
+            return None;
+        }
         let subjects = self.questions.ask(Question::Who(who));
         let id = |section, index| registry.known_rule(&key(policy, section, index)).unwrap_or(RuleId::NONE);
         let sections = policy.sections().map(|(section, rules)| LoweredSection {
@@ -146,6 +159,7 @@ impl<'a> Lowering<'a> {
         };
         for item in items {
             let PortMatch::Named { protocol, name } = item else { continue };
+            self.names.insert(name);
             for port in people.named(name) {
                 if protocol.is_some_and(|protocol| protocol != port.protocol) {
                     continue;

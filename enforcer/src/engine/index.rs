@@ -1,0 +1,395 @@
+//! What follows from what the sources told: who claims which directory and which address, and with that what the kernel's
+//! tables should be, place by place. Kept from event to event, so that an event costs what it changes.
+//!
+//! Where two workloads claim the same directory or address and are not the same to policies, nobody can tell which
+//! one acts. The claim is given to [`IdentityId::UNMANAGED`], which is denied everything, until it is settled.
+//!
+//! # What must stay true
+//! * It is a function of what the sources have told, the managed directories, the quarantines and the registry, not of the
+//!   order of events (property-tested against one that was made at once).
+//! * Where the kernel's tables differ from what is wanted, the place is noted as due. More may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::claims::Claims;
+use super::planning::Asked;
+use super::room::Overflow;
+use super::services::Services;
+use super::told::{self, Changed, Sources};
+use crate::domain::cluster::ServiceKey;
+use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
+use crate::domain::id::{CgroupId, IdentityId, RuleId};
+use crate::domain::names::Names;
+use crate::domain::quarantine::{Quarantines, marked};
+use crate::domain::registry::{IdentityKey, Registry};
+use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
+
+/// What a problem is about. The order is that of importance: of two about one object, the last is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum About {
+    Workload(WorkloadKey),
+    Directory(CgroupId),
+    Service(ServiceKey),
+    Address(IpNet),
+    Room(&'static str),
+}
+
+/// Where a workload that counts stands.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    cgroup: Option<CgroupId>,
+    bound: Bound,
+    state: EndpointState,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    placed: BTreeMap<ByName, Placed>,
+    cgroups: Claims<CgroupId, ByName>,
+    nets: Claims<IpNet, ByName>,
+    pub(super) services: Services,
+    managed: BTreeSet<CgroupId>,
+    /// Lengths of the prefixes that were ever claimed, of IPv4 and of IPv6.
+    pub(super) lengths: [BTreeSet<u8>; 2],
+    /// The host's own addresses.
+    pub(super) own: BTreeSet<IpAddr>,
+    /// The quarantines that are counted in.
+    quarantines: Quarantines,
+    /// What there is no room for.
+    overflow: Overflow,
+    /// Places that may not be in the kernel what they should be.
+    cgroups_due: BTreeSet<CgroupId>,
+    nets_due: BTreeSet<IpNet>,
+    /// (object, sentence)
+    problems: BTreeMap<About, (String, String)>,
+    problems_changed: bool,
+    pub(super) names: Names,
+    pub(super) names_changed: bool,
+    /// Whose rules have names, and the highest number of a rule then.
+    pub(super) rules_of: Option<(Arc<Asked>, RuleId)>,
+    counts: [u64; 4],
+    /// Whether it was ever brought up to date.
+    is_made: bool,
+}
+
+/// What an update has touched.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    cgroups: BTreeSet<CgroupId>,
+    pub(super) nets: BTreeSet<IpNet>,
+}
+
+/// The identity that a workload has now: one of its own while it is in quarantine.
+pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    let ordinary = IdentityKey::of(workload);
+    if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
+}
+
+/// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
+fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
+    let ordinary = registry.identity(&IdentityKey::of(workload));
+    let Some(quarantine) = quarantines.get(&workload.key) else { return Bound::always(ordinary) };
+    let identity = registry.identity(&present_key(workload, quarantines));
+    match &quarantine.until {
+        Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
+        None => Bound::always(identity),
+    }
+}
+
+/// What the index is brought up to date with.
+pub(super) struct Facts<'a> {
+    pub(super) sources: &'a Sources,
+    pub(super) changed: Changed,
+    pub(super) managed: &'a BTreeMap<String, Option<CgroupId>>,
+    pub(super) own: BTreeSet<IpAddr>,
+    pub(super) quarantines: &'a Quarantines,
+    pub(super) programmed: &'a Tables,
+}
+
+impl Index {
+    /// Brings it up to date. Gives numbers to new identities.
+    pub(super) fn follow(&mut self, facts: Facts<'_>, registry: &mut Registry) -> Touched {
+        let Facts { sources, mut changed, managed, own, quarantines, programmed } = facts;
+        let mut touched = Touched::default();
+        if !std::mem::replace(&mut self.is_made, true) {
+            touched.cgroups.extend(programmed.bindings.keys());
+            touched.nets.extend(programmed.addresses.keys());
+        }
+        self.follow_managed(managed, &mut touched);
+        if self.quarantines != *quarantines {
+            let before = std::mem::replace(&mut self.quarantines, quarantines.clone());
+            let keys = before.keys().chain(quarantines.keys());
+            let differ = keys.filter(|key| before.get(*key) != quarantines.get(*key));
+            changed.workloads.extend(differ.cloned());
+        }
+        for key in &changed.workloads {
+            self.place(key, sources, registry, &mut touched);
+        }
+        let own_changed = std::mem::replace(&mut self.own, own) != self.own;
+        for key in &changed.services {
+            let service = told::service(sources, key);
+            self.services.place(key, service, registry, &mut touched);
+            let unused = told::unused_service(sources, key).map(|said| (format!("service {key}"), said));
+            self.say(About::Service(key.clone()), unused);
+        }
+        self.touch(&touched, programmed);
+        self.know_services(&touched, own_changed, &changed.services);
+        touched
+    }
+
+    fn follow_managed(&mut self, managed: &BTreeMap<String, Option<CgroupId>>, touched: &mut Touched) {
+        let is_same = managed.values().flatten().all(|cgroup| self.managed.contains(cgroup))
+            && managed.values().flatten().count() == self.managed.len();
+        if !is_same {
+            let now: BTreeSet<CgroupId> = managed.values().flatten().copied().collect();
+            touched.cgroups.extend(self.managed.symmetric_difference(&now));
+            self.managed = now;
+        }
+    }
+
+    /// Puts a workload where it belongs now, and nowhere else.
+    fn place(
+        &mut self,
+        key: &WorkloadKey,
+        sources: &Sources,
+        registry: &mut Registry,
+        touched: &mut Touched,
+    ) {
+        if let Some((name, Placed { cgroup, bound, state })) = self.placed.remove_entry(key) {
+            self.counts[state as usize] -= 1;
+            if let Some(cgroup) = cgroup {
+                self.cgroups.remove(&cgroup, key);
+                touched.cgroups.insert(cgroup);
+            }
+            for net in name.0.addresses.iter().map(IpNet::trunc) {
+                self.nets.remove(&net, key);
+                touched.nets.insert(net);
+            }
+            self.name(bound.identity, |names| _ = names.remove_mut(key));
+        }
+        if let Some(resolved) = told::workload(sources, key) {
+            let Resolved { workload, cgroup, .. } = resolved;
+            let bound = bound(workload, &self.quarantines, registry);
+            let name = ByName(Arc::clone(workload));
+            if let Some(cgroup) = *cgroup {
+                self.cgroups.add(cgroup, name.clone());
+                touched.cgroups.insert(cgroup);
+            }
+            for net in workload.addresses.iter().map(IpNet::trunc) {
+                self.nets.add(net, name.clone());
+                touched.nets.insert(net);
+            }
+            self.name(bound.identity, |names| names.insert_mut(name.clone()));
+            let state = match &workload.cgroup {
+                Some(_) => EndpointState::WaitingForCgroup,
+                None => EndpointState::Remote,
+            };
+            self.counts[state as usize] += 1;
+            self.placed.insert(name, Placed { cgroup: *cgroup, bound, state });
+        }
+        let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
+        self.say(About::Workload(key.clone()), unused);
+    }
+
+    /// Changes the names of an identity's workloads.
+    fn name(&mut self, id: IdentityId, change: impl FnOnce(&mut rpds::RedBlackTreeSetSync<ByName>)) {
+        self.names_changed = true;
+        let mut names = self.names.workloads.get(&id).cloned().unwrap_or_default();
+        change(&mut names);
+        if names.is_empty() {
+            self.names.workloads.remove_mut(&id);
+        } else {
+            self.names.workloads.insert_mut(id, names);
+        }
+    }
+
+    /// Works out what follows for places that were touched.
+    fn touch(&mut self, touched: &Touched, programmed: &Tables) {
+        for cgroup in &touched.cgroups {
+            self.cgroups_due.insert(*cgroup);
+            // Two workloads may claim one directory; as with their flows, the first by name is shown.
+            match self.cgroups.of(cgroup).first() {
+                Some(first) => self.names.cgroups.insert_mut(*cgroup, first.clone()),
+                None => _ = self.names.cgroups.remove_mut(cgroup),
+            }
+            self.names_changed = true;
+            let said = self.dispute(self.cgroups.of(cgroup)).map(|(first, others)| {
+                let place = first.cgroup.clone().unwrap_or_else(|| cgroup.to_string());
+                (place.clone(), format!("cgroup {place} belongs to workload {others}"))
+            });
+            self.say(About::Directory(*cgroup), said);
+            self.stand(*cgroup, programmed);
+        }
+        for net in &touched.nets {
+            self.nets_due.insert(*net);
+            self.lengths[usize::from(matches!(net, IpNet::V6(_)))].insert(net.prefix_len());
+            let workloads = self.nets.of(net);
+            let of_services = self.services.dispute(net, !workloads.is_empty());
+            let said = of_services.or_else(|| {
+                let (_, others) = self.dispute(workloads)?;
+                Some(format!("address {net} belongs to workload {others}"))
+            });
+            self.say(About::Address(*net), said.map(|said| (net.to_string(), said)));
+        }
+    }
+
+    /// The first of several claimants, and the end of a sentence about the place.
+    fn dispute(&self, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
+        let [first, rest @ ..] = claimants else { return None };
+        if rest.is_empty() {
+            return None;
+        }
+        let rest: Vec<String> = rest.iter().map(|name| name.to_string()).collect();
+        let consequence = if self.claimed(claimants)?.identity == IdentityId::UNMANAGED {
+            "it is denied everything until only one of them claims it"
+        } else {
+            "flows are reported under the first name"
+        };
+        Some((Arc::clone(&first.0), format!("{} and to {} as well; {consequence}", **first, rest.join(", "))))
+    }
+
+    /// Whose it is.
+    fn claimed(&self, claimants: &[ByName]) -> Option<Bound> {
+        let mut bounds = claimants.iter().filter_map(|name| Some(self.placed.get(name)?.bound));
+        let first = bounds.next()?;
+        if bounds.all(|bound| bound == first) {
+            Some(first)
+        } else {
+            Some(Bound::always(IdentityId::UNMANAGED))
+        }
+    }
+
+    /// What a directory should be bound to, if there is room.
+    fn claimed_cgroup(&self, cgroup: CgroupId) -> Option<Bound> {
+        let managed = || self.managed.contains(&cgroup).then_some(Bound::always(IdentityId::UNMANAGED));
+        self.claimed(self.cgroups.of(&cgroup)).or_else(managed)
+    }
+
+    fn wanted_cgroup(&self, cgroup: CgroupId) -> Option<Bound> {
+        match self.overflow.bindings.get(&cgroup) {
+            Some(instead) => *instead,
+            None => self.claimed_cgroup(cgroup),
+        }
+    }
+
+    /// Who an address should stand for.
+    pub(super) fn wanted_net(&self, net: &IpNet) -> Option<IdentityId> {
+        if self.overflow.addresses.contains(net) {
+            return None;
+        }
+        let workload = self.claimed(self.nets.of(net)).map(|bound| bound.identity);
+        workload.or_else(|| self.services.claimed(net))
+    }
+
+    /// The operations that bring the kernel's tables to what is wanted.
+    pub(super) fn delta(&mut self, programmed: &Tables) -> Vec<Operation> {
+        self.settle(programmed);
+        let wanted = Wanted {
+            bindings: self.cgroups_due.iter().map(|cgroup| (*cgroup, self.wanted_cgroup(*cgroup))).collect(),
+            addresses: self.nets_due.iter().map(|net| (*net, self.wanted_net(net))).collect(),
+            own: self.own.clone(),
+        };
+        delta(programmed, &wanted)
+    }
+
+    /// Forgets places that are in the kernel what they should be.
+    pub(super) fn settle(&mut self, programmed: &Tables) {
+        let mut cgroups = std::mem::take(&mut self.cgroups_due);
+        let mut nets = std::mem::take(&mut self.nets_due);
+        cgroups.retain(|cgroup| self.wanted_cgroup(*cgroup) != programmed.bindings.get(cgroup).copied());
+        nets.retain(|net| self.wanted_net(net) != programmed.addresses.get(net).copied());
+        (self.cgroups_due, self.nets_due) = (cgroups, nets);
+    }
+
+    /// How many directories should be bound.
+    pub(super) fn cgroups_needed(&self) -> usize {
+        let managed = self.managed.iter().filter(|cgroup| self.cgroups.of(cgroup).is_empty());
+        self.cgroups.len() + managed.count()
+    }
+
+    /// How many addresses should stand for somebody, or more.
+    pub(super) fn nets_at_most(&self) -> usize {
+        self.nets.len() + self.services.nets_count()
+    }
+
+    /// Every address that should stand for somebody if there were room for all.
+    pub(super) fn nets(&self) -> impl Iterator<Item = &IpNet> {
+        let of_services = self.services.nets().filter(|net| self.nets.of(net).is_empty());
+        self.nets.places().chain(of_services)
+    }
+
+    /// Takes note of what there is no room for now.
+    pub(super) fn overflow(
+        &mut self,
+        overflow: Overflow,
+        said: [(&'static str, Option<String>); 2],
+        programmed: &Tables,
+    ) -> Touched {
+        for (object, said) in said {
+            self.say(About::Room(object), said.map(|said| (object.to_owned(), said)));
+        }
+        if overflow == self.overflow {
+            return Touched::default();
+        }
+        let before = std::mem::replace(&mut self.overflow, overflow);
+        let now = &self.overflow;
+        let cgroups =
+            [&before, now].into_iter().flat_map(|it| it.bindings.keys().chain(&it.left_out)).copied();
+        let nets = before.addresses.symmetric_difference(&now.addresses).copied();
+        let touched = Touched { cgroups: cgroups.collect(), nets: nets.collect() };
+        self.touch(&touched, programmed);
+        touched
+    }
+
+    fn say(&mut self, about: About, said: Option<(String, String)>) {
+        self.problems_changed |= match said {
+            Some(said) => self.problems.insert(about, said.clone()) != Some(said),
+            None => self.problems.remove(&about).is_some(),
+        };
+    }
+
+    /// All problems, if they are others than when this was asked last.
+    pub(super) fn news(&mut self) -> Option<Vec<(String, String)>> {
+        std::mem::take(&mut self.problems_changed).then(|| self.problems.values().cloned().collect())
+    }
+
+    /// Notes where the workloads of a directory stand now.
+    pub(super) fn stand(&mut self, cgroup: CgroupId, programmed: &Tables) {
+        let bound = programmed.bindings.get(&cgroup);
+        for name in self.cgroups.of(&cgroup) {
+            let Some(placed) = self.placed.get_mut(name) else { continue };
+            let state = if name.0.cgroup.is_none() {
+                EndpointState::Remote
+            } else if self.overflow.left_out.contains(&cgroup) {
+                EndpointState::NoRoom
+            } else if bound.is_some_and(|bound| bound.identity == placed.bound.identity) {
+                EndpointState::Bound
+            } else {
+                EndpointState::WaitingForCgroup
+            };
+            self.counts[placed.state as usize] -= 1;
+            self.counts[state as usize] += 1;
+            placed.state = state;
+        }
+    }
+
+    /// How many workloads stand there.
+    pub(super) fn standing(&self, state: EndpointState) -> u64 {
+        self.counts[state as usize]
+    }
+
+    /// Whether it was brought up to date before.
+    pub(super) fn is_made(&self) -> bool {
+        self.is_made
+    }
+
+    /// Whether the workloads of a directory are denied everything for want of room.
+    pub(super) fn is_left_out(&self, cgroup: CgroupId) -> bool {
+        self.overflow.left_out.contains(&cgroup)
+    }
+}
