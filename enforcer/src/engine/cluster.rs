@@ -153,14 +153,14 @@ pub(super) fn known(
 }
 
 /// Who has which address, as the kernel finds it.
-struct Addresses<'a> {
+pub(super) struct Addresses<'a> {
     tables: &'a Tables,
     /// Prefix lengths, longest first: of IPv4, and of IPv6.
     lengths: [Vec<u8>; 2],
 }
 
 impl<'a> Addresses<'a> {
-    fn new(tables: &'a Tables) -> Self {
+    pub(super) fn new(tables: &'a Tables) -> Self {
         let mut lengths = [vec![false; 33], vec![false; 129]];
         for net in tables.addresses.keys() {
             lengths[usize::from(matches!(net, IpNet::V6(_)))][usize::from(net.prefix_len())] = true;
@@ -172,7 +172,7 @@ impl<'a> Addresses<'a> {
         Self { tables, lengths: lengths.map(longest_first) }
     }
 
-    fn has(&self, address: IpAddr) -> IdentityId {
+    pub(super) fn has(&self, address: IpAddr) -> IdentityId {
         let address = address.to_canonical();
         if self.tables.own.contains(&address) {
             return IdentityId::HOST;

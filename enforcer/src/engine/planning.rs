@@ -83,6 +83,7 @@ pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Re
         | Request::IdentityList
         | Request::EndpointList
         | Request::QuarantineList
+        | Request::Explain { .. }
         | Request::Status => Err(views::answer(state, request)),
     }
 }
@@ -217,6 +218,7 @@ fn want(state: &mut State, quarantines: &Quarantines) -> Tables {
     let (services, disputes) = cluster::services(&state.clusters);
     problems.extend(disputes);
     problems.extend(cluster::claim(&services, &mut tables, &mut state.registry));
+    tables.bindings.extend(state.canary.binding());
     let (left_out, overflow) =
         room::fit(&mut tables, state.programmed.as_ref(), &endpoints, state.facts.limits);
     problems.extend(overflow);

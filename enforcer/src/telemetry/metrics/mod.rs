@@ -72,6 +72,14 @@ pub struct Gauges {
     pub foreign: BTreeMap<&'static str, u64>,
     /// What became of open sockets.
     pub revocation: Revocation,
+    /// Whether what sockets remember counts against a daemon's memory limit.
+    pub storage_charged: bool,
+    /// Attempts of the canary by what came of them.
+    pub canary_attempts: BTreeMap<&'static str, u64>,
+    /// When it was refused last, in seconds since 1970; 0 for never.
+    pub canary_success: f64,
+    /// Policies by the word for where they stand.
+    pub standing: BTreeMap<&'static str, u64>,
 }
 
 /// What became of open sockets after changes, since the start.
@@ -159,6 +167,7 @@ impl Exporter {
         for (labels, amount) in lock(&self.traffic).fold(traffic) {
             traffic::write(exposition, &labels, &amount);
         }
+        exposition.add(m::CANARY_VERDICTS, &[], verdicts::of_canary(&kernel.counters));
         for (labels, count) in verdicts::drops(&kernel.counters) {
             exposition.add(m::DROPS, &labels.each_ref().map(|label| &**label), count);
         }
@@ -221,6 +230,14 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
         exposition.add(m::FOREIGN_PROGRAMS, &[hook], *count);
     }
     revocation(exposition, &gauges.revocation);
+    exposition.add(m::STORAGE_CHARGED, &[], u64::from(gauges.storage_charged));
+    for (result, count) in &gauges.canary_attempts {
+        exposition.add(m::CANARY_ATTEMPTS, &[result], *count);
+    }
+    exposition.add_value(m::CANARY_SUCCESS, &[], gauges.canary_success);
+    for (status, count) in &gauges.standing {
+        exposition.add(m::POLICY_STATUS, &[status], *count);
+    }
 }
 
 fn revocation(exposition: &mut Exposition, revocation: &Revocation) {

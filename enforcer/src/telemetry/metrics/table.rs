@@ -101,10 +101,20 @@ metrics! {
         "Processes whose network namespaces could not be told when all open sockets were judged last.";
     REVOCATION_UNDECIDED "enforcer_revocation_undecided_sockets" Gauge []
         "Connected sockets whose two ends could not be told when all were judged last. They stay, and their packets are judged.";
+    POLICY_STATUS "enforcer_policy_status" Gauge ["status"]
+        "Policies by the word that `enforcer policy list` has for where they stand; all but Enforcing and Unconfirmed wait for something.";
+    CANARY_ATTEMPTS "enforcer_canary_attempts_total" Counter ["result"]
+        "Attempts of the canary: refused = as it should be, failed = let through or refused by somebody else, unproven = it could not try.";
+    CANARY_SUCCESS "enforcer_canary_last_success_timestamp_seconds" Gauge []
+        "When the canary was refused last, in seconds since 1970; 0 for never.";
+    CANARY_VERDICTS "enforcer_canary_verdicts_total" Counter []
+        "Verdicts about the canary, which no other metric and no flow shows. With those of enforcer_policy_verdicts_total they are all that the kernel has counted.";
     MAP_ENTRIES "enforcer_map_entries" Gauge ["map_name"]
         "Entries of the kernel maps.";
     MAP_CAPACITY "enforcer_map_capacity" Gauge ["map_name"]
         "Entries that the kernel maps have room for.";
+    STORAGE_CHARGED "enforcer_socket_storage_charged" Gauge []
+        "1 if what sockets remember counts against the memory limit of the daemon that made the map, so that workloads can use it up; `enforcer status` says why.";
     READY "enforcer_ready" Gauge []
         "1 if the agent enforces what it was told.";
     DEGRADED "enforcer_degraded" Gauge ["reason"]

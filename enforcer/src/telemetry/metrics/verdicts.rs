@@ -33,7 +33,7 @@ pub(super) fn verdicts(counters: &[(FlowKey, u64)], names: &Names) -> BTreeMap<L
     let mut shorts = BTreeMap::new();
     let mut identity = |id: u32| shorts.entry(id).or_insert_with(|| short(names, IdentityId(id))).clone();
     let mut series: BTreeMap<Labels, u64> = BTreeMap::new();
-    for (key, count) in counters {
+    for (key, count) in counters.iter().filter(|(key, _)| !is_canary(key)) {
         let (subject, peer) = (identity(key.subject), identity(key.peer));
         let ((source_namespace, source), (destination_namespace, destination)) =
             if key.direction == Direction::Ingress as u8 { (peer, subject) } else { (subject, peer) };
@@ -63,12 +63,24 @@ pub(super) fn verdicts(counters: &[(FlowKey, u64)], names: &Names) -> BTreeMap<L
 /// Denials by reason, protocol and direction.
 pub(super) fn drops(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
     let mut series: BTreeMap<[String; 3], u64> = BTreeMap::new();
-    for (key, count) in counters.iter().filter(|(key, _)| key.outcome == Outcome::Dropped as u8) {
+    for (key, count) in
+        counters.iter().filter(|(key, _)| key.outcome == Outcome::Dropped as u8 && !is_canary(key))
+    {
         let reason =
             Reason::from_code(key.reason).map_or_else(|| key.reason.to_string(), |it| it.label().to_owned());
         *series.entry([reason, protocol(key.protocol), direction(key.direction)]).or_default() += count;
     }
     series
+}
+
+/// Whether the canary is one of the two ends.
+fn is_canary(key: &FlowKey) -> bool {
+    [key.subject, key.peer].contains(&IdentityId::CANARY.0)
+}
+
+/// How many verdicts were about the canary.
+pub(super) fn of_canary(counters: &[(FlowKey, u64)]) -> u64 {
+    counters.iter().filter(|(key, _)| is_canary(key)).map(|(_, count)| count).sum()
 }
 
 /// Words as in Hubble's metrics. A code that this version does not know is shown as its number, never left out.
