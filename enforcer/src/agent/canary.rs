@@ -1,6 +1,6 @@
 //! Has the canary try: after each publication, and again and again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -31,9 +31,11 @@ pub(super) struct Target {
 
 /// The canary, and how often it tries.
 pub(super) struct Watch {
+    directory: PathBuf,
     canary: Canary,
     interval: Duration,
-    cgroup: CgroupId,
+    /// Its cgroup as the engine knows it, or what it was told instead.
+    told: Result<CgroupId, String>,
 }
 
 /// Makes its directory before anything else is told to the engine, so that its binding belongs to the first change.
@@ -44,37 +46,39 @@ pub(super) fn prepare(config: &Config, attach: &Path) -> (Option<Watch>, CanaryE
     if config.mode != Mode::Enforce {
         return (None, CanaryEvent::Absent(format!("the mode is {}", config.mode.name())));
     }
-    let canary = Canary::new(directory(attach, &config.pins));
-    match canary.prepare() {
-        Ok(cgroup) => (Some(Watch { canary, interval: interval.0, cgroup }), CanaryEvent::Ready(cgroup)),
+    let directory = directory(attach, &config.pins);
+    let canary = Canary::new(directory.clone());
+    let told = canary.prepare();
+    let event = event(&told);
+    (Some(Watch { directory, canary, interval: interval.0, told }), event)
+}
+
+fn event(told: &Result<CgroupId, String>) -> CanaryEvent {
+    match told {
+        Ok(cgroup) => CanaryEvent::Ready(*cgroup),
         Err(message) => {
             tracing::warn!("whether denials are enforced is not proven: {message}");
-            (None, CanaryEvent::Absent(message))
+            CanaryEvent::Absent(message.clone())
         }
     }
 }
 
 /// Tries until the agent ends.
 pub(super) async fn run(
-    watch: Watch,
+    mut watch: Watch,
     mut targets: watch::Receiver<Target>,
     (events, gauges): (mpsc::Sender<Event>, watch::Sender<Gauges>),
     closing: watch::Receiver<bool>,
     started: Instant,
 ) {
-    let Watch { mut canary, interval, mut cgroup } = watch;
-    let gap = GAP.min(interval);
+    let gap = GAP.min(watch.interval);
     let mut last = Tick::now();
-    let mut due = last;
+    let mut due = last + gap;
     loop {
         tokio::select! {
             changed = targets.changed() => if changed.is_err() { return },
             () = sleep_until(due) => {}
             () = closed(closing.clone()) => return,
-        }
-        if !targets.borrow().armed {
-            due = Tick::now() + interval;
-            continue;
         }
         // Publications that come meanwhile are proven together.
         tokio::select! {
@@ -82,48 +86,45 @@ pub(super) async fn run(
             () = closed(closing.clone()) => return,
         }
         let target = *targets.borrow_and_update();
-        // A directory that was removed and made again has another id, which has to be bound first.
-        let told = match canary.prepare() {
-            Ok(found) if found == cgroup => {
-                let (back, outcome) = match attempt(canary).await {
-                    Ok(tried) => tried,
-                    // The runtime ends.
-                    Err(_) => return,
-                };
-                canary = back;
-                Some(outcome)
-            }
-            Ok(found) => {
-                cgroup = found;
-                if events.send(Event::Canary(CanaryEvent::Ready(found))).await.is_err() {
-                    return;
-                }
-                None
-            }
-            Err(message) => Some(Outcome::Unproven(message)),
-        };
         last = Tick::now();
-        due = last + interval;
-        let Some(outcome) = told else { continue };
-        if matches!(outcome, Outcome::Failed(_)) {
-            due = last + gap;
-        }
-        count(&gauges, &outcome);
-        let now = clock::clocks(started.elapsed());
-        let tried = Attempt { generation: Generation(target.generation), outcome, now };
-        if events.send(Event::Canary(CanaryEvent::Tried(tried))).await.is_err() {
+        due = last + watch.interval;
+        // A directory that was removed and made again has another id, which has to be bound first.
+        let found = watch.canary.prepare();
+        let told = if found != watch.told {
+            watch.told = found;
+            event(&watch.told)
+        } else if target.armed {
+            let outcome = attempt(&mut watch).await;
+            count(&gauges, &outcome);
+            if matches!(outcome, Outcome::Failed(_)) {
+                due = last + gap;
+            }
+            let now = clock::clocks(started.elapsed());
+            CanaryEvent::Tried(Attempt { generation: Generation(target.generation), outcome, now })
+        } else {
+            continue;
+        };
+        if events.send(Event::Canary(told)).await.is_err() {
             return;
         }
     }
 }
 
 /// One attempt, on a thread that may block.
-async fn attempt(mut canary: Canary) -> Result<(Canary, Outcome), tokio::task::JoinError> {
-    tokio::task::spawn_blocking(move || {
+async fn attempt(watch: &mut Watch) -> Outcome {
+    let next = Canary::new(watch.directory.clone());
+    let mut canary = std::mem::replace(&mut watch.canary, next);
+    let tried = tokio::task::spawn_blocking(move || {
         let outcome = canary.attempt();
         (canary, outcome)
-    })
-    .await
+    });
+    match tried.await {
+        Ok((canary, outcome)) => {
+            watch.canary = canary;
+            outcome
+        }
+        Err(error) => Outcome::Unproven(format!("the attempt was not finished: {error}")),
+    }
 }
 
 fn count(gauges: &watch::Sender<Gauges>, outcome: &Outcome) {

@@ -177,10 +177,14 @@ impl<'a> Addresses<'a> {
         if self.tables.own.contains(&address) {
             return IdentityId::HOST;
         }
+        self.block(address).map_or(IdentityId::WORLD, |(_, identity)| identity)
+    }
+
+    /// The narrowest block that has an address, and who that is.
+    pub(super) fn block(&self, address: IpAddr) -> Option<(IpNet, IdentityId)> {
         let lengths = &self.lengths[usize::from(address.is_ipv6())];
-        let mut nets = lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
-        let found = nets.find_map(|net| self.tables.addresses.get(&net.trunc()));
-        found.copied().unwrap_or(IdentityId::WORLD)
+        let mut nets = lengths.iter().filter_map(|length| Some(IpNet::new(address, *length).ok()?.trunc()));
+        nets.find_map(|net| Some((net, *self.tables.addresses.get(&net)?)))
     }
 }
 

@@ -5,12 +5,12 @@
 //! for the one before still counts for policies that were in it as they are now: the condition says of which generation it
 //! speaks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::canary::Proof;
 use super::phase::Area;
-use super::policies::Loaded;
+use super::policies::{Loaded, PolicySet};
 use super::state::State;
 use crate::domain::Mode;
 use crate::domain::canary::ERRNO;
@@ -79,9 +79,8 @@ pub(super) fn note(state: &mut State) {
     let mut book = std::mem::take(&mut state.conditions);
     if book.seen.as_ref() != Some(&seen) {
         let now = state.now.wall;
-        let there: BTreeSet<PolicyKey> =
-            state.asked.policies.effective().map(|(loaded, _)| loaded.policy.key.clone()).collect();
-        book.entries.retain(|key, _| there.contains(key));
+        let PolicySet { pushed, directory } = &state.asked.policies;
+        book.entries.retain(|key, _| pushed.contains_key(key) || directory.contains_key(key));
         for (loaded, is_pushed) in state.asked.policies.effective() {
             let entry =
                 book.entries.entry(loaded.policy.key.clone()).or_insert_with(|| Entry::new(loaded, now));

@@ -1,7 +1,7 @@
 //! What becomes of a flow under what is in force now, and why: the table that the kernel has, asked in the kernel's words.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use super::wanted::{self, Endpoints, present_key};
 use crate::domain::Mode;
 use crate::domain::address::Address;
 use crate::domain::answer::{Answer, Explained, answer};
-use crate::domain::cluster::{Service, canonical};
+use crate::domain::cluster::{Service, ServiceKey, canonical};
 use crate::domain::command::{Refused, Reply};
 use crate::domain::id::IdentityId;
 use crate::domain::offline;
@@ -25,6 +25,9 @@ use crate::domain::registry::IdentityKey;
 use crate::domain::table::PolicyTable;
 use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::{DEFAULT_NAMESPACE, Resolved, WorkloadKey};
+
+/// Backends of a service that are explained one by one.
+const BACKENDS: usize = 64;
 
 /// Answers for one flow. `from` and `to` are named as on the command line.
 pub(super) fn explain(state: &State, from: &str, to: &str, (protocol, port): (u8, u16)) -> Reply {
@@ -64,7 +67,7 @@ fn explained(state: &State, from: &str, to: &str, port: (u8, u16)) -> Result<Exp
         mode: state.facts.mode.name().to_owned(),
         answer: judged(&to, port),
         backends: backends.iter().map(|(end, target)| judged(end, (port.0, *target))).collect(),
-        notes: live.notes(&from, (&named, &to), backends.is_empty()),
+        notes: live.notes(&from, (&named, &to), port),
     })
 }
 
@@ -92,6 +95,8 @@ struct Live<'a> {
     endpoints: Endpoints<'a>,
     services: Vec<&'a Service>,
     addresses: Option<Addresses<'a>>,
+    /// Workloads by the blocks that they have; of two the first, in the order of names.
+    blocks: BTreeMap<IpNet, &'a WorkloadKey>,
 }
 
 impl<'a> Live<'a> {
@@ -103,11 +108,17 @@ impl<'a> Live<'a> {
             Some((from, table)) => (&**table, schedule.ahead.get(from).copied().unwrap_or(schedule.at)),
             None => (&*published.publication.table, schedule.at),
         };
+        let (endpoints, _) = wanted::endpoints(&state.sources);
+        let blocks = endpoints.iter().rev().flat_map(|(key, resolved)| {
+            let key: &'a WorkloadKey = key;
+            resolved.workload.addresses.iter().map(move |net| (net.trunc(), key))
+        });
         Self {
             state,
             table,
             at,
-            endpoints: wanted::endpoints(&state.sources).0,
+            blocks: blocks.collect(),
+            endpoints,
             services: cluster::services(&state.clusters).0,
             addresses: state.programmed.as_ref().map(Addresses::new),
         }
@@ -147,29 +158,17 @@ impl<'a> Live<'a> {
         self.services.iter().find(is_it).copied()
     }
 
-    /// Who has an address: a service by its own, a workload by the narrowest block.
+    /// Who has an address, as the kernel finds it.
     fn owner(&self, address: IpAddr) -> Option<End> {
-        let net = IpNet::from(address);
-        let mut found: Option<(u8, &WorkloadKey)> = None;
-        for (key, resolved) in &self.endpoints {
-            for block in resolved.workload.addresses.iter().filter(|block| block.contains(&net)) {
-                if found.is_none_or(|(bits, _)| bits < block.prefix_len()) {
-                    found = Some((block.prefix_len(), key));
-                }
-            }
+        let (block, _) = self.addresses.as_ref()?.block(address.to_canonical())?;
+        if let Some(key) = self.blocks.get(&block) {
+            return Some(End::Workload((*key).clone()));
         }
-        let service = || {
-            let is_its =
-                |service: &&&Service| service.addresses.iter().any(|own| own.to_canonical() == address);
-            let key = self.services.iter().find(is_its)?.key();
-            Some(End::Service(WorkloadKey { namespace: key.namespace, name: key.name }))
+        let is_its = |service: &&&Service| {
+            service.addresses.iter().any(|own| IpNet::from(own.to_canonical()) == block)
         };
-        // A workload keeps its own address, and a service's is narrower than any block.
-        match found {
-            Some((bits, key)) if bits == net.max_prefix_len() => Some(End::Workload(key.clone())),
-            Some((_, key)) => Some(service().unwrap_or_else(|| End::Workload(key.clone()))),
-            None => service(),
-        }
+        let ServiceKey { namespace, name } = self.services.iter().find(is_its)?.key();
+        Some(End::Service(WorkloadKey { namespace, name }))
     }
 
     /// The identity by which the kernel knows a workload now: that of its directory, else that of its address, else the one
@@ -192,7 +191,7 @@ impl<'a> Live<'a> {
     }
 
     /// What makes the answer another one than the kernel's, today.
-    fn notes(&self, from: &End, (named, to): (&End, &End), no_backends: bool) -> Vec<String> {
+    fn notes(&self, from: &End, (named, to): (&End, &End), (protocol, port): (u8, u16)) -> Vec<String> {
         let mut notes = Vec::new();
         for end in [from, to] {
             let End::Workload(key) = end else { continue };
@@ -206,8 +205,18 @@ impl<'a> Live<'a> {
         if named != to && *to == End::Host {
             notes.push(format!("{named} reaches whoever listens there: name the workload to ask for it"));
         }
-        if no_backends && matches!(to, End::Service(_)) {
-            notes.push(format!("nobody answers for {to} on that port"));
+        if let End::Service(key) = to {
+            let service = self.service(key);
+            let count = service.map_or(0, |service| offline::backends(service, protocol, port).count());
+            match count {
+                0 => notes.push(format!("nobody answers for {to} on that port")),
+                count if count > BACKENDS => {
+                    notes.push(format!(
+                        "{BACKENDS} of {count} backends are shown; the verdict is about all of them"
+                    ));
+                }
+                _ => {}
+            }
         }
         match self.state.facts.mode {
             Mode::Enforce => {}
@@ -265,6 +274,7 @@ impl Site for Live<'_> {
     fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)> {
         let Some(service) = self.service(key) else { return BTreeSet::new() };
         offline::backends(service, protocol, port)
+            .take(BACKENDS)
             .map(|backend| (self.known(&End::Address(backend.address)).into_owned(), backend.port))
             .collect()
     }

@@ -141,8 +141,7 @@ impl Kernel {
         let is_free = watch.maps.get("SOCKETS").map(|map| uncharged::is_ours(map.as_fd()));
         let charged = match (is_free, made) {
             (Some(Ok(true)), _) => None,
-            (_, Err(error)) => Some(error.to_string()),
-            (Some(Err(error)), Ok(())) => Some(error.to_string()),
+            (_, Err(error)) | (Some(Err(error)), Ok(())) => Some(error.to_string()),
             (_, Ok(())) => Some("an earlier daemon has made the map".to_owned()),
         };
         let mut kernel = Self {

@@ -70,7 +70,8 @@ pub fn status(policy: &PolicyInfo) -> String {
     let is_there = policy.text.lines().any(|line| line.starts_with(&field));
     let is_block = first.trim_start().starts_with(|letter: char| letter.is_ascii_alphabetic());
     let margin = if is_block && !is_there { indentation.to_owned() } else { "# ".to_owned() };
-    status_lines(&policy.status).into_iter().map(|line| format!("{margin}{line}\n")).collect()
+    let lines = status_lines(&policy.status);
+    lines.iter().flat_map(|line| [margin.as_str(), line, "\n"]).collect()
 }
 
 fn status_lines(status: &PolicyStatus) -> Vec<String> {
