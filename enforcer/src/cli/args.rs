@@ -120,7 +120,7 @@ pub enum Command {
         shell: Shell,
     },
     /// Be the canary of an agent, which starts it
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Example:\n  enforcer canary /sys/fs/cgroup/enforcer-canary")]
     Canary {
         /// Its directory
         #[arg(value_name = "DIR")]

@@ -3,6 +3,7 @@
 use enforcer::api::client::Record;
 use enforcer::cli::render::{flow, json, lists, policy, probe, status};
 use enforcer::domain::command::PolicyInfo;
+use enforcer::domain::conditions::PolicyStatus;
 use enforcer::domain::timestamp::Timestamp;
 use enforcer::kernel::probe::{Feature, ProbeReport, ProgramCost};
 
@@ -80,7 +81,7 @@ fn a_status_is_a_field_of_the_document_or_a_comment() {
     assert!(with("---\n# x\n  kind: TrafficPolicy\n").starts_with("  status:\n    conditions:\n"));
     assert!(with("{kind: TrafficPolicy}\n").starts_with("# status:\n#   conditions:\n"));
     assert!(with("kind: NetworkPolicy\nstatus: {}\n").lines().all(|line| line.starts_with("# ")));
-    assert_eq!(policy::status(&PolicyInfo { status: Default::default(), ..sample.clone() }), "");
+    assert_eq!(policy::status(&PolicyInfo { status: PolicyStatus::default(), ..sample.clone() }), "");
 }
 
 #[test]
