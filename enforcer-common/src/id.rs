@@ -50,6 +50,8 @@ impl IdentityId {
     pub const WORLD: Self = Self(2);
     /// A process inside a managed tree whose workload is not known (yet).
     pub const UNMANAGED: Self = Self(3);
+    /// The agent's own process that tries to talk and must not: see `reason::CANARY_ERRNO`.
+    pub const CANARY: Self = Self(4);
     /// The first number given to a workload's identity.
     pub const FIRST_WORKLOAD: Self = Self(256);
 
@@ -60,6 +62,7 @@ impl IdentityId {
             Self::HOST => Some("host"),
             Self::WORLD => Some("world"),
             Self::UNMANAGED => Some("unmanaged"),
+            Self::CANARY => Some("canary"),
             _ => None,
         }
     }

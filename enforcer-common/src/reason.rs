@@ -50,6 +50,7 @@ reasons! {
     17 SocketOption "SOCKET_OPTION" "the socket option forges source addresses or routes";
     18 Passed "PASSED" "an admin rule leaves the flow to the policies beneath; never the last word";
     19 MixedBackends "MIXED_BACKENDS" "policies allow some of the service's backends and deny others";
+    20 Canary "CANARY" "the agent's own process has tried whether it is refused";
 }
 
 /// The errno that the application gets for a denial. The code is what is stored in a verdict word.
@@ -101,6 +102,10 @@ impl Errno {
         }
     }
 }
+
+/// What refuses the canary, and nobody else by default: a call to the loopback address has never this end without a program
+/// that asks for it, whether somebody listens there or not.
+pub const CANARY_ERRNO: Errno = Errno::HostUnreach;
 
 #[cfg(test)]
 mod tests {

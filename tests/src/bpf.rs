@@ -15,6 +15,7 @@ const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
 const OBJ_GET_INFO: libc::c_long = 15;
 const ENABLE_STATS: libc::c_long = 32;
+const LINK_DETACH: libc::c_long = 34;
 /// `BPF_PROG_TYPE_SCHED_CLS`
 const CLASSIFIER: u32 = 3;
 
@@ -137,6 +138,15 @@ pub fn empty_program() -> io::Result<OwnedFd> {
         name: *b"nothing\0\0\0\0\0\0\0\0\0",
     };
     bpf(PROG_LOAD, &mut attribute).map(owned)
+}
+
+/// Detaches a pinned link behind its owner's back: the link stays, and its program is not called any more (Linux 5.9).
+pub fn detach(pin: &Path) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    // What is pinned is opened alike.
+    let PinnedMap(link) = PinnedMap::open(pin)?;
+    let mut attribute = raw(link.as_fd());
+    bpf(LINK_DETACH, &mut attribute).map(drop)
 }
 
 /// A pinned map.

@@ -199,7 +199,7 @@ fn an_unconfirmed_push_goes_back_without_the_daemon() {
     assert_eq!(scene.web.connect(DB).errno, 0, "the kernel went back");
     scene.agent.run();
     assert_eq!(scene.web.connect(DB).errno, 0);
-    assert_eq!(scene.cli(&["policy", "get", "open"]), OPEN);
+    assert!(scene.cli(&["policy", "get", "open"]).starts_with(OPEN));
     let status = scene.agent.status();
     assert!(status.rolled_back.is_some_and(|told| told.contains("was taken back")));
     let late = scene.agent.cli(&["policy", "confirm"]);
@@ -217,6 +217,6 @@ fn a_confirmed_push_stays() {
     assert!(start.elapsed() < lasts, "too slow to say anything");
     until(start + lasts + lasting(1));
     assert_eq!(scene.web.connect(DB).errno, EPERM);
-    assert_eq!(scene.cli(&["policy", "get", "open"]), closed);
+    assert!(scene.cli(&["policy", "get", "open"]).starts_with(&closed));
     assert_eq!(scene.agent.status().unconfirmed, None);
 }

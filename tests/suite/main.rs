@@ -12,10 +12,12 @@
 
 mod bad_input;
 mod bypass;
+mod canary;
 mod churn;
 mod conformance;
 mod counters;
 mod differential;
+mod explain;
 mod faults;
 mod hooks;
 mod identity;

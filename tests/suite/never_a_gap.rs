@@ -167,7 +167,8 @@ fn a_directory_that_was_removed_is_attached_again() {
     let place = world.directory("place");
     let mut agent = Agent::new(&world);
     let path = world.relative(&place);
-    agent.configure(&[("attach", &path), ("managed", &format!("[{path}]"))]);
+    // The canary would live in there, and keep the directory from being removed.
+    agent.configure(&[("attach", &path), ("managed", &format!("[{path}]")), ("canary-interval", "none")]);
     agent.run();
     let refused = || {
         let stray = world.workload_in("place", "stray", &[]);

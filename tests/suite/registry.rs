@@ -22,6 +22,7 @@ struct Skip(String);
 const NATIVE: &[(&str, &str)] = &[
     ("bad_input::", "it is about user space alone"),
     ("policies::offline", "it is about user space alone"),
+    ("canary::", "it is about user space, and takes too long"),
     ("bypass::everything_leaks_without_its_hooks", "each probe with its hooks off takes too long"),
     ("lifecycle::", "`faults::kills` ends and follows daemons here"),
     ("live_changes::quarantine", "it takes too long"),
@@ -48,13 +49,15 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 18] = [
+    let modules: [(&str, &[Test]); 20] = [
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
+        ("canary", crate::canary::TESTS),
         ("churn", crate::churn::TESTS),
         ("conformance", crate::conformance::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
+        ("explain", crate::explain::TESTS),
         ("faults", crate::faults::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),

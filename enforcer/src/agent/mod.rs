@@ -19,6 +19,7 @@
 //! * A part that ends is started again with growing pauses, and is a problem meanwhile; nothing ends silently.
 //! * Ending leaves links and maps in place: enforcement does not need the agent. `uninstall` removes them.
 
+mod canary;
 mod clock;
 mod coverage;
 mod error;
@@ -68,7 +69,15 @@ pub fn uninstall(config: &Config) -> Result<Vec<String>, Error> {
     start::require_root()?;
     Store::require_stopped(&config.state_dir)?;
     let _lock = pins::PinsLock::take(&config.pins)?;
-    Ok(crate::kernel::uninstall(&config.pins)?)
+    let mut removed = crate::kernel::uninstall(&config.pins)?;
+    // Without the tree there is no directory in it.
+    if let Ok(attach) = crate::config::cgroup_root(config.cgroup_root.as_deref())
+        .map_err(Error::from)
+        .and_then(|root| start::attach(config, &root))
+    {
+        removed.extend(canary::uninstall(&attach, config)?);
+    }
+    Ok(removed)
 }
 
 /// The kernel, shared between the owner and scrapes.

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use super::coverage::{self, Watch};
 use super::notify::Notifier;
 use super::pins::PinsLock;
-use super::{Error, SharedKernel, clock, lock, revoke};
+use super::{Error, SharedKernel, canary, clock, lock, revoke};
 use crate::api::{Call, Readiness};
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
@@ -49,6 +49,7 @@ pub(super) struct Outputs {
     pub(super) gauges: watch::Sender<Gauges>,
     pub(super) demand: watch::Sender<u64>,
     pub(super) in_force: watch::Sender<revoke::Latest>,
+    pub(super) canary: watch::Sender<canary::Target>,
     pub(super) pipeline: Arc<Pipeline>,
 }
 
@@ -375,6 +376,8 @@ impl Owner {
     }
 
     fn report(&self, report: &Report) {
+        let target = canary::Target { generation: report.generation, armed: report.canary };
+        self.outputs.canary.send_if_modified(|known| std::mem::replace(known, target) != target);
         self.outputs.gauges.send_modify(|gauges| {
             gauges.generation = report.generation;
             gauges.policies = report.policies;
@@ -383,6 +386,7 @@ impl Owner {
             gauges.quarantined = report.quarantined;
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;
+            gauges.standing.clone_from(&report.standing);
             gauges.endpoints = [
                 ("bound", report.bound),
                 ("waiting-for-cgroup", report.waiting),

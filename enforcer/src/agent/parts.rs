@@ -1,6 +1,6 @@
 //! The parts around the owner: sources, the ring's reader, the API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use enforcer_common::hook::Hook;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::canary;
 use super::coverage::Watch;
 use super::owner::{Orders, Outputs, Owner};
 use super::scrape::{self, Scrape};
@@ -18,9 +19,11 @@ use super::supervise::{closed, supervise};
 use super::{Error, SharedKernel, clock, lock, revoke};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
+use crate::domain::canary::Outcome;
+use crate::domain::conditions::Why;
 use crate::domain::names::Names;
 use crate::engine::{self, Event};
-use crate::kernel::{Events, Repair, Revoker};
+use crate::kernel::{Events, Kernel, Repair, Revoker};
 use crate::sources::{
     self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
@@ -67,7 +70,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (close, closing) = watch::channel(false);
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
-    let (gauges, gauges_seen) = watch::channel(first_gauges());
+    let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Scrape {
@@ -91,6 +94,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     };
     let shared = Shared { events, demand: demanded, closing };
     let mut parts = JoinSet::new();
+    let (canary, target) = watch::channel(canary::Target::default());
+    spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
@@ -106,7 +111,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     drop(shared);
     drop(backend);
     let openings = Watch::new(config, &lock(&kernel));
-    let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
+    let outputs = Outputs { names, readiness, gauges, demand, in_force, canary, pipeline };
     let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs, openings);
     let orders =
         Orders { mode: facts.mode, socket_kinds: config.socket_kinds(), events: config.event_limits() };
@@ -121,13 +126,16 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
 }
 
 /// What the gauges say before anything has happened: every series is there.
-fn first_gauges() -> Gauges {
+fn first_gauges(kernel: &Kernel) -> Gauges {
     Gauges {
         version: start::VERSION,
         start_seconds: clock::wall_seconds(),
         problems: start::no_problems(),
         foreign: Hook::ALL.iter().map(|hook| (hook.program(), 0)).collect(),
         repairs: Repair::ALL.iter().map(|kind| (kind.label(), 0)).collect(),
+        storage_charged: kernel.storage_is_charged().is_some(),
+        canary_attempts: Outcome::LABELS.map(|label| (label, 0)).into(),
+        standing: Why::of_policies().map(|why| (why.label(), 0)).collect(),
         ..Gauges::default()
     }
 }
@@ -277,6 +285,24 @@ fn spawn_revocation(
     };
     let name = "the revocation of open sockets";
     parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
+}
+
+/// The canary, and first of all its directory.
+async fn spawn_canary(
+    parts: &mut JoinSet<()>,
+    (config, cgroup_root): (&Config, &Path),
+    target: watch::Receiver<canary::Target>,
+    gauges: &watch::Sender<Gauges>,
+    shared: &Shared,
+) {
+    let attach = start::attach(config, cgroup_root).unwrap_or_else(|_| cgroup_root.to_owned());
+    let (canary, told) = canary::prepare(config, &attach);
+    // The queue is empty, and its reader is yet to come.
+    shared.events.send(Event::Canary(told)).await.ok();
+    if let Some(canary) = canary {
+        let told = (shared.events.clone(), gauges.clone());
+        parts.spawn(canary::run(canary, target, told, shared.closing.clone(), Instant::now()));
+    }
 }
 
 /// A server may end only when it was asked to.

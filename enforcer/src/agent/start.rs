@@ -139,7 +139,7 @@ fn require_cgroup2(root: &Path) -> Result<(), Error> {
     }
 }
 
-fn attach(config: &Config, cgroup_root: &Path) -> Result<PathBuf, Error> {
+pub(super) fn attach(config: &Config, cgroup_root: &Path) -> Result<PathBuf, Error> {
     let path = match &config.attach {
         Some(directory) => cgroup_root.join(directory.trim_matches('/')),
         None => cgroup_root.to_owned(),

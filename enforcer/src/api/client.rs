@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{ApplyBody, Error, LostEvents, QuarantineBody};
+use crate::domain::answer::Explained;
 use crate::domain::command::{
     Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, QuarantineInfo, Refused, Status,
 };
@@ -107,6 +108,13 @@ impl Client {
     /// All workloads.
     pub async fn endpoints(&self) -> Result<Vec<EndpointInfo>, Error> {
         self.call(Method::GET, "/v1/endpoints", Vec::new()).await
+    }
+
+    /// What becomes of a flow, and why. The ends are named as on the command line, the port as `TCP/5432`.
+    pub async fn explain(&self, from: &str, to: &str, port: &str) -> Result<Explained, Error> {
+        let parameters = [("from", from), ("to", to), ("port", port)];
+        let path = with_query("/v1/explain", parameters.into_iter());
+        self.call(Method::GET, &path, Vec::new()).await
     }
 
     /// How the agent is.

@@ -7,6 +7,7 @@
 //! | `POST /v1/policies[?dry_run=true&confirm_within=SECONDS]` with [`ApplyBody`] | [`Changed`](crate::domain::command::Changed) |
 //! | `POST /v1/policies/confirm` | [`Changed`](crate::domain::command::Changed) |
 //! | `DELETE /v1/policies?name=NAMESPACE/NAME&name=...` | [`Changed`](crate::domain::command::Changed) |
+//! | `GET /v1/explain?from=END&to=END&port=PROTOCOL/N` | [`Explained`](crate::domain::answer::Explained) |
 //! | `GET /v1/quarantines` | a list |
 //! | `POST /v1/quarantines` with [`QuarantineBody`] | [`QuarantineInfo`](crate::domain::command::QuarantineInfo) |
 //! | `DELETE /v1/quarantines?workload=NAMESPACE/NAME` | the same, as it was |
@@ -35,6 +36,7 @@ use super::stream::{self, Source, Wish};
 use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody, connection};
 use crate::domain::command::{QuarantineWish, Refused, Reply, Request};
 use crate::domain::flow_filter::FlowFilter;
+use crate::domain::offline::parse_port;
 
 /// A client has so long to send its request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -98,6 +100,7 @@ fn routes(shared: Shared) -> Router {
             get(async |state| ask(state, Request::PolicyList).await).post(apply).delete(delete),
         )
         .route("/v1/policies/confirm", post(confirm))
+        .route("/v1/explain", get(explain))
         .route(
             "/v1/quarantines",
             get(async |state| ask(state, Request::QuarantineList).await).post(quarantine).delete(release),
@@ -214,6 +217,21 @@ async fn release(
     }
 }
 
+async fn explain(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+    let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    if let Some((key, value)) =
+        parameters.iter().find(|(key, _)| !["from", "to", "port"].contains(&key.as_str()))
+    {
+        return bad_parameter(key, value);
+    }
+    let (Some(from), Some(to), Some(port)) = (get("from"), get("to"), get("port")) else {
+        return refuse(StatusCode::BAD_REQUEST, "a flow has three parts: add ?from=END&to=END&port=TCP/5432");
+    };
+    let Some((protocol, port)) = parse_port(port) else { return bad_parameter("port", port) };
+    let (from, to) = (from.to_owned(), to.to_owned());
+    ask(State(shared), Request::Explain { from, to, protocol, port }).await
+}
+
 async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
     let wish = match wish(&parameters) {
         Ok(wish) => wish,
@@ -307,6 +325,7 @@ fn answer_with(reply: Reply) -> Response {
         Reply::Quarantine(quarantine) => Json(*quarantine).into_response(),
         Reply::Quarantines(quarantines) => Json(quarantines).into_response(),
         Reply::Endpoints(endpoints) => Json(endpoints).into_response(),
+        Reply::Explained(explained) => Json(*explained).into_response(),
         Reply::Status(status) => Json(*status).into_response(),
         Reply::Refused(refused) => {
             let status = match &refused {

@@ -126,6 +126,13 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Be the canary of an agent, which starts it
+    #[command(hide = true, after_help = "Example:\n  enforcer canary /sys/fs/cgroup/enforcer-canary")]
+    Canary {
+        /// Its directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Write the man pages
     #[command(hide = true, after_help = "Example:\n  enforcer man --out /usr/local/share/man/man1")]
     Man {
@@ -274,10 +281,21 @@ pub enum ObjectFormat {
     Json,
 }
 
+/// For results that are a table with more columns than fit at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WideFormat {
+    /// For people.
+    Table,
+    /// All columns.
+    Wide,
+    /// For programs.
+    Json,
+}
+
 /// For documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DocumentFormat {
-    /// The document as it was given.
+    /// The document as it was given, with its status.
     Yaml,
     /// What the agent knows of it.
     Json,

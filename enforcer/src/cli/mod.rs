@@ -6,6 +6,7 @@
 
 mod agent;
 pub mod args;
+mod canary;
 mod config;
 mod context;
 mod docs;
@@ -75,6 +76,7 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Metrics(verb) => metrics::metrics(context, &verb),
         Command::Probe(probe) => probe::probe(context, &probe),
         Command::Config(verb) => config::config(context, verb),
+        Command::Canary { directory } => canary::run(&directory),
         Command::Completion { shell } => docs::completion(context, shell),
         Command::Man { out } => docs::man(&out),
         Command::Version => docs::version(context),

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Answer;
-use super::args::{DocumentFormat, ObjectFormat, Output, Policy};
+use super::args::{DocumentFormat, ObjectFormat, Output, Policy, WideFormat};
 use super::context::{Context, block_on, now};
 use super::files;
 use super::render::{diagnostic, json, lists, policy as render, quote};
 use crate::domain::command::{Changed, PolicyFile, PolicyInfo};
 use crate::domain::policy::check::check_at;
 use crate::domain::policy::diagnostic::nearest;
+use crate::domain::policy::model::{PolicyKey, PolicyKind};
 use crate::domain::workload::DEFAULT_NAMESPACE;
 
 pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answer> {
@@ -23,7 +24,7 @@ pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answ
         Policy::Confirm(Output { format }) => confirm(context, format),
         Policy::Delete { names, output: Output { format } } => delete(context, &names, format),
         Policy::Get { name, output } => get(context, &name, output),
-        Policy::List(Output { format }) => list(context, format),
+        Policy::List { output } => list(context, output),
         Policy::Validate { files } => validate(context, &files),
         Policy::Matrix(asked) => offline::matrix(context, &asked),
         Policy::Explain(asked) => offline::explain(context, &asked),
@@ -95,19 +96,20 @@ fn get(context: &mut Context, name: &str, format: DocumentFormat) -> anyhow::Res
         return Ok(Answer::No);
     };
     let text = match format {
-        DocumentFormat::Yaml => render::document(&policy.text),
+        DocumentFormat::Yaml => render::document(&policy.text) + &render::status(policy),
         DocumentFormat::Json => json::object(policy)?,
     };
     context.screen.data(&text)?;
     Ok(Answer::Yes)
 }
 
-fn list(context: &mut Context, format: ObjectFormat) -> anyhow::Result<Answer> {
+fn list(context: &mut Context, format: WideFormat) -> anyhow::Result<Answer> {
     let client = context.client();
     let policies = block_on(async { Ok(client.policies().await?) })?;
     let text = match format {
-        ObjectFormat::Table => lists::policies(&policies),
-        ObjectFormat::Json => json::list("policies", &policies)?,
+        WideFormat::Table => lists::policies(&policies),
+        WideFormat::Wide => lists::policies_wide(&policies, now()),
+        WideFormat::Json => json::list("policies", &policies)?,
     };
     context.screen.data(&text)?;
     Ok(Answer::Yes)
@@ -127,8 +129,10 @@ fn validate(context: &mut Context, paths: &[PathBuf]) -> anyhow::Result<Answer> 
     Ok(answer)
 }
 
+/// As commands name policies: `default/db`, `networkpolicy/default/db`, `clusternetworkpolicy/db`.
 fn full_name(policy: &PolicyInfo) -> String {
-    format!("{}/{}", policy.namespace, policy.name)
+    let kind = PolicyKind::ALL.into_iter().find(|kind| kind.label() == policy.kind).unwrap_or_default();
+    PolicyKey { kind, namespace: policy.namespace.clone(), name: policy.name.clone() }.to_string()
 }
 
 fn qualified(name: &str) -> String {

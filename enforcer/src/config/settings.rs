@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::value::{LogFormat, LogLevel, SettingValue, Value};
+use super::value::{Interval, LogFormat, LogLevel, SettingValue, Value};
 use crate::domain::{EventLimits, Mode, SeriesLabel, SocketKind};
 
 /// One row of the table.
@@ -105,6 +106,12 @@ settings! {
 
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
+
+    /// How often the canary tries whether it is refused, like 10s or 500ms, when nothing is published
+    /// A process of the agent's, in a cgroup of its own, makes calls that the table denies it; that they are refused is what
+    /// the status of a policy calls enforcing. After a publication it tries at once, but once a second at most. None
+    /// means never: then nothing is proven. Takes effect at the start.
+    "canary-interval" canary_interval: Option<Interval> = Some(Interval(Duration::from_secs(10))), "DURATION";
 
     /// Kinds of internet sockets that workloads may create: tcp, udp, mptcp, ping, raw, sctp, udplite, other
     /// Everything else is refused when the socket is created. The wall judges what it can read of the further kinds,

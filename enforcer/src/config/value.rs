@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::domain::time::parse_duration;
 use crate::domain::{Mode, SeriesLabel, SocketKind};
 
 /// A value before it has the type of its setting.
@@ -241,6 +243,36 @@ impl Scalar for SocketKind {
 
     fn text(&self) -> String {
         self.name().to_owned()
+    }
+}
+
+/// A time between two attempts: from 100 ms to a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval(pub Duration);
+
+impl Interval {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_hours(24);
+}
+
+impl Scalar for Interval {
+    fn parse(text: &str) -> Result<Self, String> {
+        let milliseconds = || {
+            let number = text.strip_suffix("ms").filter(|it| it.bytes().all(|byte| byte.is_ascii_digit()))?;
+            number.parse().ok().map(Duration::from_millis)
+        };
+        let found = milliseconds().or_else(|| parse_duration(text));
+        let found = found.filter(|found| (Self::SHORTEST..=Self::LONGEST).contains(found));
+        found.map(Self).ok_or_else(|| {
+            format!("`{text}` is no time from 100ms to 1d: write a number and ms, s, m, h or d, or `none`")
+        })
+    }
+
+    fn text(&self) -> String {
+        match self.0.as_millis() {
+            whole if whole % 1_000 == 0 => format!("{}s", whole / 1_000),
+            milliseconds => format!("{milliseconds}ms"),
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Verdict;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::offline::{End, Flow, Judgement, Offline, port_text};
-use super::policy::explain::{Context, explain};
+use super::offline::{End, Flow, Judgement, Site, judge, port_text};
+use super::policy::explain::explain;
 
 /// What becomes of a flow, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Who would open it.
     pub from: String,
@@ -18,24 +18,40 @@ pub struct Answer {
     /// `PROTOCOL/port` of the server.
     pub port: String,
     /// `FORWARDED`, `DROPPED` or `AUDIT`.
-    pub verdict: &'static str,
+    pub verdict: String,
     /// How each end that is judged judges it, the client first.
     pub ends: Vec<Side>,
 }
 
+/// What a running agent says of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The generation of the tables that were asked.
+    pub generation: u64,
+    /// The agent's mode: `enforce`, `audit` or `off`.
+    pub mode: String,
+    /// What becomes of the flow.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// For a service: what becomes of the flow to each of those who answer for it, on their own port.
+    pub backends: Vec<Answer>,
+    /// What else there is to be said, one sentence each.
+    pub notes: Vec<String>,
+}
+
 /// How one end is judged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
     /// `egress` or `ingress`.
-    pub direction: &'static str,
+    pub direction: String,
     /// Whose policies are asked.
     pub subject: String,
     /// `FORWARDED`, `DROPPED` or `AUDIT`.
-    pub verdict: &'static str,
+    pub verdict: String,
     /// The reason in the words of flows.
-    pub reason: &'static str,
+    pub reason: String,
     /// The same as a sentence.
-    pub text: &'static str,
+    pub text: String,
     /// Line of the precedence list that decides, 1 to 7.
     pub precedence: u8,
     /// The policy that decides.
@@ -47,7 +63,7 @@ pub struct Side {
     /// The rule of the admin tier that passed the flow on to what is beneath.
     pub passed_by: Option<String>,
     /// What the application gets.
-    pub errno: Option<&'static str>,
+    pub errno: Option<String>,
     /// The policies that isolate the subject in this direction, if that is why.
     pub isolated_by: Vec<String>,
     /// The allow rule that came closest, and what it missed by.
@@ -55,34 +71,28 @@ pub struct Side {
 }
 
 /// Answers for one flow.
-pub fn answer(offline: &Offline, flow: &Flow) -> Answer {
-    let judged = offline.judge(flow);
+pub fn answer(site: &impl Site, flow: &Flow) -> Answer {
+    let judged = judge(site, flow);
     let egress = judged.egress.iter().map(|judgement| (&flow.from, judgement));
     let ingress = judged.ingress.iter().map(|(end, judgement)| (end, judgement));
-    let ends: Vec<Side> =
-        egress.chain(ingress).map(|(end, judgement)| side(offline, end, judgement)).collect();
+    let ends: Vec<Side> = egress.chain(ingress).map(|(end, judgement)| side(site, end, judgement)).collect();
     let verdict = ["DROPPED", "AUDIT"].into_iter().find(|word| ends.iter().any(|side| side.verdict == *word));
     Answer {
         from: flow.from.to_string(),
         to: flow.to.to_string(),
         port: port_text(flow.protocol, flow.port),
-        verdict: verdict.unwrap_or("FORWARDED"),
+        verdict: verdict.unwrap_or("FORWARDED").to_owned(),
         ends,
     }
 }
 
-fn side(offline: &Offline, subject: &End, Judgement { query, verdict }: &Judgement) -> Side {
+fn side(site: &impl Site, subject: &End, Judgement { query, verdict }: &Judgement) -> Side {
     let word = verdict.reported();
     let reason = Reason::from_code(word.reason_code()).unwrap_or(Reason::None);
-    let context = Context {
-        registry: offline.registry(),
-        namespaces: offline.namespaces(),
-        at: offline.at(),
-        hypothetical: verdict.is_audited(),
-    };
-    let found = explain(offline.policies(), &context, query, word);
-    let policy =
-        found.rule.as_ref().and_then(|key| offline.policies().iter().find(|one| one.key == key.policy));
+    let policies = site.policies();
+    let context = site.context(verdict.is_audited());
+    let found = explain(policies.iter().copied(), &context, query, word);
+    let policy = found.rule.as_ref().and_then(|key| policies.iter().find(|one| one.key == key.policy));
     let rule = found
         .rule
         .as_ref()
@@ -93,17 +103,17 @@ fn side(offline: &Offline, subject: &End, Judgement { query, verdict }: &Judgeme
     let mut misses: Vec<_> = isolations.iter().flat_map(|isolation| &isolation.misses).collect();
     misses.sort_by_key(|miss| std::cmp::Reverse((miss.peer, miss.port)));
     Side {
-        direction: query.direction.label(),
+        direction: query.direction.label().to_owned(),
         subject: subject.to_string(),
-        verdict: label(verdict),
-        reason: reason.label(),
-        text: reason.text(),
+        verdict: label(verdict).to_owned(),
+        reason: reason.label().to_owned(),
+        text: reason.text().to_owned(),
         precedence: found.precedence,
         policy: found.rule.as_ref().map(|key| key.policy.to_string()),
         rule: found.rule.as_ref().map(ToString::to_string),
         rule_name: rule.and_then(|rule| rule.name.clone()),
         passed_by: found.passed.as_ref().map(ToString::to_string),
-        errno: word.is_deny().then(|| word.errno().name()),
+        errno: word.is_deny().then(|| word.errno().name().to_owned()),
         isolated_by: isolations.iter().map(|isolation| isolation.rule.policy.to_string()).collect(),
         nearest_miss: misses.first().map(ToString::to_string),
     }

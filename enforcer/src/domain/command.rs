@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::answer::Explained;
+use super::canary::CanaryInfo;
+use super::conditions::PolicyStatus;
 use super::quarantine::AllowFrom;
 use super::unguarded::{AbsentHook, Unguarded};
 use super::workload::EndpointState;
@@ -56,6 +59,17 @@ pub enum Request {
     IdentityList,
     /// All workloads.
     EndpointList,
+    /// What becomes of a flow, and why.
+    Explain {
+        /// Who would open it: `[namespace/]name`, `host`, or an address.
+        from: String,
+        /// The server, named alike; a service as `[service/][namespace/]name`.
+        to: String,
+        /// IP protocol number.
+        protocol: u8,
+        /// Port of the server.
+        port: u16,
+    },
     /// How the agent is.
     Status,
 }
@@ -75,6 +89,8 @@ pub enum Reply {
     Identities(Vec<IdentityInfo>),
     /// Answer to [`Request::EndpointList`].
     Endpoints(Vec<EndpointInfo>),
+    /// Answer to [`Request::Explain`].
+    Explained(Box<Explained>),
     /// Answer to [`Request::Status`].
     Status(Box<Status>),
     /// Nothing was changed.
@@ -191,6 +207,9 @@ pub struct PolicyInfo {
     pub selects: Vec<String>,
     /// The document.
     pub text: String,
+    /// Where it stands.
+    #[serde(default)]
+    pub status: PolicyStatus,
 }
 
 /// An identity.
@@ -267,6 +286,12 @@ pub struct Status {
     pub unconfirmed: Option<UnconfirmedInfo>,
     /// What is to be said of the last push, if it was taken back.
     pub rolled_back: Option<String>,
+    /// Peers of policies that are accepted and match nobody yet, by policy and rule.
+    #[serde(default)]
+    pub pending_peers: Vec<String>,
+    /// What the canary has proven.
+    #[serde(default)]
+    pub canary: CanaryInfo,
     /// Entries of the enforced table.
     pub entries: u64,
     /// Identities known.

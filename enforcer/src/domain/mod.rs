@@ -2,9 +2,11 @@
 
 pub mod account;
 pub mod answer;
+pub mod canary;
 pub mod cluster;
 pub mod cluster_file;
 pub mod command;
+pub mod conditions;
 pub mod delta;
 pub mod expectation;
 pub mod flow;
@@ -31,7 +33,7 @@ pub mod yaml;
 
 /// The numbers of the kernel boundary are values of the domain: the engine computes with them and sees no other part
 /// of the boundary.
-pub use enforcer_common::{id, limits};
+pub use enforcer_common::{address, id, limits};
 
 pub use enforcer_common::abi::config::{EventLimits, Mode, SocketKind};
 pub use enforcer_common::verdict::Direction;

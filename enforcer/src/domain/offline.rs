@@ -1,6 +1,7 @@
 //! Policies judged without an agent: a cluster from files, the table that an agent would make of it, and the verdict that
 //! the kernel would give.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -10,9 +11,10 @@ use enforcer_common::id::{Generation, IdentityId};
 use enforcer_common::verdict::{Direction, Query, Verdict};
 use ipnet::IpNet;
 
-use super::cluster::{KnownService, NamespaceLabels, Service, canonical};
+use super::cluster::{Backend, KnownService, NamespaceLabels, Service, canonical};
 use super::cluster_file::{Cluster, ClusterNode};
 use super::policy::compile::{CompileError, Scene, compile_scene};
+use super::policy::explain::Context;
 use super::policy::model::{Peer, Peers, Pending, Policy};
 use super::registry::{IdentityKey, Registry};
 use super::table::PolicyTable;
@@ -20,7 +22,7 @@ use super::timestamp::Timestamp;
 use super::workload::{Workload, WorkloadKey};
 
 /// What stands for the address of a workload that has none: the one by which it would be called on its own host.
-const NOWHERE: Address = Address::LOOPBACK_V4;
+pub const NOWHERE: Address = Address::LOOPBACK_V4;
 
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +129,7 @@ impl Offline {
         for workload in cluster.pods.iter().map(|pod| &pod.workload) {
             let end = End::Workload(workload.key.clone());
             by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
-            ends.insert(end, (registry.identity(&IdentityKey::of(workload)), main_address(workload)));
+            ends.insert(end, (registry.identity(&IdentityKey::of(workload)), address_of(workload)));
         }
         let who = |address: IpAddr| {
             by_address.get(&address).and_then(|end| ends.get(end)).map_or(IdentityId::WORLD, |(id, _)| *id)
@@ -191,49 +193,97 @@ impl Offline {
 
     /// Judges a flow. An address that belongs to somebody stands for them.
     pub fn judge(&self, flow: &Flow) -> Judged {
-        let (from, to) = (self.known(&flow.from), self.known(&flow.to));
-        let (port, protocol) = (flow.port, flow.protocol);
-        let ask = |subject: &End, peer: &End, direction, port| {
-            let ((subject, _), (peer, address)) = (self.number(subject), self.number(peer));
-            let query = Query { subject, peer, address, port, protocol, direction };
-            Judgement { query, verdict: self.table.decide(&query) }
-        };
-        // Nobody here judges for an address, and a service is judged where its servers are.
-        let is_judge = |end: &End| matches!(end, End::Workload(_) | End::Host);
-        let egress = is_judge(from).then(|| ask(from, to, Direction::Egress, port));
-        let servers = match to {
-            End::Service(key) => self.servers(key, protocol, port),
-            to => [(to.clone(), port)].into(),
-        };
-        let ingress = servers
-            .into_iter()
-            .filter(|(end, _)| is_judge(end))
-            .map(|(end, port)| (end.clone(), ask(&end, from, Direction::Ingress, port)))
-            .collect();
-        Judged { egress, ingress }
+        judge(self, flow)
     }
+}
+
+/// Where flows can be judged: a table, and what it was made from.
+pub trait Site {
+    /// The policies, in any order.
+    fn policies(&self) -> Vec<&Policy>;
+
+    /// What there is besides policies.
+    fn context(&self, hypothetical: bool) -> Context<'_>;
+
+    /// The table.
+    fn table(&self) -> &PolicyTable;
+
+    /// Whoever an end stands for: an address that belongs to somebody stands for them.
+    fn known<'e>(&'e self, end: &'e End) -> Cow<'e, End>;
+
+    /// The identity and the address of an end.
+    fn number(&self, end: &End) -> (IdentityId, Address);
 
     /// Who answers for a service on that port, and on which port of theirs.
-    fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)> {
-        let is_it = |service: &&Service| (&service.namespace, &service.name) == (&key.namespace, &key.name);
-        let ports = self.services.iter().find(is_it).map_or(&[][..], |service| &service.ports);
-        let backends = ports
-            .iter()
-            .filter(|front| (front.protocol, front.port) == (protocol, port))
-            .flat_map(|front| &front.backends);
-        backends
-            .map(|backend| {
-                let end = End::Address(backend.address);
-                (self.known(&end).clone(), backend.port)
-            })
-            .collect()
+    fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)>;
+
+    /// Whether the policies of a client are asked here.
+    fn judges_client(&self, end: &End) -> bool {
+        is_judge(end)
+    }
+}
+
+/// Nobody judges for an address, and a service is judged where its servers are.
+const fn is_judge(end: &End) -> bool {
+    matches!(end, End::Workload(_) | End::Host)
+}
+
+/// Judges a flow.
+pub fn judge(site: &impl Site, flow: &Flow) -> Judged {
+    let (from, to) = (site.known(&flow.from), site.known(&flow.to));
+    let (port, protocol) = (flow.port, flow.protocol);
+    let ask = |subject: &End, peer: &End, direction, port| {
+        let ((subject, _), (peer, address)) = (site.number(subject), site.number(peer));
+        let query = Query { subject, peer, address, port, protocol, direction };
+        Judgement { query, verdict: site.table().decide(&query) }
+    };
+    let egress = site.judges_client(&from).then(|| ask(&from, &to, Direction::Egress, port));
+    let servers = match &*to {
+        End::Service(key) => site.servers(key, protocol, port),
+        to => [(to.clone(), port)].into(),
+    };
+    let ingress = servers
+        .into_iter()
+        .filter(|(end, _)| is_judge(end))
+        .map(|(end, port)| (end.clone(), ask(&end, &from, Direction::Ingress, port)))
+        .collect();
+    Judged { egress, ingress }
+}
+
+/// Who answers for a service on a port that clients call.
+pub fn backends(service: &Service, protocol: u8, port: u16) -> impl Iterator<Item = &Backend> {
+    let fronts = service.ports.iter().filter(move |front| (front.protocol, front.port) == (protocol, port));
+    fronts.flat_map(|front| &front.backends)
+}
+
+impl Site for Offline {
+    fn policies(&self) -> Vec<&Policy> {
+        self.policies.iter().collect()
     }
 
-    fn known<'e>(&'e self, end: &'e End) -> &'e End {
-        match end {
+    fn context(&self, hypothetical: bool) -> Context<'_> {
+        Context { registry: &self.registry, namespaces: &self.namespaces, at: self.at, hypothetical }
+    }
+
+    fn table(&self) -> &PolicyTable {
+        &self.table
+    }
+
+    fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)> {
+        let is_it = |service: &&Service| (&service.namespace, &service.name) == (&key.namespace, &key.name);
+        let Some(service) = self.services.iter().find(is_it) else { return BTreeSet::new() };
+        let server = |backend: &Backend| {
+            let end = End::Address(backend.address);
+            (self.known(&end).into_owned(), backend.port)
+        };
+        backends(service, protocol, port).map(server).collect()
+    }
+
+    fn known<'e>(&'e self, end: &'e End) -> Cow<'e, End> {
+        Cow::Borrowed(match end {
             End::Address(address) => self.by_address.get(address).unwrap_or(end),
             end => end,
-        }
+        })
     }
 
     fn number(&self, end: &End) -> (IdentityId, Address) {
@@ -247,7 +297,8 @@ impl Offline {
     }
 }
 
-fn main_address(workload: &Workload) -> Address {
+/// The address by which a workload is known, or what stands for it.
+pub fn address_of(workload: &Workload) -> Address {
     workload.addresses.first().map_or(NOWHERE, |net| canonical(net.addr()))
 }
 

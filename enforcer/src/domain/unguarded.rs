@@ -82,6 +82,15 @@ pub struct AbsentHook {
     pub reason: String,
 }
 
+/// Hooks that should be attached and are not: all of them but those that are attached or that this kernel does without.
+pub fn missing_hooks(attached: &[String], absent: &[AbsentHook]) -> Vec<&'static str> {
+    let programs = Hook::ALL.iter().map(|hook| hook.program());
+    let is_there = |program: &&str| {
+        attached.iter().any(|name| name == program) || absent.iter().any(|hook| hook.hook == *program)
+    };
+    programs.filter(|program| !is_there(program)).collect()
+}
+
 /// A way past enforcer that is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unguarded {

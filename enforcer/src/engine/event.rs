@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::room::Limits;
 use crate::domain::Mode;
+use crate::domain::canary::CanaryEvent;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -139,6 +140,8 @@ pub enum Event {
         /// Names of the hooks that are attached now.
         hooks: Vec<String>,
     },
+    /// What is told of the canary.
+    Canary(CanaryEvent),
     /// A part of the agent ended or works again.
     Part {
         /// Its name.
@@ -232,6 +235,10 @@ pub struct Report {
     pub bindings: u64,
     /// Addresses in the kernel.
     pub addresses: u64,
+    /// Whether everything is in place that refuses the canary, so that it may try.
+    pub canary: bool,
+    /// Policies by the word for where they stand, words without policies included.
+    pub standing: BTreeMap<&'static str, u64>,
     /// Number of problems by [`Area::label`](super::Area::label).
     pub problems: BTreeMap<&'static str, u64>,
 }

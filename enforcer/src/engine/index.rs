@@ -54,6 +54,7 @@ pub(super) struct Index {
     nets: Claims<IpNet, ByName>,
     pub(super) services: Services,
     managed: BTreeSet<CgroupId>,
+    canary: Option<(CgroupId, Bound)>,
     /// Lengths of the prefixes that were ever claimed, of IPv4 and of IPv6.
     pub(super) lengths: [BTreeSet<u8>; 2],
     /// The host's own addresses.
@@ -108,19 +109,25 @@ pub(super) struct Facts<'a> {
     pub(super) managed: &'a BTreeMap<String, Option<CgroupId>>,
     pub(super) own: BTreeSet<IpAddr>,
     pub(super) quarantines: &'a Quarantines,
+    /// The directory of the agent's own process that has itself refused.
+    pub(super) canary: Option<(CgroupId, Bound)>,
     pub(super) programmed: &'a Tables,
 }
 
 impl Index {
     /// Brings it up to date. Gives numbers to new identities.
     pub(super) fn follow(&mut self, facts: Facts<'_>, registry: &mut Registry) -> Touched {
-        let Facts { sources, mut changed, managed, own, quarantines, programmed } = facts;
+        let Facts { sources, mut changed, managed, own, quarantines, canary, programmed } = facts;
         let mut touched = Touched::default();
         if !std::mem::replace(&mut self.is_made, true) {
             touched.cgroups.extend(programmed.bindings.keys());
             touched.nets.extend(programmed.addresses.keys());
         }
         self.follow_managed(managed, &mut touched);
+        if self.canary != canary {
+            let before = std::mem::replace(&mut self.canary, canary);
+            touched.cgroups.extend(before.into_iter().chain(canary).map(|(cgroup, _)| cgroup));
+        }
         if self.quarantines != *quarantines {
             let before = std::mem::replace(&mut self.quarantines, quarantines.clone());
             let keys = before.keys().chain(quarantines.keys());
@@ -266,6 +273,9 @@ impl Index {
 
     /// What a directory should be bound to, if there is room.
     fn claimed_cgroup(&self, cgroup: CgroupId) -> Option<Bound> {
+        if let Some((_, bound)) = self.canary.filter(|(of, _)| *of == cgroup) {
+            return Some(bound);
+        }
         let managed = || self.managed.contains(&cgroup).then_some(Bound::always(IdentityId::UNMANAGED));
         self.claimed(self.cgroups.of(&cgroup)).or_else(managed)
     }
@@ -309,7 +319,7 @@ impl Index {
     /// How many directories should be bound.
     pub(super) fn cgroups_needed(&self) -> usize {
         let managed = self.managed.iter().filter(|cgroup| self.cgroups.of(cgroup).is_empty());
-        self.cgroups.len() + managed.count()
+        self.cgroups.len() + managed.count() + usize::from(self.canary.is_some())
     }
 
     /// How many addresses should stand for somebody, or more.

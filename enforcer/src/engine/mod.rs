@@ -30,11 +30,15 @@
 //!   when its tables are in force and the hooks are attached, or with what kept it from being so. Then it has changed
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
+mod addresses;
+mod canary;
 mod change;
 mod claims;
 mod cluster;
+mod conditions;
 mod confirm;
 mod event;
+mod explain;
 mod index;
 mod phase;
 mod planning;
@@ -111,6 +115,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         }
         Event::Coverage(coverage) => state.coverage = coverage,
         Event::KernelSeen { notices, hooks } => kernel_seen(state, notices, hooks, &mut effects),
+        Event::Canary(told) => canary::note(state, told),
         Event::Part { name, problem } => state.set_problem(Area::Part, name, problem),
         Event::Tick(now) => tick(state, now),
         Event::Quiet => {
@@ -120,6 +125,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         }
         Event::Shutdown => drain(state, &mut effects),
     }
+    conditions::note(state);
     state.announce(&mut effects);
     effects
 }
@@ -258,6 +264,7 @@ fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Ef
         | Request::IdentityList
         | Request::EndpointList
         | Request::QuarantineList
+        | Request::Explain { .. }
         | Request::Status => {
             effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });
         }

@@ -47,13 +47,15 @@ pub enum Area {
     Kernel,
     /// The kernel lost something that it had.
     Drift,
+    /// The canary was not refused.
+    Canary,
     /// A part of the agent ended.
     Part,
 }
 
 impl Area {
     /// Every area.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Source,
         Self::Policy,
         Self::Workload,
@@ -62,6 +64,7 @@ impl Area {
         Self::Store,
         Self::Kernel,
         Self::Drift,
+        Self::Canary,
         Self::Part,
     ];
 
@@ -76,6 +79,7 @@ impl Area {
             Self::Store => "store",
             Self::Kernel => "kernel",
             Self::Drift => "drift",
+            Self::Canary => "canary",
             Self::Part => "part",
         }
     }

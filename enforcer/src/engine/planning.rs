@@ -104,6 +104,7 @@ pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Re
         | Request::IdentityList
         | Request::EndpointList
         | Request::QuarantineList
+        | Request::Explain { .. }
         | Request::Status => Err(views::answer(state, request)),
     }
 }
@@ -246,6 +247,7 @@ fn want(state: &mut State, asked: &Asked) -> Vec<Operation> {
         // Before the source speaks, what an earlier agent found stays.
         own: state.own.as_ref().unwrap_or(&programmed.own).clone(),
         quarantines: &asked.quarantines,
+        canary: state.canary.binding(),
         programmed,
     };
     state.index.follow(facts, &mut state.registry);

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::canary::Canary;
 use super::change::InFlight;
 use super::cluster;
 use super::cluster::Looks;
+use super::conditions::Book;
 use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
 use super::index::Index;
@@ -213,6 +215,9 @@ pub struct State {
     /// Steps that took effect since open sockets were last judged.
     pub(super) unjudged: u32,
     pub(super) problems: BTreeMap<(Area, String), String>,
+    /// Where policies stand.
+    pub(super) conditions: Book,
+    pub(super) canary: Canary,
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
     told: Told,
@@ -304,6 +309,8 @@ impl State {
             retry: None,
             unjudged: 0,
             problems: BTreeMap::new(),
+            conditions: Book::default(),
+            canary: Canary::default(),
             touched: true,
             told: Told::default(),
         };

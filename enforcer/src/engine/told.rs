@@ -170,6 +170,15 @@ pub(super) fn service<'a>(sources: &'a Sources, key: &ServiceKey) -> Option<&'a 
     sources.values().find_map(|source| source.services.get(key))
 }
 
+/// The services that count, in the order of names. Goes through all of them.
+pub(super) fn services(sources: &Sources) -> Vec<&Service> {
+    let mut all: BTreeMap<&ServiceKey, &Service> = BTreeMap::new();
+    for source in sources.values().rev() {
+        all.extend(&source.services);
+    }
+    all.into_values().collect()
+}
+
 /// What is said of a service that some source tells and that does not count.
 pub(super) fn unused_service(sources: &Sources, key: &ServiceKey) -> Option<String> {
     let tell = |source: &Source| (source.services.contains_key(key), source.repeated_services.contains(key));

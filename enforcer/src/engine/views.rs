@@ -9,7 +9,7 @@ use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
 use super::told::workloads as told_workloads;
-use super::{confirm, quarantine};
+use super::{canary, conditions, confirm, explain, quarantine};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::{IdentityId, RuleId};
@@ -22,8 +22,6 @@ use crate::domain::workload::{EndpointState, Resolved, Workload, WorkloadKey};
 /// Every place where a workload can stand.
 const STATES: [EndpointState; 4] =
     [EndpointState::Bound, EndpointState::WaitingForCgroup, EndpointState::Remote, EndpointState::NoRoom];
-/// The only kind of policy that this version has.
-const KIND: &str = "TrafficPolicy";
 
 /// Answers a question that changes nothing.
 pub(super) fn answer(state: &State, request: &Request) -> Reply {
@@ -32,6 +30,9 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::IdentityList => Reply::Identities(identities(state)),
         Request::EndpointList => Reply::Endpoints(endpoints(state)),
         Request::QuarantineList => Reply::Quarantines(quarantine::list(state)),
+        Request::Explain { from, to, protocol, port } => {
+            explain::explain(state, from, to, (*protocol, *port))
+        }
         Request::Status => Reply::Status(Box::new(status(state))),
         Request::PolicyApply { .. }
         | Request::PolicyConfirm { .. }
@@ -71,7 +72,7 @@ fn policies(state: &State) -> Vec<PolicyInfo> {
         PolicyInfo {
             namespace: policy.key.namespace.clone(),
             name: policy.key.name.clone(),
-            kind: KIND.to_owned(),
+            kind: policy.key.kind.label().to_owned(),
             mode: mode(policy).to_owned(),
             origin: if pushed { "pushed".to_owned() } else { file.clone() },
             rules: count(policy.all_rules().count()),
@@ -80,6 +81,7 @@ fn policies(state: &State) -> Vec<PolicyInfo> {
             isolates: policy.sections().map(|(section, _)| section.label().to_owned()).collect(),
             selects: selects(&endpoints, &state.namespaces, policy),
             text: text.clone(),
+            status: conditions::status(state, loaded),
         }
     };
     state.asked.policies.effective().map(|(loaded, pushed)| info(loaded, pushed)).collect()
@@ -90,7 +92,8 @@ fn label_texts(labels: &LabelSet) -> Vec<String> {
 }
 
 fn identities(state: &State) -> Vec<IdentityInfo> {
-    let reserved = [IdentityId::UNKNOWN, IdentityId::HOST, IdentityId::WORLD, IdentityId::UNMANAGED];
+    let reserved =
+        [IdentityId::UNKNOWN, IdentityId::HOST, IdentityId::WORLD, IdentityId::UNMANAGED, IdentityId::CANARY];
     let reserved = reserved.into_iter().filter_map(|id| {
         let labels = vec![format!("reserved:{}", id.reserved_name()?)];
         Some(IdentityInfo { id: id.0, namespace: String::new(), labels, workloads: Vec::new() })
@@ -181,6 +184,8 @@ fn status(state: &State) -> Status {
         policies: report.policies,
         unconfirmed: confirm::info(state),
         rolled_back: state.rolled_back.clone(),
+        pending_peers: conditions::all_pending(state),
+        canary: canary::info(state),
         entries: report.entries,
         identities: report.identities,
         endpoints: report.bound + report.waiting + report.remote + report.no_room,
@@ -204,6 +209,8 @@ pub(super) fn report(state: &State) -> Report {
         policies: state.asked.policies.len() as u64,
         identities: state.registry.numbers().size() as u64,
         quarantined: state.asked.quarantines.len() as u64,
+        canary: canary::is_armed(state),
+        standing: conditions::counts(state),
         ..Report::default()
     };
     if let Some(published) = &state.published {

@@ -4,6 +4,7 @@
 //! was killed at any point is followed by one that finds the last state and goes on from there. Nothing is ever
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
+pub mod canary;
 mod cgroups;
 mod diag;
 mod error;
@@ -107,6 +108,8 @@ pub struct Kernel {
     watch: watch::Watch,
     /// Hooks that this kernel does without, and why.
     absent: BTreeMap<Hook, String>,
+    /// Why socket storage counts against a daemon's memory limit, if it does.
+    charged: Option<String>,
     ends: Ends,
     /// While it is held, the kernel counts the runs of programs.
     statistics: Option<OwnedFd>,
@@ -130,19 +133,26 @@ impl Kernel {
         refuse_other_versions(&settings.pins)?;
         // Now and not when attaching: the maps below would by then steer the hooks over there.
         Hook::ALL.iter().try_for_each(|hook| links::refuse_other_cgroup(*hook, settings))?;
-        if let Err(error) = uncharged::make(&settings.cgroup_root, &settings.pins.join("SOCKETS")) {
-            tracing::warn!(%error, "what sockets remember counts against this process's memory limit");
-        }
+        let storage = settings.pins.join("SOCKETS");
+        let made = uncharged::make(&settings.cgroup_root, &storage);
         let mut ebpf = load_object(Some(&settings.pins))?;
         fail_point!("maps-made");
         let absent = links::load_programs(&mut ebpf)?;
         fail_point!("programs-loaded");
         let watch = watch::Watch::new(settings)?;
+        // Told again and again by what is there: an earlier daemon may have made it.
+        let is_free = watch.maps.get("SOCKETS").map(|map| uncharged::is_ours(map.as_fd()));
+        let charged = match (is_free, made) {
+            (Some(Ok(true)), _) => None,
+            (_, Err(error)) | (Some(Err(error)), Ok(())) => Some(error.to_string()),
+            (_, Ok(())) => Some("an earlier daemon has made the map".to_owned()),
+        };
         let mut kernel = Self {
             settings: settings.clone(),
             ebpf,
             links: BTreeMap::new(),
             absent,
+            charged,
             watch,
             ends: Ends::default(),
             statistics: None,
@@ -151,6 +161,16 @@ impl Kernel {
         kernel.write_secret()?;
         let adopted = kernel.adopted()?;
         Ok((kernel, adopted))
+    }
+
+    /// A sentence if what sockets remember counts against the memory limit of a daemon.
+    pub fn storage_is_charged(&self) -> Option<String> {
+        let reason = self.charged.as_ref()?;
+        Some(format!(
+            "what sockets remember counts against the memory limit of the daemon that made the map ({reason}): workloads \
+             can use that up, and then no socket can be created; let the daemon join the root of the memory controller \
+             or take its limit away, and begin anew with `enforcer uninstall`"
+        ))
     }
 
     /// Attaches every hook, or replaces the program of a link that is attached already. Links are pinned.

@@ -189,6 +189,36 @@ pub(super) fn link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<LinkInfo, Er
     Ok(LinkInfo { kind, attach_type, program, cgroup })
 }
 
+/// The numbers of the types of a map's keys and values, in its own type information; 0 for none.
+pub(super) fn map_types(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    /// The start of `struct bpf_map_info`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        /// Kind, id, sizes, flags, name, device.
+        head: [u32; 12],
+        namespace: [u64; 2],
+        btf: u32,
+        key: u32,
+        value: u32,
+        padding: u32,
+    }
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: i32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let mut attr = Attr {
+        bpf_fd: map.as_raw_fd(),
+        info_len: u32::try_from(size_of::<Info>()).unwrap_or(0),
+        info: (&raw mut info).addr() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok((info.key, info.value))
+}
+
 /// A handle on a process that can't come to mean another one (`pidfd_open(2)`).
 pub(super) fn open_process(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes plain numbers.

@@ -9,7 +9,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -96,14 +96,23 @@ fn create(types: &OwnedFd) -> io::Result<i32> {
         name: *b"SOCKETS\0\0\0\0\0\0\0\0\0",
         ifindex: 0,
         btf_fd: types.as_raw_fd(),
-        btf_key_type_id: 1,
-        btf_value_type_id: 3,
+        btf_key_type_id: KEY_TYPE,
+        btf_value_type_id: VALUE_TYPE,
     };
     sys::bpf(BPF_MAP_CREATE, &mut attr)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "less than 200")]
 const VALUE_BYTES: u32 = size_of::<SocketIdentity>() as u32;
+
+/// Whether this socket storage was made here: its type information is not that of the embedded object.
+pub(super) fn is_ours(map: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sys::map_types(map)? == (KEY_TYPE, VALUE_TYPE))
+}
+
+/// Numbers of the types in [`btf`].
+const KEY_TYPE: u32 = 1;
+const VALUE_TYPE: u32 = 3;
 
 /// The types of key and value, which this kind of map must have: `int`, `long`, and an array of `long`s
 /// (Documentation/bpf/btf.rst).

@@ -116,6 +116,7 @@ impl Kernel {
             seen.notices.extend(unseen_by_the_host(&self.settings.pins));
         }
         self.repair_content(&mut seen);
+        seen.notices.extend(self.storage_is_charged());
         seen.hooks = self.attached_hooks();
         self.look_for_others(&mut seen);
         seen

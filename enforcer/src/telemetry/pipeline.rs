@@ -9,6 +9,7 @@ use enforcer_common::abi::flow::{FlowEvent, Outcome};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
+use enforcer_common::id::IdentityId;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Word};
 use tokio::sync::{broadcast, watch};
@@ -32,6 +33,8 @@ pub struct ReadCounts {
     pub told: u64,
     /// Events with a code that this version does not know; they are lost.
     pub undecodable: u64,
+    /// Events about the canary, which nobody asked for; they are no flows.
+    pub canary: u64,
 }
 
 /// Turns events into flows, remembers the last of them and tells them to followers.
@@ -45,6 +48,7 @@ pub struct Pipeline {
     live: broadcast::Sender<Arc<Flow>>,
     told: AtomicU64,
     undecodable: AtomicU64,
+    canary: AtomicU64,
 }
 
 impl Pipeline {
@@ -58,6 +62,7 @@ impl Pipeline {
             live: broadcast::Sender::new(FOLLOW),
             told: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
+            canary: AtomicU64::new(0),
         }
     }
 
@@ -71,8 +76,15 @@ impl Pipeline {
     pub fn record(&self, events: &[FlowEvent]) {
         let names = Arc::clone(&self.names.borrow());
         let offset = self.offset.load(Ordering::Relaxed);
-        let flows: Vec<Arc<Flow>> =
-            events.iter().filter_map(|event| flow(event, &names, offset, &self.node)).map(Arc::new).collect();
+        let is_canary = |event: &FlowEvent| [event.subject, event.peer].contains(&IdentityId::CANARY.0);
+        let canary = events.iter().filter(|event| is_canary(event)).count();
+        let flows: Vec<Arc<Flow>> = events
+            .iter()
+            .filter(|event| !is_canary(event))
+            .filter_map(|event| flow(event, &names, offset, &self.node))
+            .map(Arc::new)
+            .collect();
+        self.canary.fetch_add(canary as u64, Ordering::Relaxed);
         {
             let mut history = self.history();
             let room = HISTORY.saturating_sub(flows.len());
@@ -81,7 +93,7 @@ impl Pipeline {
             history.extend(flows.iter().skip(flows.len().saturating_sub(HISTORY)).cloned());
         }
         self.told.fetch_add(flows.len() as u64, Ordering::Relaxed);
-        self.undecodable.fetch_add((events.len() - flows.len()) as u64, Ordering::Relaxed);
+        self.undecodable.fetch_add((events.len() - canary - flows.len()) as u64, Ordering::Relaxed);
         for flow in flows {
             // Without followers there is nobody to tell, which is no loss.
             self.live.send(flow).ok();
@@ -101,9 +113,9 @@ impl Pipeline {
 
     /// What became of the events.
     pub fn counts(&self) -> ReadCounts {
-        let (told, undecodable) =
-            (self.told.load(Ordering::Relaxed), self.undecodable.load(Ordering::Relaxed));
-        ReadCounts { read: told + undecodable, told, undecodable }
+        let [told, undecodable, canary] =
+            [&self.told, &self.undecodable, &self.canary].map(|count| count.load(Ordering::Relaxed));
+        ReadCounts { read: told + undecodable + canary, told, undecodable, canary }
     }
 
     /// The history is whole whatever a panicking thread was doing: it holds flows that were made before.

@@ -87,6 +87,9 @@ fn answer(request: Request, status: &Status) -> Reply {
             Reply::Quarantine(Box::new(samples::quarantines().remove(0)))
         }
         Request::QuarantineList => Reply::Quarantines(samples::quarantines()),
+        Request::Explain { from, to, protocol, port } => {
+            Reply::Explained(Box::new(samples::explained(&from, &to, (protocol, port))))
+        }
         Request::IdentityList => Reply::Identities(samples::identities()),
         Request::EndpointList => Reply::Endpoints(samples::endpoints()),
         Request::Status => Reply::Status(Box::new(status.clone())),

@@ -232,7 +232,9 @@ fn a_policy_that_is_not_there() {
     );
     let output = run(&agent, &["policy", "get", "db-only-from-api"]);
     ends(&output, 0);
-    assert_eq!(out(&output), "# who may ask the database\nkind: TrafficPolicy\n");
+    let document =
+        "# who may ask the database\nkind: TrafficPolicy\nstatus:\n  conditions:\n  - type: Accepted\n";
+    assert!(out(&output).starts_with(document), "{}", out(&output));
     let output = run(&agent, &["policy", "delete", "nobody"]);
     ends(&output, 1);
     assert_eq!(err(&output), "error: there is no policy default/nobody\nnote: one line of detail\n");
@@ -347,4 +349,25 @@ fn what_observe_has_written_it_reads() {
     let output = enforcer(&["observe", "--input-file", path]).output().unwrap();
     ends(&output, 2);
     assert!(err(&output).contains("line 1 is no flow"), "{}", err(&output));
+}
+
+#[test]
+fn a_flow_is_explained_by_the_agent_unless_files_are_named() {
+    let agent = Agent::new();
+    let output = run(&agent, &["policy", "explain", "--from", "shop/web", "--to", "shop/db:80/TCP"]);
+    ends(&output, 0);
+    crate::golden::check("explain-agent.txt", &out(&output));
+    let output = run(&agent, &["policy", "explain", "--from", "a", "--to", "b:53/UDP", "-o", "json"]);
+    ends(&output, 0);
+    let json: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!((&json["port"], &json["generation"]), (&"UDP/53".into(), &7.into()));
+    assert_eq!(json["backends"][1]["verdict"], "DROPPED");
+    let output = run(&agent, &["policy", "explain", "--from", "a", "--to", "b"]);
+    ends(&output, 2);
+    assert!(err(&output).contains("`b` is no server"), "{}", err(&output));
+    for half in [["--cluster", "x"], ["-f", "x"]] {
+        let output = run(&agent, &[&["policy", "explain", "--from", "a", "--to", "b:1"][..], &half].concat());
+        ends(&output, 2);
+        assert!(err(&output).contains("required arguments were not provided"), "{}", err(&output));
+    }
 }

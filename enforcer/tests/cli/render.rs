@@ -2,6 +2,9 @@
 
 use enforcer::api::client::Record;
 use enforcer::cli::render::{flow, json, lists, policy, probe, status};
+use enforcer::domain::command::PolicyInfo;
+use enforcer::domain::conditions::PolicyStatus;
+use enforcer::domain::timestamp::Timestamp;
 use enforcer::kernel::probe::{Feature, ProbeReport, ProgramCost};
 
 use crate::golden::check;
@@ -10,6 +13,8 @@ use crate::samples;
 #[test]
 fn tables() {
     check("policies.txt", &lists::policies(&samples::policies()));
+    let now = Timestamp { seconds: 1_795_352_123, nanos: 0 };
+    check("policies.wide.txt", &lists::policies_wide(&samples::policies(), now));
     check("identities.txt", &lists::identities(&samples::identities()));
     check("endpoints.txt", &lists::endpoints(&samples::endpoints()));
     check("empty.txt", &lists::policies(&[]));
@@ -66,6 +71,17 @@ fn changes() {
     let warnings = policy::warnings(&samples::changed(false));
     assert_eq!(warnings, ["default/idle selects no workload now; see `enforcer endpoint list`"]);
     assert_eq!(policy::document("a: 1\r\nb: \u{1b}[2J #\t"), "a: 1\nb: \\u{1b}[2J #\t\n");
+}
+
+#[test]
+fn a_status_is_a_field_of_the_document_or_a_comment() {
+    let [sample, _] = &samples::policies()[..] else { panic!("two policies") };
+    check("policy.status.yaml", &(policy::document(&sample.text) + &policy::status(sample)));
+    let with = |text: &str| policy::status(&PolicyInfo { text: text.into(), ..sample.clone() });
+    assert!(with("---\n# x\n  kind: TrafficPolicy\n").starts_with("  status:\n    conditions:\n"));
+    assert!(with("{kind: TrafficPolicy}\n").starts_with("# status:\n#   conditions:\n"));
+    assert!(with("kind: NetworkPolicy\nstatus: {}\n").lines().all(|line| line.starts_with("# ")));
+    assert_eq!(policy::status(&PolicyInfo { status: PolicyStatus::default(), ..sample.clone() }), "");
 }
 
 #[test]

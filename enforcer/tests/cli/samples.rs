@@ -1,11 +1,15 @@
 //! One of everything that is printed.
 
 use enforcer::domain::SocketKind;
+use enforcer::domain::answer::{Answer, Explained, Side};
+use enforcer::domain::canary::CanaryInfo;
 use enforcer::domain::command::{
     Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo, Status,
     UnconfirmedInfo,
 };
+use enforcer::domain::conditions::{Condition, ConditionStatus, ConditionType, PolicyStatus};
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
+use enforcer::domain::offline::port_text;
 use enforcer::domain::unguarded::{Coverage, Openings};
 use enforcer::domain::workload::EndpointState;
 use enforcer_common::hook::Hook;
@@ -123,6 +127,28 @@ fn refused() -> [Flow; 4] {
     [incoming, raw, option, taken]
 }
 
+fn standing() -> PolicyStatus {
+    let condition = |kind, reason: &str, message: &str| Condition {
+        kind,
+        status: ConditionStatus::True,
+        reason: reason.into(),
+        message: message.into(),
+        last_transition_time: "2026-11-22T12:53:39Z".into(),
+        observed_generation: 7,
+    };
+    PolicyStatus {
+        summary: "Enforcing".into(),
+        generation: 7,
+        since: "2026-11-22T12:53:39Z".into(),
+        pending: Vec::new(),
+        conditions: vec![
+            condition(ConditionType::Accepted, "Accepted", "it is valid and loaded"),
+            condition(ConditionType::Programmed, "Programmed", "generation 7 has it"),
+            condition(ConditionType::Enforcing, "Enforcing", "under generation 7 \"it\" was tried"),
+        ],
+    }
+}
+
 pub(crate) fn policies() -> Vec<PolicyInfo> {
     let db = PolicyInfo {
         namespace: "default".into(),
@@ -136,6 +162,7 @@ pub(crate) fn policies() -> Vec<PolicyInfo> {
         isolates: texts(&["ingress"]),
         selects: texts(&["default/db"]),
         text: "# who may ask the database\nkind: TrafficPolicy".into(),
+        status: standing(),
     };
     let audit = PolicyInfo {
         namespace: "shop".into(),
@@ -147,6 +174,7 @@ pub(crate) fn policies() -> Vec<PolicyInfo> {
         expires: Some("2026-12-24T18:00:00Z".into()),
         isolates: texts(&["ingress", "egress", "listen"]),
         selects: Vec::new(),
+        status: PolicyStatus { summary: "AuditMode".into(), ..standing() },
         ..db.clone()
     };
     vec![db, audit]
@@ -251,6 +279,13 @@ pub(crate) fn status() -> Status {
         policies: 3,
         unconfirmed: None,
         rolled_back: None,
+        pending_peers: Vec::new(),
+        canary: CanaryInfo {
+            state: "refused".into(),
+            message: "its calls were refused with EHOSTUNREACH".into(),
+            generation: 7,
+            last_success: Some("2026-11-22T12:53:39Z".into()),
+        },
         entries: 24,
         identities: 5,
         endpoints: 3,
@@ -278,12 +313,51 @@ pub(crate) fn degraded() -> Status {
             by: Some(0),
         }),
         rolled_back: Some("the push of 2026-11-22T12:00:00Z was not confirmed".into()),
+        pending_peers: texts(&["clusternetworkpolicy/web egress[0]: domainNames example.com"]),
+        canary: CanaryInfo {
+            state: "failed".into(),
+            message: "connect4 was answered with ECONNREFUSED".into(),
+            ..status().canary
+        },
         problems: texts(&["the address map is full", "the static source can't be read"]),
         mode: "audit".into(),
         endpoints_waiting: 2,
         quarantined: texts(&["default/web", "shop/gone"]),
         hooks: Vec::new(),
         ..status()
+    }
+}
+
+/// A service of which one backend is refused.
+pub(crate) fn explained(from: &str, to: &str, (protocol, port): (u8, u16)) -> Explained {
+    let side = |direction: &str, subject: &str, verdict: &str| Side {
+        direction: direction.into(),
+        subject: subject.into(),
+        verdict: verdict.into(),
+        reason: "MIXED_BACKENDS".into(),
+        text: "policies allow some of the service's backends and deny others".into(),
+        precedence: 5,
+        policy: Some("shop/web".into()),
+        rule: Some("shop/web egress (isolated)".into()),
+        rule_name: None,
+        passed_by: None,
+        errno: (verdict == "DROPPED").then(|| "EPERM".into()),
+        isolated_by: Vec::new(),
+        nearest_miss: None,
+    };
+    let answer = |to: &str, port: u16, verdict: &str| Answer {
+        from: from.into(),
+        to: to.into(),
+        port: port_text(protocol, port),
+        verdict: verdict.into(),
+        ends: vec![side("egress", from, verdict)],
+    };
+    Explained {
+        generation: 7,
+        mode: "enforce".into(),
+        answer: answer(&format!("service/{to}"), port, "DROPPED"),
+        backends: vec![answer("shop/db-1", 5432, "FORWARDED"), answer("shop/db-2", 5432, "DROPPED")],
+        notes: vec!["shop/db-2 has no process yet: its cgroup does not exist".into()],
     }
 }
 

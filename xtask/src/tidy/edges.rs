@@ -56,6 +56,11 @@ const ALLOWED: [Edge; 39] = [
     edge("cli/render/metrics", "telemetry::metrics", "prints the table of metrics"),
     edge("cli/probe", "kernel::probe", "`enforcer probe` must work without a daemon"),
     edge("cli/render/probe", "kernel::probe", "prints the report"),
+    edge(
+        "cli/canary",
+        "kernel::canary",
+        "`enforcer canary` is the process that the agent starts as its canary",
+    ),
     edge("main", "cli", "the binary is its command line"),
     edge("enforcer-ebpf", "enforcer_common", "one verdict on both sides of the boundary"),
     edge("enforcer-common", "aya::Pod", "marks shared structs as plain data, behind the feature `user`"),

@@ -40,6 +40,24 @@ async fn a_quarantine_says_who_asked_for_it_by_the_kernels_word() {
 }
 
 #[tokio::test]
+async fn a_flow_is_asked_for_by_its_three_parts() {
+    let world = World::new();
+    // What arrives comes back as a refusal.
+    let Err(Error::Refused(refused)) = world.client().explain("a b&c", "[x]/y", "UDP/53").await else {
+        panic!("accepted")
+    };
+    assert_eq!(refused.message, "a b&c [x]/y 17 53");
+    for (query, said) in [
+        ("from=a&to=b", "a flow has three parts"),
+        ("from=a&to=b&port=80", "parameter `port=80` makes no sense here"),
+        ("from=a&to=b&port=TCP/80&more=1", "parameter `more=1` makes no sense here"),
+    ] {
+        let answer = world.get(&format!("/v1/explain?{query}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(said), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_push_can_be_confirmed() {
     let world = World::new();
     let client = world.client();

@@ -20,6 +20,7 @@ use crate::domain::command::{
     Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, QuarantineInfo,
     QuarantineWish, Refused, Reply, Request, Status,
 };
+use crate::domain::conditions::PolicyStatus;
 use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess};
 use crate::domain::workload::EndpointState;
 
@@ -96,6 +97,7 @@ fn answer(request: Request) -> Option<Reply> {
         }
         Request::PolicyDelete { .. } => refused("there is no such policy", true, &[]),
         Request::PolicyList => Reply::Policies(vec![PolicyInfo {
+            status: PolicyStatus::default(),
             namespace: "default".into(),
             name: "db".into(),
             kind: "TrafficPolicy".into(),
@@ -108,6 +110,9 @@ fn answer(request: Request) -> Option<Reply> {
             selects: Vec::new(),
             text: "kind: TrafficPolicy\n".into(),
         }]),
+        Request::Explain { from, to, protocol, port } => {
+            refused(&format!("{from} {to} {protocol} {port}"), false, &[])
+        }
         Request::IdentityList => Reply::Identities(vec![IdentityInfo {
             id: 256,
             namespace: "default".into(),

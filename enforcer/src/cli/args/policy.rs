@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{DocumentFormat, Output, duration};
+use super::{DocumentFormat, Output, WideFormat, duration};
 use crate::domain::offline::parse_port;
 use crate::domain::policy::model::PolicyKind;
 
@@ -51,13 +51,19 @@ pub enum Policy {
         /// `[namespace/]name`
         #[arg(value_name = "NAME")]
         name: String,
-        /// `yaml` is the document, `json` what the agent knows of it
+        /// `yaml` is the document with its status, `json` all that the agent knows of it
         #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
         output: DocumentFormat,
     },
-    /// List the loaded policies
-    #[command(after_help = "Example:\n  enforcer policy list -o json")]
-    List(Output),
+    /// List the loaded policies, and where each stands
+    ///
+    /// STATUS is `Enforcing`, or what keeps a policy from that; `enforcer policy get` has the sentence.
+    #[command(after_help = "Example:\n  enforcer policy list -o wide")]
+    List {
+        /// Output format
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: WideFormat,
+    },
     /// Check policy files without an agent; exit code 1 if one is invalid
     #[command(after_help = "Example:\n  enforcer policy validate policies/")]
     Validate {
@@ -72,10 +78,11 @@ pub enum Policy {
     /// a cluster.
     #[command(after_help = "Example:\n  enforcer policy matrix --cluster cluster.yaml -f policies/ -o json")]
     Matrix(Matrix),
-    /// Say what becomes of a flow and which rule decides, without an agent
-    #[command(
-        after_help = "Example:\n  enforcer policy explain --from shop/web --to shop/db:5432 --cluster cluster.yaml -f policies/"
-    )]
+    /// Say what becomes of a flow and which rule decides
+    ///
+    /// Asks the agent, which answers by the tables that the kernel has. With --cluster and -f it is worked out here, without
+    /// an agent, for a cluster and policies from files.
+    #[command(after_help = "Example:\n  enforcer policy explain --from shop/web --to shop/db:5432")]
     Explain(Explain),
     /// Look for rules that do nothing or too much, without an agent; exit code 1 if there are any
     ///
@@ -135,9 +142,13 @@ pub struct Explain {
     /// The server, `[namespace/]name:PORT[/PROTOCOL]`; a workload, a service, `host`, or an address (IPv6 in brackets)
     #[arg(long, value_name = "END:PORT[/PROTO]")]
     pub to: String,
-    /// Cluster and policies
-    #[command(flatten)]
-    pub scenery: Scenery,
+    /// Ask no agent: file of namespaces, pods, services, endpoint slices and nodes as kubectl prints them; may be repeated
+    #[arg(long, value_name = "FILE", requires = "files")]
+    pub cluster: Vec<PathBuf>,
+    /// Ask no agent: policies, as file, directory (searched for *.yaml and *.yml) or `-` for standard input; may be
+    /// repeated
+    #[arg(short, long = "file", value_name = "FILE|DIR|-", requires = "cluster")]
+    pub files: Vec<PathBuf>,
     /// Output format
     #[command(flatten)]
     pub output: Output,

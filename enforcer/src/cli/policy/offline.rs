@@ -1,12 +1,12 @@
-//! The verbs of `enforcer policy` that need no agent: the cluster comes from files.
+//! The verbs of `enforcer policy` that need no agent: the cluster comes from files. `explain` asks one if there are none.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use crate::cli::Answer;
-use crate::cli::args::{Explain, Lint, Matrix, ObjectFormat, Scenery, Test};
-use crate::cli::context::{Context, now};
+use crate::cli::args::{Explain, Lint, Matrix, ObjectFormat, Test};
+use crate::cli::context::{Context, block_on, now};
 use crate::cli::files;
 use crate::cli::render::{diagnostic, json, offline as render, policy as summary, quote, yaml};
 use crate::domain::answer::answer;
@@ -23,7 +23,9 @@ use crate::domain::workload::{DEFAULT_NAMESPACE, WorkloadKey};
 
 /// Which workloads reach which.
 pub(super) fn matrix(context: &mut Context, asked: &Matrix) -> anyhow::Result<Answer> {
-    let Some((cluster, offline)) = scenery(context, &asked.scenery)? else { return Ok(Answer::No) };
+    let Some((cluster, offline)) = scenery(context, &asked.scenery.cluster, &asked.scenery.files)? else {
+        return Ok(Answer::No);
+    };
     let mut ports = cluster.ports();
     ports.extend(&asked.ports);
     if ports.is_empty() {
@@ -40,8 +42,21 @@ pub(super) fn matrix(context: &mut Context, asked: &Matrix) -> anyhow::Result<An
 
 /// What becomes of one flow.
 pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<Answer> {
-    let Some((cluster, offline)) = scenery(context, &asked.scenery)? else { return Ok(Answer::No) };
     let (to, protocol, port) = server(&asked.to)?;
+    if asked.cluster.is_empty() {
+        let client = context.client();
+        let port = port_text(protocol, port);
+        let found = block_on(async { Ok(client.explain(&asked.from, to, &port).await?) })?;
+        let text = match asked.output.format {
+            ObjectFormat::Table => render::explained(&found),
+            ObjectFormat::Json => json::object(&found)?,
+        };
+        context.screen.data(&text)?;
+        return Ok(Answer::Yes);
+    }
+    let Some((cluster, offline)) = scenery(context, &asked.cluster, &asked.files)? else {
+        return Ok(Answer::No);
+    };
     let flow = Flow { from: end(&cluster, &asked.from)?, to: end(&cluster, to)?, protocol, port };
     if matches!((&flow.from, &flow.to), (End::Address(_), End::Address(_))) {
         bail!("nobody here judges a flow between two addresses; name a workload of the cluster as one end");
@@ -168,9 +183,13 @@ pub(super) fn crd(context: &mut Context) -> anyhow::Result<Answer> {
 }
 
 /// The cluster, and the table that an agent would make of it; nothing if a file is invalid, which has been told.
-fn scenery(context: &mut Context, asked: &Scenery) -> anyhow::Result<Option<(Cluster, Offline)>> {
-    let Some(cluster) = cluster(context, &asked.cluster)? else { return Ok(None) };
-    let Some(checked) = checked(context, &asked.files)? else { return Ok(None) };
+fn scenery(
+    context: &mut Context,
+    clusters: &[PathBuf],
+    policies: &[PathBuf],
+) -> anyhow::Result<Option<(Cluster, Offline)>> {
+    let Some(cluster) = cluster(context, clusters)? else { return Ok(None) };
+    let Some(checked) = checked(context, policies)? else { return Ok(None) };
     let without = cluster.pods.iter().filter(|pod| pod.workload.addresses.is_empty()).count();
     if without > 0 {
         let pods = if without == 1 { "pod has" } else { "pods have" };

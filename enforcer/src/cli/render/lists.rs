@@ -1,31 +1,55 @@
 //! Lists as tables.
 
+use super::status::duration;
 use super::table::{table, words};
 use crate::config::{Loaded, SETTINGS};
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo};
+use crate::domain::timestamp::Timestamp;
 use crate::domain::unguarded::Unguarded;
 use crate::domain::workload::EndpointState;
 
+/// Columns of `policy list`.
+const POLICIES: [&str; 10] =
+    ["NAMESPACE", "NAME", "KIND", "MODE", "STATUS", "RULES", "EXPIRES", "ISOLATES", "SELECTS", "ORIGIN"];
+
 /// `policy list`
 pub fn policies(policies: &[PolicyInfo]) -> String {
-    let rows: Vec<_> = policies
-        .iter()
-        .map(|policy| {
-            vec![
-                policy.namespace.clone(),
-                policy.name.clone(),
-                policy.kind.clone(),
-                policy.mode.clone(),
-                rules(policy),
-                policy.expires.clone().unwrap_or_default(),
-                words(&policy.isolates),
-                words(&policy.selects),
-                policy.origin.clone(),
-            ]
-        })
-        .collect();
-    let header = ["NAMESPACE", "NAME", "KIND", "MODE", "RULES", "EXPIRES", "ISOLATES", "SELECTS", "ORIGIN"];
+    let rows: Vec<_> = policies.iter().map(policy).collect();
+    table(&POLICIES, &rows)
+}
+
+/// `policy list -o wide`
+pub fn policies_wide(policies: &[PolicyInfo], now: Timestamp) -> String {
+    let wide = |it: &PolicyInfo| {
+        let generation = Some(it.status.generation).filter(|generation| *generation > 0);
+        let age = Timestamp::try_from(it.status.since.clone())
+            .map(|since| now.seconds.saturating_sub(since.seconds))
+            .map(|seconds| duration(u64::try_from(seconds).unwrap_or(0)));
+        let more = [
+            generation.map(|generation| generation.to_string()).unwrap_or_default(),
+            age.unwrap_or_default(),
+            it.status.pending.join("; "),
+        ];
+        policy(it).into_iter().chain(more).collect()
+    };
+    let rows: Vec<Vec<String>> = policies.iter().map(wide).collect();
+    let header: Vec<&str> = POLICIES.into_iter().chain(["GENERATION", "SINCE", "PENDING"]).collect();
     table(&header, &rows)
+}
+
+fn policy(policy: &PolicyInfo) -> Vec<String> {
+    vec![
+        policy.namespace.clone(),
+        policy.name.clone(),
+        policy.kind.clone(),
+        policy.mode.clone(),
+        policy.status.summary.clone(),
+        rules(policy),
+        policy.expires.clone().unwrap_or_default(),
+        words(&policy.isolates),
+        words(&policy.selects),
+        policy.origin.clone(),
+    ]
 }
 
 /// `3`, or `3 (1 expired)`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::clean;
 use super::table::table;
-use crate::domain::answer::{Answer, Side};
+use crate::domain::answer::{Answer, Explained, Side};
 use crate::domain::offline::Reach;
 
 /// A table for each port: a row for who opens flows, a column for each server.
@@ -37,6 +37,19 @@ pub fn answer(answer: &Answer) -> String {
         text.push_str(&side(end));
     }
     text
+}
+
+/// The same as a running agent says it; for a service also of those who answer for it.
+pub fn explained(explained: &Explained) -> String {
+    let Explained { generation, mode, answer: whole, backends, notes } = explained;
+    let mut text = answer(whole);
+    for backend in backends {
+        text.push_str("backend ");
+        text.push_str(&answer(backend));
+    }
+    let notes = notes.iter().map(|note| format!("note: {}\n", clean(note)));
+    text.extend(notes);
+    text + &format!("by generation {generation} of the agent's tables, mode {}\n", clean(mode))
 }
 
 fn side(side: &Side) -> String {

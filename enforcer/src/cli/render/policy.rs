@@ -1,7 +1,8 @@
 //! What became of policies.
 
 use super::clean;
-use crate::domain::command::{Change, Changed, PolicyChange, PolicyFile};
+use crate::domain::command::{Change, Changed, PolicyChange, PolicyFile, PolicyInfo};
+use crate::domain::conditions::PolicyStatus;
 use crate::domain::policy::diagnostic::Diagnostic;
 
 /// One line a policy, as kubectl has it, then the generation.
@@ -52,6 +53,39 @@ pub fn document(text: &str) -> String {
     // Tabs are text in YAML, and harmless.
     let line = |line: &str| line.split('\t').map(clean).collect::<Vec<_>>().join("\t") + "\n";
     text.lines().map(line).collect()
+}
+
+/// The status as one more field of the document; as a comment where the document is not made of lines, or has one already.
+pub fn status(policy: &PolicyInfo) -> String {
+    if policy.status.conditions.is_empty() {
+        return String::new();
+    }
+    let is_text = |line: &&str| {
+        let line = line.trim_start();
+        !line.is_empty() && !line.starts_with(['#', '%']) && !line.starts_with("---")
+    };
+    let first = policy.text.lines().find(is_text).unwrap_or_default();
+    let indentation = &first[..first.len() - first.trim_start_matches(' ').len()];
+    let field = format!("{indentation}status:");
+    let is_there = policy.text.lines().any(|line| line.starts_with(&field));
+    let is_block = first.trim_start().starts_with(|letter: char| letter.is_ascii_alphabetic());
+    let margin = if is_block && !is_there { indentation.to_owned() } else { "# ".to_owned() };
+    let lines = status_lines(&policy.status);
+    lines.iter().flat_map(|line| [margin.as_str(), line, "\n"]).collect()
+}
+
+fn status_lines(status: &PolicyStatus) -> Vec<String> {
+    let text = |text: &str| serde_json::Value::from(clean(text)).to_string();
+    let mut lines = vec!["status:".to_owned(), "  conditions:".to_owned()];
+    for condition in &status.conditions {
+        lines.push(format!("  - type: {:?}", condition.kind));
+        lines.push(format!("    status: \"{}\"", condition.status.label()));
+        lines.push(format!("    reason: {}", clean(&condition.reason)));
+        lines.push(format!("    message: {}", text(&condition.message)));
+        lines.push(format!("    lastTransitionTime: {}", text(&condition.last_transition_time)));
+        lines.push(format!("    observedGeneration: {}", condition.observed_generation));
+    }
+    lines
 }
 
 /// `3 policies in 2 files are valid`

@@ -3,6 +3,7 @@
 use enforcer_common::hook::Hook;
 
 use super::{Paint, clean};
+use crate::domain::canary::CanaryInfo;
 use crate::domain::command::Status;
 
 /// Width of the words on the left.
@@ -53,6 +54,12 @@ pub fn status(status: &Status, color: bool) -> String {
     if let Some(text) = &status.rolled_back {
         lines.push(("Taken back", Paint::Yellow.on(&clean(text), color)));
     }
+    lines.extend(canary(&status.canary, color));
+    lines.extend(
+        status.pending_peers.iter().map(|peer| {
+            ("Pending", Paint::Yellow.on(&format!("{} (matches nobody yet)", clean(peer)), color))
+        }),
+    );
     if !status.quarantined.is_empty() {
         let names = format!("{}: {}", status.quarantined.len(), clean(&status.quarantined.join(" ")));
         lines.push(("Quarantined", Paint::Yellow.on(&names, color)));
@@ -64,6 +71,23 @@ pub fn status(status: &Status, color: bool) -> String {
         format!("{} ways past enforcer, see `enforcer status --unguarded`", status.unguarded.len()),
     ));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
+}
+
+/// What the canary has proven; nothing where an agent knows of none.
+fn canary(canary: &CanaryInfo, color: bool) -> Option<(&'static str, String)> {
+    let CanaryInfo { state, message, generation, last_success } = canary;
+    let last = match last_success {
+        Some(when) => format!(", last refused at {} under generation {generation}", clean(when)),
+        None => String::new(),
+    };
+    let text = format!("{}: {}{last}", clean(state), clean(message));
+    let text = match state.as_str() {
+        "" => return None,
+        "refused" => Paint::Green.on(&text, color),
+        "failed" => Paint::Red.on(&text, color),
+        _ => Paint::Yellow.on(&text, color),
+    };
+    Some(("Canary", text))
 }
 
 /// Every hook that there is, attached or not: a missing one should be seen without knowing the list by heart.
@@ -83,7 +107,7 @@ fn absent(text: &str) -> String {
 }
 
 /// The two greatest units, as in `3d4h`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
     let first = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(units.len() - 1);
     let mut rest = seconds;

@@ -27,7 +27,7 @@ mod wards;
 
 use enforcer_common::abi::policy::{BY_ADDRESS, LISTEN, Plane};
 use enforcer_common::id::{Generation, IdentityId, RuleId};
-use enforcer_common::reason::{Errno, Reason};
+use enforcer_common::reason::{CANARY_ERRNO, Errno, Reason};
 use enforcer_common::verdict::{Direction, Tier, Word};
 
 use self::addresses::AddressClasses;
@@ -146,7 +146,7 @@ fn table<'a>(
         policies.iter().filter_map(|policy| lowering.policy(policy, &people, registry)).collect();
     let in_quarantine = lowering.wards(&wards);
     let services = Services::new(&scene.services, &live, &mut lowering);
-    let last = registry.last_identity().max(IdentityId::UNMANAGED);
+    let last = registry.last_identity().max(IdentityId::CANARY);
     let mut identities = IdentityClasses::new(&people, &lowering.questions, &wards, last)?;
     let classifier = Classifier::new(Made {
         people: &people,
@@ -167,7 +167,7 @@ fn table<'a>(
     };
     compiler.beneath = Beneath::new(&live, &compiler);
     let mut entries = Entries::new(MAX_ENTRIES);
-    compiler.unmanaged(&mut entries)?;
+    compiler.nobodies(&mut entries)?;
     compiler.wards(&in_quarantine, &mut entries)?;
     for policy in &live {
         compiler.policy(policy, &mut entries)?;
@@ -201,14 +201,19 @@ struct Compiler {
 }
 
 impl Compiler {
-    /// Precedence 7 for who is inside a managed tree and not known.
-    fn unmanaged(&self, entries: &mut Entries) -> Result<(), CompileError> {
-        let word = Word::deny(Tier::Default, Errno::Perm, Reason::Unmanaged, RuleId::NONE);
-        let subjects = [self.identities.of(IdentityId::UNMANAGED)];
-        for direction in Direction::ALL {
-            let planes = self.planes(PolicyMode::Enforce);
-            let target = Target { planes, beneath: None, direction, subjects: &subjects };
-            target.add(entries, ANY, ANY_PORT, word)?;
+    /// Precedence 7 for who is inside a managed tree and not known, and for the canary, which is refused like nobody else.
+    fn nobodies(&self, entries: &mut Entries) -> Result<(), CompileError> {
+        for (identity, errno, reason) in [
+            (IdentityId::UNMANAGED, Errno::Perm, Reason::Unmanaged),
+            (IdentityId::CANARY, CANARY_ERRNO, Reason::Canary),
+        ] {
+            let word = Word::deny(Tier::Default, errno, reason, RuleId::NONE);
+            let subjects = [self.identities.of(identity)];
+            for direction in Direction::ALL {
+                let planes = self.planes(PolicyMode::Enforce);
+                let target = Target { planes, beneath: None, direction, subjects: &subjects };
+                target.add(entries, ANY, ANY_PORT, word)?;
+            }
         }
         Ok(())
     }

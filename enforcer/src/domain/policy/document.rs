@@ -51,9 +51,9 @@ pub(super) fn read(reader: &mut Reader<'_>, root: &mut Node) -> Option<Read> {
     if is_kubernetes(kind) {
         root.drop_nulls();
     }
+    // A status is what somebody has found of it, and says nothing: `enforcer policy get` prints one, as the API does.
     let fields = ["apiVersion", "kind", "metadata", "spec", "status"];
-    let own = if is_kubernetes(kind) { fields.len() } else { fields.len() - 1 };
-    let document = reader.mapping(root, "the document", &fields[..own])?;
+    let document = reader.mapping(root, "the document", &fields)?;
     let metadata = reader.required(&document, "the document", "metadata", Some("name the policy there"));
     let (key, place) = metadata.map_or((None, root.span.clone()), |node| metadata::read(reader, node, kind));
     // The name comes with the key: a policy that is read in part is no policy.

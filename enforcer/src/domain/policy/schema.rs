@@ -39,7 +39,7 @@ fn document(kind: PolicyKind) -> Value {
         PolicyKind::NetworkPolicy => &["apiVersion", "kind", "metadata"],
         _ => &["apiVersion", "kind", "metadata", "spec"],
     };
-    let mut fields = json!({
+    let fields = json!({
         "apiVersion": { "const": version(kind) },
         "kind": { "const": kind.label() },
         "metadata": {
@@ -53,12 +53,8 @@ fn document(kind: PolicyKind) -> Value {
             "required": ["name"],
         },
         "spec": spec,
+        "status": { "type": ["object", "null"] },
     });
-    if let (Value::Object(fields), PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy) =
-        (&mut fields, kind)
-    {
-        fields.insert("status".into(), json!({ "type": ["object", "null"] }));
-    }
     json!({
         "title": kind.label(),
         "type": "object",

@@ -3,9 +3,11 @@
 //! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
 
 mod cluster;
+mod conditions;
 mod converge;
 mod deltas;
 mod expiry;
+mod explain;
 mod failures;
 mod lifecycle;
 mod quarantine;

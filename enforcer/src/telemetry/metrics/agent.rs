@@ -51,6 +51,14 @@ pub struct Gauges {
     pub foreign: BTreeMap<&'static str, u64>,
     /// What became of open sockets.
     pub revocation: Revocation,
+    /// Whether what sockets remember counts against a daemon's memory limit.
+    pub storage_charged: bool,
+    /// Attempts of the canary by what came of them.
+    pub canary_attempts: BTreeMap<&'static str, u64>,
+    /// When it was refused last, in seconds since 1970; 0 for never.
+    pub canary_success: f64,
+    /// Policies by the word for where they stand.
+    pub standing: BTreeMap<&'static str, u64>,
 }
 
 /// What became of open sockets after changes, since the start.
@@ -104,6 +112,11 @@ pub(super) fn write(exposition: &mut Exposition, gauges: &Gauges, names: &Names)
         exposition.add(m::FOREIGN_PROGRAMS, &[hook], *count);
     }
     revocation(exposition, &gauges.revocation);
+    exposition.add(m::STORAGE_CHARGED, &[], u64::from(gauges.storage_charged));
+    for (result, count) in &gauges.canary_attempts {
+        exposition.add(m::CANARY_ATTEMPTS, &[result], *count);
+    }
+    exposition.add_value(m::CANARY_SUCCESS, &[], gauges.canary_success);
 }
 
 fn policies(exposition: &mut Exposition, gauges: &Gauges) {
@@ -114,6 +127,9 @@ fn policies(exposition: &mut Exposition, gauges: &Gauges) {
     exposition.add_histogram(m::PUBLISH, &[], &gauges.published);
     exposition.add(m::POLICIES, &[], gauges.policies);
     exposition.add(m::POLICY_ENTRIES, &[], gauges.policy_entries);
+    for (status, count) in &gauges.standing {
+        exposition.add(m::POLICY_STATUS, &[status], *count);
+    }
 }
 
 fn identities(exposition: &mut Exposition, names: &Names) {

@@ -138,6 +138,7 @@ impl Exporter {
         for (labels, count) in verdicts::flows(&kernel.counters) {
             exposition.add(m::FLOWS, &labels.each_ref().map(|label| &**label), count);
         }
+        exposition.add(m::CANARY_VERDICTS, &[], verdicts::of_canary(&kernel.counters));
         for (labels, count) in verdicts::drops(&kernel.counters) {
             exposition.add(m::DROPS, &labels.each_ref().map(|label| &**label), count);
         }

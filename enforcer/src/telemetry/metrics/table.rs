@@ -174,6 +174,16 @@ metrics! {
         "Processes whose network namespaces could not be told when all open sockets were judged last.";
     REVOCATION_UNDECIDED "enforcer_revocation_undecided_sockets" Gauge "sockets" &[], Bound::One,
         "Connected sockets whose two ends could not be told when all were judged last. They stay, and their packets are judged.";
+    POLICY_STATUS "enforcer_policy_status" Gauge "policies" &["status"], Bound::Fixed("words"),
+        "Policies by the word that `enforcer policy list` has for where they stand; all but Enforcing and Unconfirmed wait for something.";
+    CANARY_ATTEMPTS "enforcer_canary_attempts_total" Counter "attempts" &["result"], Bound::Fixed("3"),
+        "Attempts of the canary: refused = as it should be, failed = let through or refused by somebody else, unproven = it could not try.";
+    CANARY_SUCCESS "enforcer_canary_last_success_timestamp_seconds" Gauge "seconds" &[], Bound::One,
+        "When the canary was refused last, in seconds since 1970; 0 for never.";
+    CANARY_VERDICTS "enforcer_canary_verdicts_total" Counter "verdicts" &[], Bound::One,
+        "Verdicts about the canary, which no other metric and no flow shows. With those of enforcer_policy_verdicts_total they are all that the kernel has counted.";
+    STORAGE_CHARGED "enforcer_socket_storage_charged" Gauge "1 or 0" &[], Bound::One,
+        "1 if what sockets remember counts against the memory limit of the daemon that made the map, so that workloads can use it up; `enforcer status` says why.";
     MAP_PRESSURE "enforcer_bpf_map_pressure" Gauge "0 to 1" &["map_name"], Bound::Fixed("maps"),
         "How full a kernel map is: entries by capacity.";
     MAP_ENTRIES "enforcer_map_entries" Gauge "entries" &["map_name"], Bound::Fixed("maps"),
@@ -224,12 +234,14 @@ pub const LABELS: &[(&str, &str)] = &[
     ("program", "a program in the kernel"),
     ("protocol", "name of the IP protocol, or its number"),
     ("reason", "of a denial, or of a problem"),
+    ("result", "of an attempt of the canary: `refused`, `failed`, `unproven`"),
     ("role", "the end that counted: `client` is the source, `server` the destination"),
     ("rule", "`direction[index]` within the policy, or `direction (isolated)`"),
     ("source", "as destination, for who opened the flow; `_overflow` beyond the budget"),
     ("source_namespace", "as destination_namespace"),
     ("stat", "see above"),
     ("state", "of tables: `enforced`; of workloads: `bound`, `waiting-for-cgroup`, `remote`, `no-room`"),
+    ("status", "where a policy stands, as `enforcer policy list` says it"),
     ("type", "`workload`, `gone`, `service`, `reserved`"),
     ("vector", "a way past enforcer"),
     ("verdict", "as Hubble writes it: `FORWARDED`, `DROPPED`, `AUDIT`"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use enforcer_common::abi::flow::{FlowKey, Outcome};
-use enforcer_common::id::RuleId;
+use enforcer_common::id::{IdentityId, RuleId};
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 
@@ -40,7 +40,7 @@ pub(super) fn rule_overflow([_, _, action]: &RuleLabels) -> RuleLabels {
 /// Verdicts by labels. Rows whose labels are the same are summed.
 pub(super) fn verdicts(counters: &[(FlowKey, u64)], naming: &mut Naming<'_>) -> BTreeMap<Labels, Sum<u64>> {
     let mut sums = BTreeMap::new();
-    for (key, count) in counters {
+    for (key, count) in counters.iter().filter(|(key, _)| !is_canary(key)) {
         let (subject, peer) = (naming.of(key.subject), naming.of(key.peer));
         let alive = subject.alive && peer.alive;
         let (source, destination) =
@@ -68,7 +68,7 @@ pub(super) fn verdicts(counters: &[(FlowKey, u64)], naming: &mut Naming<'_>) -> 
 /// Verdicts by the rule that gave them. A rule is there as long as it has a name.
 pub(super) fn rules(counters: &[(FlowKey, u64)], naming: &Naming<'_>) -> BTreeMap<RuleLabels, Sum<u64>> {
     let mut sums = BTreeMap::new();
-    for (key, count) in counters.iter().filter(|(key, _)| key.rule != 0) {
+    for (key, count) in counters.iter().filter(|(key, _)| key.rule != 0 && !is_canary(key)) {
         let (policy, rule) = rule(naming, key.rule);
         budget::sum(&mut sums, [policy, rule, action(key.outcome)], count, true);
     }
@@ -86,7 +86,7 @@ fn rule(naming: &Naming<'_>, number: u32) -> (String, String) {
 /// All verdicts, whoever they were about.
 pub(super) fn flows(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
     let mut series: BTreeMap<[String; 3], u64> = BTreeMap::new();
-    for (key, count) in counters {
+    for (key, count) in counters.iter().filter(|(key, _)| !is_canary(key)) {
         let verdict = Outcome::from_code(key.outcome)
             .map_or_else(|| key.outcome.to_string(), |outcome| outcome.label().to_owned());
         *series.entry([verdict, protocol(key.protocol), direction(key.direction)]).or_default() += count;
@@ -97,12 +97,24 @@ pub(super) fn flows(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
 /// Denials by reason, protocol and direction.
 pub(super) fn drops(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
     let mut series: BTreeMap<[String; 3], u64> = BTreeMap::new();
-    for (key, count) in counters.iter().filter(|(key, _)| key.outcome == Outcome::Dropped as u8) {
+    for (key, count) in
+        counters.iter().filter(|(key, _)| key.outcome == Outcome::Dropped as u8 && !is_canary(key))
+    {
         let reason =
             Reason::from_code(key.reason).map_or_else(|| key.reason.to_string(), |it| it.label().to_owned());
         *series.entry([reason, protocol(key.protocol), direction(key.direction)]).or_default() += count;
     }
     series
+}
+
+/// Whether the canary is one of the two ends.
+fn is_canary(key: &FlowKey) -> bool {
+    [key.subject, key.peer].contains(&IdentityId::CANARY.0)
+}
+
+/// How many verdicts were about the canary.
+pub(super) fn of_canary(counters: &[(FlowKey, u64)]) -> u64 {
+    counters.iter().filter(|(key, _)| is_canary(key)).map(|(_, count)| count).sum()
 }
 
 /// Words as in Hubble's metrics. A code that this version does not know is shown as its number, never left out.

@@ -196,9 +196,14 @@ fn what_is_read_is_told_or_counted_as_lost() {
     ];
     pipeline.record(&bad);
     pipeline.record(&vec![event(); HISTORY + 10]);
-    pipeline.record(&[FlowEvent { cookie: 1, ..event() }]);
+    let canary = IdentityId::CANARY.0;
+    pipeline.record(&[
+        FlowEvent { subject: canary, cookie: 2, ..event() },
+        FlowEvent { cookie: 1, ..event() },
+        FlowEvent { peer: canary, cookie: 3, ..event() },
+    ]);
     let told = HISTORY as u64 + 11;
-    assert_eq!(pipeline.counts(), ReadCounts { read: told + 5, told, undecodable: 5 });
+    assert_eq!(pipeline.counts(), ReadCounts { read: told + 7, told, undecodable: 5, canary: 2 });
     assert_eq!(pipeline.recent(usize::MAX).len(), HISTORY);
     let last: Vec<u64> = pipeline.recent(2).iter().map(|flow| flow.socket_cookie).collect();
     assert_eq!(last, [99, 1], "oldest first");

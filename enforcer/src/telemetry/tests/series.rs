@@ -99,9 +99,11 @@ fn render_with(
             destroyed: [((6, Reason::Isolated as u8), 5)].into(),
             ..Revocation::default()
         },
+        canary_attempts: [("refused", 2)].into(),
+        standing: [("Enforcing", 3)].into(),
         ..Gauges::default()
     };
-    let read = ReadCounts { read: 11, told: 9, undecodable: 2 };
+    let read = ReadCounts { read: 14, told: 9, undecodable: 2, canary: 3 };
     let agent = AgentSample { names: &names(), gauges: &gauges, read, malformed: 1, now: Duration::ZERO };
     exporter.render(Some(&kernel), agent)
 }
@@ -125,7 +127,7 @@ fn counters_become_series_with_source_and_destination() {
         r#"enforcer_drop_total{reason="POLICY_DENIED",protocol="TCP",direction="ingress"} 3"#,
         r#"enforcer_lost_events_total{source="ring"} 4"#,
         r#"enforcer_lost_events_total{source="malformed"} 3"#,
-        r"enforcer_events_read_total 11",
+        r"enforcer_events_read_total 14",
         r#"enforcer_kernel_stats_total{stat="events_lost"} 4"#,
         r#"enforcer_kernel_stats_total{stat="traffic_full"} 0"#,
         r#"enforcer_kernel_stats_total{stat="packet_unread"} 0"#,
@@ -146,7 +148,7 @@ fn counters_become_series_with_source_and_destination() {
         r#"enforcer_overhead_program_seconds_total{program="connect4"} 0.00001"#,
         "enforcer_overhead_statistics_enabled 1",
         r#"enforcer_identity{type="workload"} 3"#,
-        r#"enforcer_identity{type="reserved"} 4"#,
+        r#"enforcer_identity{type="reserved"} 5"#,
         r#"enforcer_endpoint_state{state="bound"} 3"#,
         r#"enforcer_policy_change_total{outcome="fail"} 1"#,
         r#"enforcer_policy_publish_seconds_bucket{le="0.002048"} 0"#,
@@ -159,11 +161,38 @@ fn counters_become_series_with_source_and_destination() {
         r#"enforcer_metrics_series_limit{budget="traffic"} 4500"#,
         r#"enforcer_metrics_expired_total{metric="enforcer_sent_bytes_total"} 0"#,
         r#"enforcer_build_info{version="1.2.3"} 1"#,
+        r#"enforcer_canary_attempts_total{result="refused"} 2"#,
+        r#"enforcer_policy_status{status="Enforcing"} 3"#,
+        "enforcer_canary_verdicts_total 0",
         "enforcer_ready 1",
         "process_start_time_seconds 1.5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
     }
+}
+
+#[test]
+fn the_canary_is_counted_apart() {
+    let text = render(
+        &exporter(1_000),
+        vec![
+            (key(WEB, DB, Direction::Egress, Outcome::Dropped, Reason::Isolated, 1), 3),
+            (key(IdentityId::CANARY.0, 0, Direction::Egress, Outcome::Dropped, Reason::Canary, 0), 8),
+            (key(0, IdentityId::CANARY.0, Direction::Ingress, Outcome::Forwarded, Reason::Canary, 0), 4),
+        ],
+    );
+    assert!(text.contains("\nenforcer_canary_verdicts_total 12\n"), "{text}");
+    assert!(
+        text.contains(
+            "\nenforcer_drop_total{reason=\"POLICY_DENIED\",protocol=\"TCP\",direction=\"egress\"} 3\n"
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("CANARY") && !text.contains("reserved:canary"), "{text}");
+    assert!(
+        text.contains("\nenforcer_map_entries{map_name=\"counters\"} 3\n"),
+        "what the map holds is told: {text}"
+    );
 }
 
 #[test]

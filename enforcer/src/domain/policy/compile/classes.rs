@@ -11,7 +11,8 @@ use super::wards::Wards;
 use crate::domain::table::CompileError;
 
 /// Reserved identities that are somebody. Each has a class of its own, whatever the policies say.
-const RESERVED: [IdentityId; 3] = [IdentityId::HOST, IdentityId::WORLD, IdentityId::UNMANAGED];
+const RESERVED: [IdentityId; 4] =
+    [IdentityId::HOST, IdentityId::WORLD, IdentityId::UNMANAGED, IdentityId::CANARY];
 
 /// Classes of all identities.
 #[derive(Debug)]

@@ -117,12 +117,12 @@ fn identities_that_no_policy_tells_apart_share_a_class() {
     texts.push("app=db");
     let (mut registry, _) = world(&texts);
     let policies = [policy("db", "app=db", vec![allow(app("app=web"), Ports::All)])];
-    // Two for unmanaged processes, one for isolation, one for the rule.
-    assert_eq!(compile(&policies, &mut registry, Generation(1)).unwrap().entries(), 4);
+    // Two for unmanaged processes, two for the canary, one for isolation, one for the rule.
+    assert_eq!(compile(&policies, &mut registry, Generation(1)).unwrap().entries(), 6);
     // A policy that selects nobody splits nothing.
     let split = policy("split", "app=none", vec![allow(app("pod=p1"), Ports::All)]);
     let more = [policies[0].clone(), split];
-    assert_eq!(compile(&more, &mut registry, Generation(1)).unwrap().entries(), 4);
+    assert_eq!(compile(&more, &mut registry, Generation(1)).unwrap().entries(), 6);
 }
 
 #[test]
@@ -134,13 +134,13 @@ fn whole_protocols_need_no_port_table() {
         assert_eq!((table.rows().len() / 2_048, table.entries()), (tables, entries), "{ports:?}");
     };
     // Everyone on all ports has the key of the isolation, and outranks it.
-    check(Ports::All, 0, 3);
-    check(Ports::AnyOf(vec![]), 0, 3);
-    check(tcp(&[(0, u16::MAX)]), 0, 4);
-    check(tcp(&[(0, 100), (101, u16::MAX)]), 0, 4);
-    check(tcp(&[(80, 80)]), 1, 4);
+    check(Ports::All, 0, 5);
+    check(Ports::AnyOf(vec![]), 0, 5);
+    check(tcp(&[(0, u16::MAX)]), 0, 6);
+    check(tcp(&[(0, 100), (101, u16::MAX)]), 0, 6);
+    check(tcp(&[(80, 80)]), 1, 6);
     // One list is one class, however many ranges it has.
-    check(tcp(&[(80, 80), (443, 443), (8_000, 8_999)]), 1, 4);
+    check(tcp(&[(80, 80), (443, 443), (8_000, 8_999)]), 1, 6);
 }
 
 #[test]
@@ -154,8 +154,13 @@ fn only_audit_mode_needs_the_second_plane() {
     assert_eq!(Reason::from_code(verdict.reported().reason_code()), Some(Reason::Isolated));
     let unmanaged = table.decide(&query(IdentityId::UNMANAGED, IdentityId::WORLD, 80));
     assert!(unmanaged.enforced.is_deny() && unmanaged.hypothetical.is_deny());
+    for direction in Direction::ALL {
+        let query = Query { direction, ..query(IdentityId::CANARY, IdentityId::HOST, 80) };
+        let canary = table.decide(&query).enforced;
+        assert!(canary.is_deny() && canary.errno() == CANARY_ERRNO, "{direction:?}");
+    }
     let enforced = policy("db", "app=db", vec![]);
-    assert_eq!(compile([&enforced], &mut registry, Generation(1)).unwrap().entries(), 3);
+    assert_eq!(compile([&enforced], &mut registry, Generation(1)).unwrap().entries(), 5);
 }
 
 #[test]
@@ -222,9 +227,9 @@ fn a_mark_without_a_quarantine_is_closed_and_costs_one_class() {
             [verdict.enforced, verdict.hypothetical].map(|word| Reason::from_code(word.reason_code()));
         assert_eq!(reasons, [Some(Reason::Quarantined); 2], "audit mode does not open it");
     }
-    // Unmanaged and quarantined: two directions in two planes each. The policy: its one rule, in one plane, for the
+    // Unmanaged, the canary and quarantined: two directions in two planes each. The policy: its one rule, in one plane, for the
     // class of the database and for that of the marked ones, which has a stronger word already.
-    assert_eq!(table.entries(), 4 + 4 + 1);
+    assert_eq!(table.entries(), 4 + 4 + 4 + 1);
 }
 
 #[test]
