@@ -1,8 +1,10 @@
 //! The canary: policies are called enforcing because a call was tried and refused, and no longer when one was not.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use enforcer_common::id::CgroupId;
 use enforcer_tests::agent::Agent;
 use enforcer_tests::bpf::{self, PinnedMap};
 use enforcer_tests::patience;
@@ -16,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_is_let_through_is_told", what_is_let_through_is_told),
     ("a_detached_hook_is_noticed", a_detached_hook_is_noticed),
     ("where_nothing_can_be_tried_nothing_is_proven", where_nothing_can_be_tried_nothing_is_proven),
+    ("what_could_not_be_made_is_made_later", what_could_not_be_made_is_made_later),
     ("peers_that_wait_are_shown", peers_that_wait_are_shown),
 ];
 
@@ -35,7 +38,11 @@ struct Scene {
 impl Scene {
     /// An agent whose canary tries all the time.
     fn new(name: &str, settings: &[(&str, &str)]) -> Self {
-        let world = World::new(name);
+        Self::in_world(World::new(name), settings, &|_| {})
+    }
+
+    /// The same, with something done before the agent starts.
+    fn in_world(world: World, settings: &[(&str, &str)], before: &dyn Fn(&World)) -> Self {
         let (web, db) = (world.workload("web"), world.workload("db"));
         db.serve(true, DB);
         let mut agent = Agent::new(&world);
@@ -46,6 +53,7 @@ impl Scene {
             own.into_iter().filter(|(key, _)| is_own(key)).chain(settings.iter().copied()).collect();
         agent.configure(&all);
         agent.workloads([&web, &db]);
+        before(&world);
         agent.run();
         Self { agent, web, _db: db, world }
     }
@@ -55,7 +63,11 @@ impl Scene {
         let found = fs::read_dir(self.world.guarded()).unwrap().map(|entry| entry.unwrap().path());
         let mut found = found.filter(|path| name(path).starts_with("enforcer-canary"));
         let directory = found.next().expect("a directory of the canary");
-        assert!(name(&directory).ends_with("-bpf-enforcer"), "the pins have made the name: {directory:?}");
+        assert!(
+            name(&directory).ends_with("-bpf-enforcer"),
+            "the pins have made the name: {}",
+            directory.display()
+        );
         directory
     }
 
@@ -212,7 +224,6 @@ fn where_nothing_can_be_tried_nothing_is_proven() {
     let status = scene.agent.status();
     assert_eq!((status.state.as_str(), status.canary.state.as_str()), ("enforcing", "unproven"));
     drop(scene);
-    // Somebody else's directory that takes no processes: no failure.
     for (mode, word) in [("audit", "AuditMode"), ("off", "Off")] {
         let scene = Scene::new("no-mode", &[("mode", mode)]);
         scene.push();
@@ -220,6 +231,35 @@ fn where_nothing_can_be_tried_nothing_is_proven() {
         assert!(scene.attempts("refused") < 0.5 && scene.attempts("failed") < 0.5);
         assert_eq!(scene.agent.status().canary.state, "unproven");
     }
+}
+
+fn what_could_not_be_made_is_made_later() {
+    // The tree takes no more directories: what a read-only one comes to.
+    let limit = |world: &World, value: &str| {
+        fs::write(world.guarded().join("cgroup.max.descendants"), value).unwrap();
+    };
+    let scene = Scene::in_world(World::new("no-room"), &[], &|world| limit(world, "2"));
+    scene.push();
+    for message in scene.until("NotProven") {
+        assert!(message.starts_with("not proven: no cgroup /"), "{message}");
+    }
+    assert_eq!(scene.agent.status().state, "enforcing", "that is no failure");
+    assert_eq!(scene.web.connect(DB).errno, EPERM);
+    limit(&scene.world, "max");
+    scene.until("Enforcing");
+    // Whoever removes it while its process is away finds it again.
+    let directory = scene.directory();
+    let old = cgroup_id(&directory);
+    patience::until_true("it is another directory", patience::seconds(20), || {
+        let found = fs::metadata(&directory).map(|found| CgroupId(found.ino()));
+        if found.as_ref().is_ok_and(|found| *found == old) {
+            fs::write(directory.join("cgroup.kill"), "1").ok();
+            fs::remove_dir(&directory).ok();
+        }
+        found.is_ok_and(|found| found != old)
+    });
+    scene.until("Enforcing");
+    assert!(scene.attempts("failed") < 0.5, "nothing was ever let through");
 }
 
 fn peers_that_wait_are_shown() {

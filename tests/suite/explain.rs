@@ -62,11 +62,10 @@ impl Scene {
         let mut arguments = vec!["observe", "--last", "1", "-o", "json", "--to", to];
         let port = port.to_string();
         arguments.extend(["--port", &port]);
-        if from != "host" {
-            arguments.extend(["--from", from]);
-        } else {
-            arguments.extend(["--from-label", "reserved:host"]);
-        }
+        arguments.extend(match from {
+            "host" => ["--from-label", "reserved:host"],
+            from => ["--from", from],
+        });
         let told = self.agent.cli(&arguments).expect_ok();
         told.lines().next().map(|line| serde_json::from_str(line).unwrap())
     }

@@ -326,3 +326,26 @@ words! {
         Json = "json",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals() {
+        for (text, milliseconds, shown) in [
+            ("100ms", 100, "100ms"),
+            ("1500ms", 1_500, "1500ms"),
+            ("2000ms", 2_000, "2s"),
+            ("10s", 10_000, "10s"),
+            ("1d", 86_400_000, "86400s"),
+        ] {
+            let interval = Interval::parse(text).unwrap();
+            assert_eq!((interval.0.as_millis(), interval.text().as_str()), (milliseconds, shown));
+            assert_eq!(Interval::parse(shown), Ok(interval), "what is shown can be given back");
+        }
+        for bad in ["99ms", "2d", "0s", "1", "ms", "-5s", "+200ms", "1.5s", "99999999999999999999ms"] {
+            assert!(Interval::parse(bad).unwrap_err().contains("100ms to 1d"), "{bad}");
+        }
+    }
+}
