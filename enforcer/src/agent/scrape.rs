@@ -56,6 +56,7 @@ impl Scrape {
         Ok(KernelSample {
             counters: kernel.counters()?,
             traffic: kernel.traffic()?,
+            latency: kernel.latency()?,
             stats: kernel.stats()?,
             hooks: kernel.attached_hooks(),
             runs: kernel.runs(),

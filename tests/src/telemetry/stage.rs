@@ -213,6 +213,11 @@ impl Calls {
                 ),
                 self.from_outside,
             ),
+            (
+                "handshakes with db",
+                r#"sum(enforcer_handshake_seconds_count{destination="db",role="client"})"#.to_owned(),
+                self.rounds + HELD,
+            ),
         ]
     }
 }

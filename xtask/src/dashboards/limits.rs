@@ -59,7 +59,9 @@ fn series() -> Vec<Panel> {
 
 fn events() -> Vec<Panel> {
     vec![
-        Panel::series("Events", "cps", "Written to the ring by the kernel, read by the agent.")
+        Panel::series("Events", "cps", "Verdicts that are worth an event, those that sampling or a limit left out, those written to the ring, those that the agent read.")
+            .ask("sum by (instance) (rate(enforcer_kernel_stats_total{stat=\"events_seen\",@agent}[$__rate_interval]))", "{{instance}} seen")
+            .ask("sum by (instance) (rate(enforcer_kernel_stats_total{stat=\"events_sampled_out\",@agent}[$__rate_interval]))", "{{instance}} sampled out")
             .ask("sum by (instance) (rate(enforcer_kernel_stats_total{stat=\"events_delivered\",@agent}[$__rate_interval]))", "{{instance}} written")
             .ask("sum by (instance) (rate(enforcer_events_read_total{@agent}[$__rate_interval]))", "{{instance}} read"),
         Panel::series("Lost events", "cps", "ring: it was full. Counters of verdicts are exact nevertheless.")

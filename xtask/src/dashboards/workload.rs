@@ -17,6 +17,7 @@ pub(super) fn dashboard() -> Dashboard {
         variables: vec![NAMESPACE, WORKLOAD],
         rows: vec![
             ("Verdicts", verdicts()),
+            ("How quick it is", times()),
             ("As client", carried(OUT, "client", "destination")),
             ("As server", carried(IN, "server", "source")),
         ],
@@ -56,6 +57,39 @@ fn verdicts() -> Vec<Panel> {
             EDGE,
         ),
         ask(Panel::series("Refused callers", "cps", "Who was refused, and by which rule."), DENIED, IN, EDGE),
+    ]
+}
+
+/// Of the workload as a server.
+fn times() -> Vec<Panel> {
+    const SERVER: &str = r#"destination_namespace=~"$namespace",destination=~"$workload",@agent"#;
+    let quantile = |part: &str, metric: &str| {
+        format!(
+            "histogram_quantile({part}, sum by (le, destination) (rate({metric}_bucket{{role=\"client\",{SERVER}}}[$__rate_interval])))"
+        )
+    };
+    let both = |panel: Panel, metric: &str| {
+        panel
+            .ask(&quantile("0.5", metric), "{{destination}} median")
+            .ask(&quantile("0.99", metric), "{{destination}} 99 %")
+    };
+    vec![
+        both(
+            Panel::series(
+                "Handshakes",
+                "s",
+                "From the first SYN to its answer, repeated SYNs included, as its clients on this host saw it.",
+            ),
+            "enforcer_handshake_seconds",
+        ),
+        both(
+            Panel::series(
+                "Round trips of its clients",
+                "s",
+                "Smoothed round-trip time at the end of connections with it, as clients on this host measured it.",
+            ),
+            "enforcer_round_trip_seconds",
+        ),
     ]
 }
 

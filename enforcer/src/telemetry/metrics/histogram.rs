@@ -17,6 +17,9 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// Series of one: its buckets and that without a bound, sum and count.
+    pub const SERIES: usize = BUCKETS + 2;
+
     /// Counts one.
     pub fn observe(&mut self, time: Duration) {
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);

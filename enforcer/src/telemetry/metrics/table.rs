@@ -80,6 +80,8 @@ const FLOW: &[&str] =
 const VERDICTS_BUDGET: Bound = Bound::Budget("verdicts");
 const TRAFFIC_BUDGET: Bound = Bound::Budget("traffic");
 const RULES_BUDGET: Bound = Bound::Budget("rules");
+const LATENCY_BUDGET: Bound = Bound::Budget("latency");
+const SERVER: &[&str] = &["destination", "destination_namespace", "role"];
 
 macro_rules! metrics {
     ($($constant:ident $name:literal $kind:ident $unit:literal $labels:expr, $bound:expr, $help:literal;)*) => {
@@ -124,6 +126,10 @@ metrics! {
         "TCP segments that the end that the role names sent again, added at the end of their connection.";
     ROUND_TRIPS "enforcer_round_trip_seconds_total" Counter "seconds" FLOW, TRAFFIC_BUDGET,
         "Sum of the smoothed round-trip times of closed connections, as the end that the role names measured them at the end; divided by the closed connections it is their mean.";
+    HANDSHAKE "enforcer_handshake_seconds" Histogram "seconds" SERVER, LATENCY_BUDGET,
+        "How long it took from the first SYN to the server's answer, repeated SYNs included, as clients saw it.";
+    ROUND_TRIP "enforcer_round_trip_seconds" Histogram "seconds" SERVER, LATENCY_BUDGET,
+        "Smoothed round-trip times of connections with the server, at their end, as the end that the role names measured them.";
     EVENTS_READ "enforcer_events_read_total" Counter "events" &[], Bound::One,
         "Events that this process read from the event ring.";
     LOST_EVENTS "enforcer_lost_events_total" Counter "events" &["source"], Bound::Fixed("2"),
@@ -190,14 +196,14 @@ metrics! {
         "Entries of the kernel maps.";
     MAP_CAPACITY "enforcer_map_capacity" Gauge "entries" &["map_name"], Bound::Fixed("maps"),
         "Entries that the kernel maps have room for.";
-    SERIES "enforcer_metrics_series" Gauge "series" &["budget"], Bound::Fixed("3"),
+    SERIES "enforcer_metrics_series" Gauge "series" &["budget"], Bound::Fixed("4"),
         "Series of workloads and rules that are told apart, by share of the budget.";
-    SERIES_LIMIT "enforcer_metrics_series_limit" Gauge "series" &["budget"], Bound::Fixed("3"),
+    SERIES_LIMIT "enforcer_metrics_series_limit" Gauge "series" &["budget"], Bound::Fixed("4"),
         "Series that can be told apart; the sum is the setting metrics-series, less what does not divide.";
-    SERIES_FOLDED "enforcer_metrics_series_folded" Gauge "sets of labels" &["budget"], Bound::Fixed("3"),
+    SERIES_FOLDED "enforcer_metrics_series_folded" Gauge "sets of labels" &["budget"], Bound::Fixed("4"),
         "Sets of labels beyond the budget, which are counted in the series `_overflow`.";
     EXPIRED "enforcer_metrics_expired_total" Counter "as its metric" &["metric"], Bound::Fixed("metrics with a budget"),
-        "What series of workloads that are gone had told when they expired, since the agent's start. The sum of the metric and of this never falls.";
+        "What series of workloads that are gone had told when they expired, since the agent's start. The sum of the metric (of a histogram its count) and of this never falls.";
     READY "enforcer_ready" Gauge "1 or 0" &[], Bound::One,
         "1 if the agent enforces what it was told.";
     DEGRADED "enforcer_degraded" Gauge "problems" &["reason"], Bound::Fixed("areas"),
@@ -213,7 +219,7 @@ metrics! {
 /// Every label and what its values are.
 pub const LABELS: &[(&str, &str)] = &[
     ("action", "what became of the flow: `forwarded`, `dropped`, `audit`"),
-    ("budget", "a share of the series budget: `verdicts`, `traffic`, `rules`"),
+    ("budget", "a share of the series budget: `verdicts`, `traffic`, `rules`, `latency`"),
     (
         "destination",
         "name of the server's workload or service, `reserved:host`, `reserved:world` and the like; empty where the setting `metrics-labels` has no `workload`",
@@ -225,7 +231,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("direction", "whose policy judged: `egress` the source's, `ingress` the destination's"),
     ("hook", "a program in the kernel"),
     ("kind", "what it was about; the metric's help says which there are"),
-    ("map_name", "a kernel map: `bindings`, `addresses`, `policy_rows`, `counters`, `traffic`"),
+    ("map_name", "a kernel map: `bindings`, `addresses`, `policy_rows`, `counters`, `traffic`, `latency`"),
     ("match", "`all` if a rule spoke of the flow, `none` if isolation or a default decided"),
     ("metric", "name of a metric with a budget"),
     ("outcome", "`success` or `fail`"),

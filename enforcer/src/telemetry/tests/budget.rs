@@ -17,8 +17,8 @@ use super::{WEB, names};
 use crate::domain::SeriesLabel;
 use crate::domain::names::Names;
 
-/// Half of ten series, less one for rules.
-const PLACES: usize = 4;
+/// The verdicts' share of ten series.
+const PLACES: usize = 3;
 
 struct Scene {
     exporter: Exporter,
