@@ -2,9 +2,11 @@
 
 pub mod account;
 pub mod answer;
+pub mod audit;
 pub mod cluster;
 pub mod cluster_file;
 pub mod command;
+pub mod counted;
 pub mod delta;
 pub mod expectation;
 pub mod flow;
