@@ -19,14 +19,17 @@
 //! * A part that ends is started again with growing pauses, and is a problem meanwhile; nothing ends silently.
 //! * Ending leaves links and maps in place: enforcement does not need the agent. `uninstall` removes them.
 
+mod audit;
 mod clock;
 mod coverage;
 mod error;
+mod logs;
 mod notify;
 mod owner;
 mod parts;
 mod pins;
 mod revoke;
+mod sample;
 mod start;
 mod supervise;
 

@@ -10,26 +10,30 @@ use enforcer_common::hook::Hook;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::audit::Auditor;
 use super::coverage::Watch;
+use super::logs::Logs;
 use super::owner::{Outputs, Owner};
+use super::sample::Sinks;
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock, revoke};
+use super::{Error, SharedKernel, clock, lock, revoke, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::names::Names;
-use crate::engine::{self, Event};
+use crate::engine::{self, Event, Facts};
 use crate::kernel::{Events, Repair, Revoker};
 use crate::sources::{
     self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
 use crate::telemetry::Pipeline;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::{Exporter, Gauges, KernelSample};
 
 /// Events on their way to the owner; a source that is quicker than the owner waits.
 const EVENTS: usize = 256;
 /// Requests on their way to the owner; beyond that, clients wait.
-const CALLS: usize = 256;
+pub(super) const CALLS: usize = 256;
 /// Parts have so long to finish what they are at.
 const GRACE: Duration = Duration::from_secs(5);
 /// The ring is read for so long after the end has begun.
@@ -59,6 +63,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         host,
     } = started;
     let ring = kernel.take_events()?;
+    let logs = Logs::start(config, &facts, &adopted, &host)?;
     let kernel: SharedKernel = Arc::new(Mutex::new(kernel));
     let (events, event_queue) = mpsc::channel(EVENTS);
     let (calls, call_queue) = mpsc::channel(CALLS);
@@ -78,7 +83,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         exporter: Exporter::default(),
     };
     let backend = Backend {
-        requests: calls,
+        requests: logs.gate(config, calls),
+        history: logs.reader(),
         recent: {
             let pipeline = Arc::clone(&pipeline);
             Arc::new(move |count| pipeline.recent(count))
@@ -93,7 +99,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
-        Arc::clone(&pipeline),
+        (Arc::clone(&pipeline), logs.audit.clone()),
         malformed,
         shared.events.clone(),
         shared.closing.clone(),
@@ -101,11 +107,14 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
     let (in_force, latest) = watch::channel(None);
     spawn_revocation(&mut parts, (config.pins.clone(), cgroup_root), latest, &gauges, &shared);
+    spawn_sampler(&mut parts, config, &facts, &logs, &shared);
     drop(shared);
     drop(backend);
     let openings = Watch::new(config, &lock(&kernel));
-    let outputs = Outputs { names, readiness, gauges, demand, in_force, pipeline };
-    let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs, openings);
+    let outputs =
+        Outputs { names, readiness, gauges, demand, in_force, pipeline, history: logs.history.clone() };
+    let auditor = Auditor::new(logs.audit.clone());
+    let owner = Owner::new(state, store, (kernel, config.pins.clone()), (outputs, auditor), openings);
     let orders = (facts.mode, config.socket_kinds());
     let ended = owner.run(adopted, orders, event_queue, call_queue).await;
     fail_point!("owner-ended");
@@ -113,6 +122,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());
     }
+    logs.stop(&ended).await;
     fail_point!("parts-ended");
     ended
 }
@@ -276,6 +286,18 @@ fn spawn_revocation(
     parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
 }
 
+/// Feeds audit log and flow history, if there is one of them.
+fn spawn_sampler(parts: &mut JoinSet<()>, config: &Config, facts: &Facts, logs: &Logs, shared: &Shared) {
+    if logs.audit.is_none() && logs.history.is_none() {
+        return;
+    }
+    let (audit, history) = (logs.audit.clone(), logs.history.clone());
+    let sinks = Sinks { audit, history, boot_id: facts.boot_id.clone() };
+    let (pins, interval, closing) = (config.pins.clone(), config.audit_interval, shared.closing.clone());
+    let start = move || sample::start(&pins, &sinks, interval, &closing);
+    parts.spawn(supervise("the reader of counters", shared.events.clone(), shared.closing.clone(), start));
+}
+
 /// A server may end only when it was asked to.
 fn ended(result: std::io::Result<()>, closing: &watch::Receiver<bool>) -> Result<(), String> {
     match result {
@@ -288,7 +310,7 @@ fn ended(result: std::io::Result<()>, closing: &watch::Receiver<bool>) -> Result
 /// Reads the ring until the end. There is one reader for the life of the process, so a failure is waited out here.
 async fn read_ring(
     mut ring: Events,
-    pipeline: Arc<Pipeline>,
+    (pipeline, audit): (Arc<Pipeline>, Option<Audit>),
     malformed: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
     closing: watch::Receiver<bool>,
@@ -305,6 +327,9 @@ async fn read_ring(
         };
         malformed.store(ring.malformed(), Ordering::Relaxed);
         pipeline.record(&batch);
+        if let Some(audit) = &audit {
+            audit.details(&batch);
+        }
         batch.clear();
         let problem = match read {
             None => return,

@@ -1,5 +1,6 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
+mod logs;
 mod policy;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 use super::settings::SettingFlags;
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::time::parse_duration;
+pub use logs::{Audit, AuditFormat, AuditRange, FlowHistory, Flows};
 pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
 
 /// Identity-based network enforcement for Linux workloads
@@ -101,6 +103,12 @@ pub enum Command {
     /// filters must all match. Times are UTC.
     #[command(after_help = "Example:\n  enforcer observe -f --verdict DROPPED --to default/db")]
     Observe(Box<Observe>),
+    /// Show earlier flows
+    #[command(subcommand, after_help = "Example:\n  enforcer flows history --since 1d")]
+    Flows(Flows),
+    /// Verify and read the audit log
+    #[command(subcommand, after_help = "Example:\n  enforcer audit verify")]
+    Audit(Audit),
     /// Show how the agent is; exit code 1 unless it enforces and nothing is wrong
     #[command(after_help = "Example:\n  enforcer status --unguarded")]
     Status(Status),

@@ -6,11 +6,13 @@
 
 mod agent;
 pub mod args;
+mod audit;
 mod config;
 mod context;
 mod docs;
 mod endpoint;
 mod files;
+mod flows;
 mod identity;
 mod observe;
 mod policy;
@@ -70,6 +72,8 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Identity(verb) => identity::identity(context, &verb),
         Command::Endpoint(verb) => endpoint::endpoint(context, &verb),
         Command::Observe(observe) => observe::observe(context, *observe),
+        Command::Flows(verb) => flows::flows(context, verb),
+        Command::Audit(verb) => audit::audit(context, verb),
         Command::Status(asked) => status::status(context, &asked),
         Command::Probe(probe) => probe::probe(context, &probe),
         Command::Config(verb) => config::config(context, verb),

@@ -58,7 +58,7 @@ impl Wish {
             port,
             protocol,
         } = arguments;
-        let since = since.map(|since| moment(&since, now)).transpose()?;
+        let since = since.map(|since| moment("--since", &since, now)).transpose()?;
         let protocol = protocol.iter().map(|protocol| protocol.to_ascii_uppercase()).collect();
         let verdict = verdict.iter().map(|verdict| verdict.to_ascii_uppercase()).collect();
         let last = last.unwrap_or(match (since, follow) {
@@ -72,7 +72,7 @@ impl Wish {
 }
 
 /// A time, or a duration before `now`.
-fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+pub(super) fn moment(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Some(moment) = Timestamp::parse(text) {
         return Ok(moment);
     }
@@ -89,7 +89,7 @@ fn moment(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     match seconds {
         Some(seconds) => Ok(Timestamp { seconds: now.seconds - seconds, ..now }),
         None => bail!(
-            "--since {} is neither a time like 2026-11-22T12:53:39Z nor a duration like 30s, 5m, 2h",
+            "{flag} {} is neither a time like 2026-11-22T12:53:39Z nor a duration like 30s, 5m, 2h",
             quote(text)
         ),
     }
@@ -140,7 +140,7 @@ mod tests {
             (usize::MAX, Some(Timestamp { seconds: 9_700, nanos: 7 }))
         );
         for bad in ["", "m", "5", "5y", "-5m", "é"] {
-            assert!(moment(bad, Timestamp::default()).is_err(), "{bad}");
+            assert!(moment("--since", bad, Timestamp::default()).is_err(), "{bad}");
         }
     }
 

@@ -179,9 +179,14 @@ impl<K: Copy + Eq + Hash, A: Amount> Counted<K, A> {
         self.rows.insert(key, now);
     }
 
-    /// Forgets rows that the map does not have any more, so that new ones of that name are new.
-    pub fn keep_only(&mut self, is_there: impl Fn(&K) -> bool) {
-        self.rows.retain(|key, _| is_there(key));
+    /// Rows that the map does not have any more.
+    pub fn gone(&self, is_there: impl Fn(&K) -> bool) -> Vec<K> {
+        self.rows.keys().filter(|key| !is_there(key)).copied().collect()
+    }
+
+    /// Forgets a row, so that a new one of that name is new.
+    pub fn forget(&mut self, key: &K) {
+        self.rows.remove(key);
     }
 }
 
@@ -207,7 +212,9 @@ mod tests {
         assert!(counted.enter(&epoch(2)));
         assert_eq!(counted.added(&7, 9), Some(9), "the map is another one");
         counted.take(7, 9);
-        counted.keep_only(|key| *key != 7);
+        assert_eq!(counted.gone(|_| true), [0; 0]);
+        assert_eq!(counted.gone(|key| *key != 7), [7]);
+        counted.forget(&7);
         assert_eq!(counted.added(&7, 10), Some(10), "the row was removed and came back");
     }
 

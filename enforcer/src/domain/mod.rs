@@ -11,6 +11,7 @@ pub mod delta;
 pub mod expectation;
 pub mod flow;
 pub mod flow_filter;
+pub mod history;
 pub mod labels;
 pub mod names;
 pub mod offline;

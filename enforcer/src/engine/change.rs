@@ -14,7 +14,7 @@ use super::phase::Area;
 use super::planning::{Answer, Plan, as_it_is, plan, requested};
 use super::policies::refused;
 use super::state::{Published, Retry, State, Stored, size};
-use super::{room, schedule, views, wanted};
+use super::{audit, room, schedule, views, wanted};
 use crate::domain::command::Reply;
 use crate::domain::delta::{Operation, delta};
 
@@ -162,6 +162,7 @@ fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
         state.published = Some(Published { publication, inputs });
     }
     super::note_conflicts(state);
+    audit::tell(state, flight.plan.answer.as_ref().map(|answer| answer.ticket), effects);
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
     }

@@ -30,6 +30,7 @@
 //!   when its tables are in force and the hooks are attached, or with what kept it from being so. Then it has changed
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
+mod audit;
 mod change;
 mod cluster;
 mod confirm;

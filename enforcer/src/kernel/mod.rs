@@ -5,6 +5,7 @@
 //! detached to be attached again; programs are replaced in place (`BPF_LINK_UPDATE`).
 
 mod cgroups;
+mod counters;
 mod diag;
 mod error;
 mod events;
@@ -44,6 +45,7 @@ use ipnet::IpNet;
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::table::PolicyTable;
 
+pub use counters::Counters;
 pub use error::Error;
 pub use events::{Events, decode};
 pub use revoke::{Pass, Revoker};

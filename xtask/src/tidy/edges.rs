@@ -20,7 +20,7 @@ const SHARED: &str = "the words of the design and the numbers of the kernel's ta
 const WIRING: &str = "the agent is where the adapters meet";
 
 /// Rooms of `enforcer` by their names, other crates by their package names.
-const ALLOWED: [Edge; 38] = [
+const ALLOWED: [Edge; 40] = [
     edge("domain", "enforcer_common", "the verdict and its tables are values that the kernel shares"),
     edge("config", "domain", "a setting is checked by the type it becomes"),
     edge("engine", "domain", "the state is made of domain values"),
@@ -55,6 +55,8 @@ const ALLOWED: [Edge; 38] = [
     edge("cli/render/flow", "api::LostEvents", "a stream of flows says what it lost"),
     edge("cli/probe", "kernel::probe", "`enforcer probe` must work without a daemon"),
     edge("cli/render/probe", "kernel::probe", "prints the report"),
+    edge("cli/audit", "telemetry::audit::read", "a log must be verified where no agent runs"),
+    edge("cli/flows", "telemetry::history::query", "the history of a host must be read where no agent runs"),
     edge("main", "cli", "the binary is its command line"),
     edge("enforcer-ebpf", "enforcer_common", "one verdict on both sides of the boundary"),
     edge("enforcer-common", "aya::Pod", "marks shared structs as plain data, behind the feature `user`"),

@@ -10,6 +10,7 @@
 
 pub mod chain;
 pub mod export;
+pub mod fact;
 pub mod record;
 pub mod verify;
 

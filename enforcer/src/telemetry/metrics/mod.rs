@@ -7,6 +7,7 @@
 //! counter that was reset.
 
 mod budget;
+mod logs;
 mod table;
 mod traffic;
 mod verdicts;
@@ -26,7 +27,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 
 use self::budget::Budget;
 use self::table as m;
-use super::ReadCounts;
+use super::{ReadCounts, audit, history};
 use crate::domain::flow::protocol_name;
 use crate::domain::names::Names;
 
@@ -72,6 +73,10 @@ pub struct Gauges {
     pub foreign: BTreeMap<&'static str, u64>,
     /// What became of open sockets.
     pub revocation: Revocation,
+    /// How the audit log is, if there is one.
+    pub audit: Option<audit::Status>,
+    /// How the flow history is, if there is one.
+    pub history: Option<history::Status>,
 }
 
 /// What became of open sockets after changes, since the start.
@@ -221,6 +226,7 @@ fn agent(exposition: &mut Exposition, gauges: &Gauges) {
         exposition.add(m::FOREIGN_PROGRAMS, &[hook], *count);
     }
     revocation(exposition, &gauges.revocation);
+    logs::write(exposition, gauges.audit.as_ref(), gauges.history.as_ref());
 }
 
 fn revocation(exposition: &mut Exposition, revocation: &Revocation) {

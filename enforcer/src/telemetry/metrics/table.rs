@@ -105,6 +105,20 @@ metrics! {
         "Entries of the kernel maps.";
     MAP_CAPACITY "enforcer_map_capacity" Gauge ["map_name"]
         "Entries that the kernel maps have room for.";
+    AUDIT_WRITABLE "enforcer_audit_writable" Gauge []
+        "1 if the audit log can be written; absent if there is none.";
+    AUDIT_RECORDS "enforcer_audit_records_total" Counter ["kind"]
+        "Records written to the audit log since the agent's start.";
+    AUDIT_LOST "enforcer_audit_lost_total" Counter ["kind"]
+        "Records that did not get into the audit log since the agent's start. Counts of verdicts are never among them.";
+    HISTORY_WRITABLE "enforcer_history_writable" Gauge []
+        "1 if the flow history can be written and was not damaged; absent if there is none.";
+    HISTORY_SAMPLES "enforcer_history_samples_total" Counter ["outcome"]
+        "Looks at the kernel's counters for the flow history: written, merged = the disk was slower and the next look has it all, failed = waits in the kernel.";
+    HISTORY_SET_ASIDE "enforcer_history_set_aside_total" Counter []
+        "Databases of flows that were damaged and set aside since the agent's start.";
+    HISTORY_BYTES "enforcer_history_bytes" Gauge []
+        "Size of the database of flows.";
     READY "enforcer_ready" Gauge []
         "1 if the agent enforces what it was told.";
     DEGRADED "enforcer_degraded" Gauge ["reason"]
