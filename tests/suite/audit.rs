@@ -211,6 +211,7 @@ fn who_changed_what() {
         records(&scene.audit()).iter().filter(|record| record.event.action == "workload-gone").count() == 2
     });
     assert_eq!(scene.agent.terminate(), 0);
+    scene.agent.cli(&["uninstall"]).expect_ok();
     is_whole(&scene.audit());
     let all = records(&scene.audit());
     let one = |action: &str| {
@@ -229,8 +230,10 @@ fn who_changed_what() {
     assert!(one("policy-delete").event.reason.contains("there is no policy default/more"));
     one("quarantine-began");
     one("quarantine-ended");
+    one("uninstalled");
     let actions: Vec<&str> = all.iter().map(|record| record.event.action.as_str()).collect();
-    assert_eq!((actions[0], *actions.last().unwrap()), ("agent-started", "agent-stopped"));
+    assert_eq!(actions[0], "agent-started");
+    assert!(actions.ends_with(&["agent-stopped", "uninstalled"]), "{actions:?}");
     assert!(all.iter().any(|record| record.event.action == "workload-appeared"
         && record.labels.get("workload_labels").is_some_and(|labels| labels.contains("app=web"))));
 }

@@ -1,10 +1,11 @@
 //! What the owner tells the audit log: who asked for what, what became of it, and what went wrong. Nothing here waits.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::start;
 use crate::api::Call;
 use crate::api::access::Peer;
 use crate::config::{AuditFsync, AuditMode, Config};
@@ -40,7 +41,7 @@ pub(super) fn settings(config: &Config) -> Settings {
 }
 
 /// Starts the log, if there is to be one.
-pub(super) fn start(
+pub(super) fn begin(
     config: &Config,
     facts: &Facts,
     host: &str,
@@ -51,6 +52,25 @@ pub(super) fn start(
     let host = Host { hostname: host.to_owned(), boot: Boot { id: facts.boot_id.clone() } };
     let started = Audit::start(settings(config), host, wall);
     started.map(Some).map_err(|error| format!("start the thread of {NAME}: {error}"))
+}
+
+/// Records that everything was removed, where there is a log. No agent runs, which the caller has made sure of.
+pub(super) fn uninstalled(config: &Config, pins: usize) {
+    if config.audit == AuditMode::Off || !config.audit_directory().is_dir() {
+        return;
+    }
+    let boot = Boot { id: start::fact("/proc/sys/kernel/random/boot_id") };
+    let host = Host { hostname: start::fact("/proc/sys/kernel/hostname"), boot };
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let actor = Actor { uid, gid, pid: Some(std::process::id()) };
+    let Ok((audit, thread)) = Audit::start(settings(config), host, wall) else { return };
+    audit.tell(Fact::Uninstalled { actor, pins });
+    audit.stop();
+    // It says itself what it could not write; a disk that does not answer is not waited for.
+    let begin = Instant::now();
+    while !thread.is_finished() && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn wall() -> Timestamp {

@@ -35,7 +35,7 @@ impl Logs {
         host: &str,
     ) -> Result<Self, Error> {
         let mut threads = Vec::new();
-        let audit = audit::start(config, facts, host).map_err(Error::Thread)?.map(|(audit, thread)| {
+        let audit = audit::begin(config, facts, host).map_err(Error::Thread)?.map(|(audit, thread)| {
             threads.push(thread);
             audit
         });

@@ -70,7 +70,9 @@ pub fn uninstall(config: &Config) -> Result<Vec<String>, Error> {
     start::require_root()?;
     Store::require_stopped(&config.state_dir)?;
     let _lock = pins::PinsLock::take(&config.pins)?;
-    Ok(crate::kernel::uninstall(&config.pins)?)
+    let removed = crate::kernel::uninstall(&config.pins)?;
+    audit::uninstalled(config, removed.len());
+    Ok(removed)
 }
 
 /// The kernel, shared between the owner and scrapes.

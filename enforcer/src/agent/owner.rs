@@ -352,12 +352,7 @@ impl Owner {
                     fail_point!("after-reply");
                 }
             }
-            Effect::PublishNames(names) => {
-                if let Some(history) = &self.outputs.history {
-                    history.names(&names);
-                }
-                drop(self.outputs.names.send_replace(names));
-            }
+            Effect::PublishNames(names) => self.publish_names(names),
             // These are the auditor's.
             Effect::Changed { .. } | Effect::Problem { .. } => {}
             Effect::Readiness { ready, reason } => {
@@ -371,6 +366,13 @@ impl Owner {
             Effect::Refuse(message) => self.ended = Some(Err(Error::Refused(message))),
             Effect::Stop => self.ended = Some(Ok(())),
         }
+    }
+
+    fn publish_names(&self, names: Arc<Names>) {
+        if let Some(history) = &self.outputs.history {
+            history.names(&names);
+        }
+        self.outputs.names.send_replace(names);
     }
 
     fn apply(&self, operations: &[Operation]) -> Vec<(usize, String)> {

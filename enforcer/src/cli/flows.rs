@@ -16,12 +16,11 @@ pub(super) fn flows(context: &mut Context, verb: Flows) -> anyhow::Result<Answer
     let Flows::History(asked) = verb;
     let (database, format) = (asked.database.clone(), asked.output.format);
     let wish = wish(*asked, now())?;
-    let history = match database {
-        Some(path) => query(&path, &wish).map_err(|problem| anyhow!(problem))?,
-        None => {
-            let client = context.client();
-            block_on(async { Ok(client.history(&wish).await?) })?
-        }
+    let history = if let Some(path) = database {
+        query(&path, &wish).map_err(|problem| anyhow!(problem))?
+    } else {
+        let client = context.client();
+        block_on(async { Ok(client.history(&wish).await?) })?
     };
     let text = match format {
         ObjectFormat::Table => render::table(&history.edges, context.screen.data_in_color()),

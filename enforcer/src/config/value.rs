@@ -179,7 +179,7 @@ impl Scalar for Size {
     }
 
     fn text(&self) -> String {
-        let unit = UNITS.iter().find(|(_, bytes)| self.0 > 0 && self.0 % bytes == 0);
+        let unit = UNITS.iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes));
         unit.map_or_else(|| self.0.to_string(), |(unit, bytes)| format!("{}{unit}", self.0 / bytes))
     }
 }
@@ -192,7 +192,7 @@ impl Scalar for Duration {
     fn text(&self) -> String {
         let seconds = self.as_secs();
         let units = [("d", 86_400), ("h", 3_600), ("m", 60)];
-        let unit = units.into_iter().find(|(_, unit)| seconds > 0 && seconds % unit == 0);
+        let unit = units.into_iter().find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit));
         unit.map_or_else(|| format!("{seconds}s"), |(word, unit)| format!("{}{word}", seconds / unit))
     }
 }

@@ -51,7 +51,7 @@ impl HistoryQuery {
             }
             "last" => {
                 self.last =
-                    value.parse().ok().ok_or_else(|| format!("last `{value}` is no number of edges"))?
+                    value.parse().ok().ok_or_else(|| format!("last `{value}` is no number of edges"))?;
             }
             key => {
                 if !self.filter.add(key, value)? {

@@ -6,19 +6,21 @@ use crate::domain::audit::verify::Report;
 
 /// What verifying found: one line for each finding, and where the chain stands.
 pub fn report(report: &Report) -> String {
-    let mut text = String::new();
-    for finding in &report.findings {
-        text += &format!("{}\n", clean(&finding.to_string()));
-    }
+    let mut lines: Vec<String> =
+        report.findings.iter().map(|finding| clean(&finding.to_string()).into_owned()).collect();
     if report.more > 0 {
-        text += &format!("{} more\n", report.more);
+        lines.push(format!("{} more", report.more));
     }
     if report.noted_is_older {
-        text += "the noted head is older than the oldest record that is kept, so it can't be compared\n";
+        lines.push(
+            "the noted head is older than the oldest record that is kept, so it can't be compared".to_owned(),
+        );
     }
     let word = if report.findings.is_empty() { "whole" } else { "NOT whole" };
     let Report { records, first, head, .. } = report;
-    text + &format!("{word}: {records} records, {first} to {}\nhead: {head}\n", head.sequence)
+    lines.push(format!("{word}: {records} records, {first} to {}", head.sequence));
+    lines.push(format!("head: {head}\n"));
+    lines.join("\n")
 }
 
 /// The same for programs.

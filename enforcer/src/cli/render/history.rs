@@ -14,7 +14,9 @@ const VERDICT: usize = 5;
 pub fn table(edges: &[HistoryEdge], color: bool) -> String {
     let rows: Vec<[String; 9]> = edges.iter().map(row).collect();
     let mut columns = Columns::new(&HEADER);
-    rows.iter().for_each(|row| columns.fit(row));
+    for row in &rows {
+        columns.fit(row);
+    }
     let mut text = columns.line(&HEADER.map(str::to_owned), |_, cell| cell.to_owned());
     for row in &rows {
         let paint = match row[VERDICT].as_str() {

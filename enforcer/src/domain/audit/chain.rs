@@ -151,7 +151,7 @@ const DIGITS: usize = 64;
 /// The line of a record behind `before` (without the newline), and the place that it has in the chain.
 ///
 /// # Errors
-/// What serde_json refuses, which no record contains.
+/// What `serde_json` refuses, which no record contains.
 pub fn seal(before: Head, record: &mut Record) -> Result<(String, Head), serde_json::Error> {
     record.event.sequence = before.sequence + 1;
     record.enforcer.previous_hash = before.hash;

@@ -14,7 +14,7 @@ pub const OCSF: &str = "1.3.0";
 
 /// Class, category and activity of a record.
 struct Class {
-    class: u32,
+    number: u32,
     category: u32,
     activity: u32,
 }
@@ -23,29 +23,29 @@ fn class(record: &Record) -> Class {
     let is = |word: &str| record.event.types.iter().any(|it| it == word);
     match record.enforcer.kind {
         // 5: refused, 6: traffic that was let through.
-        Kind::Verdict => Class { class: 4001, category: 4, activity: if is("denied") { 5 } else { 6 } },
+        Kind::Verdict => Class { number: 4001, category: 4, activity: if is("denied") { 5 } else { 6 } },
         Kind::Policy | Kind::Identity | Kind::Quarantine => {
             let activity = [("creation", 1), ("change", 3), ("deletion", 4)];
             let activity = activity.into_iter().find(|(word, _)| is(word)).map_or(99, |(_, number)| number);
-            Class { class: 3004, category: 3, activity }
+            Class { number: 3004, category: 3, activity }
         }
-        Kind::Lifecycle => Class { class: 6002, category: 6, activity: if is("start") { 3 } else { 4 } },
-        Kind::Degradation | Kind::Repair | Kind::Log => Class { class: 0, category: 0, activity: 99 },
+        Kind::Lifecycle => Class { number: 6002, category: 6, activity: if is("start") { 3 } else { 4 } },
+        Kind::Degradation | Kind::Repair | Kind::Log => Class { number: 0, category: 0, activity: 99 },
     }
 }
 
 /// The record as an OCSF event.
 ///
 /// # Errors
-/// What serde_json refuses, which no record contains.
+/// What `serde_json` refuses, which no record contains.
 pub fn ocsf(record: &Record) -> Result<Value, serde_json::Error> {
-    let Class { class, category, activity } = class(record);
+    let Class { number, category, activity } = class(record);
     let mut event = Map::new();
     let mut put = |key: &str, value: Value| drop(event.insert(key.to_owned(), value));
-    put("class_uid", class.into());
+    put("class_uid", number.into());
     put("category_uid", category.into());
     put("activity_id", activity.into());
-    put("type_uid", (class * 100 + activity).into());
+    put("type_uid", (number * 100 + activity).into());
     put("time", milliseconds(record.timestamp).into());
     put("message", record.message.clone().into());
     let failed = record.event.outcome == "failure";

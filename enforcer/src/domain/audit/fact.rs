@@ -69,6 +69,13 @@ pub enum Fact {
         /// Why not as it should; empty if as it should.
         problem: String,
     },
+    /// Programs and maps were removed: nothing is enforced any more.
+    Uninstalled {
+        /// Who did it.
+        actor: Actor,
+        /// How many pins there were.
+        pins: usize,
+    },
     /// Something changed that is asked for.
     Changed {
         /// What.
@@ -134,7 +141,7 @@ impl Fact {
     /// What it is about.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Started { .. } | Self::Stopped { .. } => Kind::Lifecycle,
+            Self::Started { .. } | Self::Stopped { .. } | Self::Uninstalled { .. } => Kind::Lifecycle,
             Self::Changed { changed: Changed::Policy { .. }, .. } => Kind::Policy,
             Self::Changed { changed: Changed::Quarantine { .. }, .. } => Kind::Quarantine,
             Self::Asked { kind, .. } | Self::Asking { kind, .. } => *kind,
@@ -176,6 +183,16 @@ impl Fact {
                 let mut record =
                     new(stopped, "the agent ends; what is attached stays and enforces".to_owned());
                 record.event.reason = problem;
+                record
+            }
+            Self::Uninstalled { actor, pins } => {
+                let action =
+                    action(Kind::Lifecycle, "uninstalled", "process", &["end", "deletion"], "success");
+                let mut record = new(
+                    action,
+                    format!("{pins} pins were removed: nothing is enforced on this host any more"),
+                );
+                sign(&mut record, Some(actor));
                 record
             }
             Self::Changed { changed, actor, generation } => {

@@ -115,7 +115,9 @@ fn a_noted_head_finds_a_log_that_was_written_anew() {
     let noted = Head { sequence: 3, hash: Hash::of(b"another log") };
     let verify = |noted: Head| {
         let mut verifier = Verifier::new(Ok(Some(checkpoint)), Some(noted), Range::default());
-        lines.iter().for_each(|line| verifier.line("log", 1, line.as_bytes()));
+        for line in &lines {
+            verifier.line("log", 1, line.as_bytes());
+        }
         verifier.finish().findings.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
     };
     assert_eq!(verify(noted), [What::Replaced]);

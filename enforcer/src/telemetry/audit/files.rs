@@ -102,6 +102,8 @@ pub(super) struct Log {
     /// Something was written since the last flush.
     dirty: bool,
     torn: Option<PathBuf>,
+    /// What happened and was not told yet.
+    notices: Vec<Notice>,
 }
 
 /// All files of a log, the oldest first.
@@ -181,6 +183,7 @@ impl Log {
             head,
             dirty: false,
             torn: None,
+            notices: Vec::new(),
         };
         log.set_aside(&torn, &mut found)?;
         Ok((log, found))
@@ -229,10 +232,9 @@ impl Log {
         self.files.iter()
     }
 
-    /// Adds records, all or none. Whether a new file has begun, and what else happened.
+    /// Adds records, all or none. What else happened since records were added last.
     pub(super) fn append(&mut self, records: &mut [Record], now: Timestamp) -> io::Result<Vec<Notice>> {
-        let mut notices = Vec::new();
-        self.make_room(now, &mut notices)?;
+        self.make_room(now)?;
         let mut text = String::new();
         let mut head = self.head;
         for record in records {
@@ -261,7 +263,7 @@ impl Log {
         if flush {
             self.flush()?;
         }
-        Ok(notices)
+        Ok(std::mem::take(&mut self.notices))
     }
 
     /// Brings what was written to the disk, as the settings say, and the checkpoint after it.
@@ -289,7 +291,7 @@ impl Log {
     }
 
     /// Begins a new file where the present one is full, old, or not what was written; removes the oldest beyond the limit.
-    fn make_room(&mut self, now: Timestamp, notices: &mut Vec<Notice>) -> io::Result<()> {
+    fn make_room(&mut self, now: Timestamp) -> io::Result<()> {
         let age = i64::try_from(self.settings.file_age.as_secs()).unwrap_or(i64::MAX);
         let mut begin = self.files.back().is_none_or(|file| file.size >= self.settings.file_size)
             || now.seconds.saturating_sub(self.since.seconds) >= age;
@@ -300,7 +302,7 @@ impl Log {
             let seen = file.metadata()?;
             // Not the name: a file that was moved away is found when it is verified.
             if seen.nlink() == 0 || seen.len() != kept.size {
-                notices.push(Notice::Touched { path: kept.path.clone() });
+                self.notices.push(Notice::Touched { path: kept.path.clone() });
                 begin = true;
             }
         }
@@ -323,7 +325,7 @@ impl Log {
             });
             self.write_checkpoint()?;
             fs::remove_file(&oldest.path)?;
-            notices.push(Notice::Removed { from: oldest.first, to: next.first - 1 });
+            self.notices.push(Notice::Removed { from: oldest.first, to: next.first - 1 });
             total -= oldest.size;
             self.files.pop_front();
         }

@@ -98,6 +98,11 @@ struct Shared {
     now: fn() -> Timestamp,
 }
 
+/// About how many bytes of their own names take while they wait: most of it is shared with those in force.
+fn names_size(names: &Names) -> usize {
+    64 * (names.identities.len() + names.workloads.len())
+}
+
 /// Whatever a panicking thread was doing: each of these is a value that is replaced or added to as a whole.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
@@ -165,7 +170,7 @@ impl Audit {
 
     /// From now on these names are valid; workloads that came, changed and went are recorded.
     pub fn names(&self, names: &Arc<Names>) {
-        let size = 256 * (names.identities.len() + names.workloads.len());
+        let size = names_size(names);
         self.send(Kind::Identity, size, Message::Names((self.shared.now)(), Arc::clone(names)));
     }
 

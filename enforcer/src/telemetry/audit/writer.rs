@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::files::{Found, Log, Notice, Settings};
 use super::state::State;
 use super::verdicts::{self, Interval};
-use super::{Message, Sample, Shared, lock, workloads};
+use super::{Message, Sample, Shared, lock, names_size, workloads};
 use crate::domain::audit::Kind;
 use crate::domain::audit::record::{Action, Host, Record};
 use crate::domain::counted::Edge;
@@ -21,6 +21,8 @@ use crate::domain::timestamp::Timestamp;
 
 /// Time between looks at the sample and flushes.
 const TICK: Duration = Duration::from_secs(1);
+/// Records of workloads that wait at most while the log can't be written.
+const WAITING: usize = 100_000;
 /// Records that are added together at most.
 const BATCH: usize = 64;
 /// What was made records of is written down at least this often, so that a start has few records to read.
@@ -35,7 +37,8 @@ pub(super) struct Writer {
     state: State,
     /// Records that are not in the file yet, each with what it takes of the queue's bytes.
     pending: VecDeque<(Record, usize)>,
-    names: Arc<Names>,
+    /// The names that were looked at last.
+    names: Option<Arc<Names>>,
     /// When the last look at the counters was.
     looked: Option<Timestamp>,
     saved: Instant,
@@ -52,7 +55,7 @@ impl Writer {
             log: None,
             state: State::default(),
             pending: VecDeque::new(),
-            names: Arc::default(),
+            names: None,
             looked: None,
             saved: Instant::now(),
             waiting: Vec::new(),
@@ -89,23 +92,30 @@ impl Writer {
         match message {
             Message::Fact(at, fact) => {
                 let size = fact.size();
-                self.pending.push_back((fact.record(at, &self.host), size));
+                self.wait(fact.record(at, &self.host), size);
             }
             Message::Names(at, names) => {
-                let now = workloads::known(&names);
-                let before = self.state.workloads.take().unwrap_or_default();
-                let records = workloads::changes(&before, &now, &names, at, &self.host);
-                self.pending.extend(records.into_iter().map(|record| (record, 0)));
-                self.shared
-                    .queued
-                    .fetch_sub(256 * (names.identities.len() + names.workloads.len()), Ordering::AcqRel);
-                self.state.workloads = Some(now);
-                self.names = names;
+                let known = self.state.workloads.get_or_insert_default();
+                let records = workloads::changes(known, self.names.as_deref(), &names, at, &self.host);
+                for record in records {
+                    self.wait(record, 0);
+                }
+                self.shared.queued.fetch_sub(names_size(&names), Ordering::AcqRel);
+                self.names = Some(names);
             }
             Message::Flush(asker) => self.waiting.push(asker),
             Message::Stop => return false,
         }
         true
+    }
+
+    /// Has a record wait to be written, if there is room for it; facts have theirs by the queue's bytes.
+    fn wait(&mut self, record: Record, size: usize) {
+        if size == 0 && self.pending.len() >= WAITING {
+            self.shared.lose(record.enforcer.kind);
+        } else {
+            self.pending.push_back((record, size));
+        }
     }
 
     /// Writes what there is, and notes how that went.
@@ -123,7 +133,7 @@ impl Writer {
             format!("the audit log in {} can't be written: {error}", self.settings.directory.display())
         });
         let mut status = lock(&self.shared.status);
-        status.problem = problem.clone();
+        status.problem.clone_from(&problem);
         if let Some(log) = &self.log {
             status.head = log.head();
         }
@@ -172,14 +182,12 @@ impl Writer {
     fn open(&mut self) -> io::Result<()> {
         let (log, found) = Log::open(&self.settings)?;
         let mut state = State::load(&self.settings.directory, log.files())?;
-        if let Some(workloads) = self.state.workloads.take() {
-            // Names came while the log could not be opened: what differs is what was found here.
+        if let Some(names) = &self.names {
+            // They came while the log could not be opened: what differs is what was found here.
             self.pending.retain(|(record, _)| record.enforcer.kind != Kind::Identity);
-            let before = state.workloads.take().unwrap_or_default();
-            let now = (self.shared.now)();
-            let records = workloads::changes(&before, &workloads, &self.names, now, &self.host);
+            let known = state.workloads.get_or_insert_default();
+            let records = workloads::changes(known, None, names, (self.shared.now)(), &self.host);
             self.pending.extend(records.into_iter().map(|record| (record, 0)));
-            state.workloads = Some(workloads);
         }
         self.state = state;
         self.log = Some(log);
@@ -248,7 +256,7 @@ impl Writer {
             .filter_map(|(edge, total)| Some((edge, self.state.counted.added(&edge, total)?, total)))
             .collect();
         for batch in risen.chunks(BATCH) {
-            let names = Arc::clone(&self.names);
+            let names = self.names.clone().unwrap_or_default();
             let (end, map) = (sample.at, sample.epoch.map);
             let interval = Interval { start, end, map, names: &names, host: &self.host };
             let now = (self.shared.now)();

@@ -104,7 +104,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         || missing(error)
 }
 
-/// Gives a damaged database another name, with the time in it; what SQLite keeps beside it goes along.
+/// Gives a damaged database another name, with the time in it; what `SQLite` keeps beside it goes along.
 pub(super) fn set_aside(path: &Path, seconds: i64) -> std::io::Result<PathBuf> {
     let with = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! The flow history: what every edge carried in every minute, in SQLite, from the kernel's counters.
+//! The flow history: what every edge carried in every minute, in `SQLite`, from the kernel's counters.
 //!
 //! ```text
 //!   kernel counters: the last sample --> one thread --> flows.db: added to the minute of the sample, together with

@@ -116,7 +116,8 @@ impl Found<'_> {
         };
         (edge.source, edge.destination) = (end(source), end(destination));
         edge.l4 = FlowL4 { protocol: protocol_name(protocol), source_port: 0, destination_port: port };
-        edge.traffic_direction = if by_source { "EGRESS" } else { "INGRESS" }.to_owned();
+        let direction = if by_source { "EGRESS" } else { "INGRESS" };
+        direction.clone_into(&mut edge.traffic_direction);
         let filter = &self.query.filter;
         if !edge.matches(&crate::domain::flow_filter::FlowFilter { since: None, ..filter.clone() }) {
             return;

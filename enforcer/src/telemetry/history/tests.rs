@@ -1,6 +1,7 @@
 //! The history on a real file system: sums are the kernel's, whatever happens in between.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,7 +83,9 @@ fn sums_are_those_of_the_kernel_over_restarts_and_new_maps() {
     let allowed = verdict(257, Outcome::Forwarded);
     let write = |samples: &[Sample]| {
         let mut writer = Writer::new(settings.clone());
-        samples.iter().for_each(|sample| writer.write(sample, &names()).unwrap());
+        for sample in samples {
+            writer.write(sample, &names()).unwrap();
+        }
     };
     write(&[sample(NOW, 1, &[(allowed, 5)], 100), sample(NOW + 10, 1, &[(allowed, 8)], 100)]);
     assert_eq!(sums(&settings), (8, 100, 200));
@@ -111,9 +114,13 @@ fn what_does_not_match_is_not_told() {
     Writer::new(settings.clone()).write(&sample(NOW, 1, &rows, 10), &names()).unwrap();
     let count = |conditions: &[(&str, &str)]| {
         let mut asked = HistoryQuery::default();
-        conditions.iter().for_each(|(key, value)| asked.add(key, value).unwrap());
+        for (key, value) in conditions {
+            asked.add(key, value).unwrap();
+        }
         let mut copy = HistoryQuery::default();
-        asked.parameters().iter().for_each(|(key, value)| copy.add(key, value).unwrap());
+        for (key, value) in asked.parameters() {
+            copy.add(key, &value).unwrap();
+        }
         assert_eq!(copy, asked);
         query(&settings.path, &asked).unwrap().edges.iter().map(|edge| edge.verdicts).sum::<u64>()
     };
@@ -212,6 +219,5 @@ fn a_thread_writes_the_last_sample_before_it_ends() {
     drop(history);
     thread.join().unwrap();
     assert_eq!(sums(&settings).0, 5);
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&settings.path).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -136,10 +136,18 @@ impl Database {
         name(&transaction, "rules", &self.rules, &rules)?;
         transaction.commit()?;
         // Only now: what was rolled back was not seen.
-        gone.iter().for_each(|edge| self.flows.forget(edge));
-        gone_too.iter().for_each(|carrier| self.traffic.forget(carrier));
-        flows.into_iter().for_each(|(edge, total)| self.flows.take(edge, total));
-        traffic.into_iter().for_each(|(carrier, total)| self.traffic.take(carrier, total));
+        for edge in &gone {
+            self.flows.forget(edge);
+        }
+        for carrier in &gone_too {
+            self.traffic.forget(carrier);
+        }
+        for (edge, total) in flows {
+            self.flows.take(edge, total);
+        }
+        for (carrier, total) in traffic {
+            self.traffic.take(carrier, total);
+        }
         (self.ends, self.rules) = (ends, rules);
         Ok(())
     }
@@ -314,7 +322,7 @@ fn add_traffic(
     Ok(())
 }
 
-/// SQLite has signed numbers; no counter gets so far.
+/// `SQLite` has signed numbers; no counter gets so far.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
