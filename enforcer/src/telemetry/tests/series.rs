@@ -11,8 +11,8 @@ use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 use proptest::prelude::*;
 
-use super::super::ReadCounts;
 use super::super::metrics::{Exporter, Gauges, KernelSample, Kind, METRICS, Revocation};
+use super::super::{ReadCounts, audit, history};
 use super::{BATCH, DB, WEB, names};
 
 fn key(
@@ -64,6 +64,8 @@ fn render_with(
     stats[Stat::EventsLost as usize] = 4;
     let kernel = KernelSample { counters, traffic, stats, hooks: vec![Hook::Connect4] };
     let gauges = Gauges {
+        audit: Some(audit::Status::default()),
+        history: Some(history::Status::default()),
         version: "1.2.3",
         start_seconds: 1.5,
         ready: true,
