@@ -259,7 +259,7 @@ fn a_full_disk() {
     patience::until_true("it is a problem", patience::seconds(20), || {
         scene.agent.status().problems.iter().any(|problem| problem.contains("the audit log in"))
     });
-    assert_eq!(scene.agent.metrics()["enforcer_audit_writable"], 0.0);
+    assert!(scene.agent.metrics()["enforcer_audit_writable"] < 0.5);
     scene.check();
     fs::remove_file(filled).unwrap();
     patience::until_true("it goes on", patience::seconds(20), || scene.agent.status().problems.is_empty());
