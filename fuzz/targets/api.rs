@@ -98,9 +98,12 @@ fn world() -> World {
         requests,
         recent: Arc::new(|_| Vec::new()),
         live: broadcast::Sender::new(1),
-        history: Arc::new(|query| {
+        history: Arc::new(|query: &HistoryQuery| {
             let mut copy = HistoryQuery::default();
-            query.parameters().iter().for_each(|(key, value)| copy.add(key, value).expect("it was read before"));
+            query
+                .parameters()
+                .iter()
+                .for_each(|(key, value)| copy.add(key, value).expect("it was read before"));
             assert_eq!(copy, *query);
             Ok(History::default())
         }),

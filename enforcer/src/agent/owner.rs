@@ -242,10 +242,8 @@ impl Owner {
         if seen == self.seen {
             return;
         }
-        for (_, said) in &seen.repairs {
-            tracing::warn!("repaired: {said}");
-        }
         for (kind, said) in &seen.repairs {
+            tracing::warn!("repaired: {said}");
             self.auditor.tell(Fact::Repaired { kind: kind.label(), message: said.clone() });
         }
         if seen.pins_made {
