@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use enforcer::api::{Access, Backend, Call, Readiness, bind, server};
 use enforcer::domain::command::{Changed, Refused, Reply, Request};
+use enforcer::domain::history::{History, HistoryQuery};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -97,6 +98,15 @@ fn world() -> World {
         requests,
         recent: Arc::new(|_| Vec::new()),
         live: broadcast::Sender::new(1),
+        history: Arc::new(|query: &HistoryQuery| {
+            let mut copy = HistoryQuery::default();
+            query
+                .parameters()
+                .iter()
+                .for_each(|(key, value)| copy.add(key, value).expect("it was read before"));
+            assert_eq!(copy, *query);
+            Ok(History::default())
+        }),
         metrics: Arc::new(String::new),
         readiness,
     };
@@ -111,7 +121,7 @@ fn world() -> World {
 
 /// In place of the engine: what arrives is a request that makes sense.
 async fn answer(mut calls: mpsc::Receiver<Call>) {
-    while let Some(Call { request, reply }) = calls.recv().await {
+    while let Some(Call { request, from: _, reply }) = calls.recv().await {
         let text = serde_json::to_string(&request).expect("a request is JSON");
         assert_eq!(serde_json::from_str::<Request>(&text).expect("that can be read again"), request);
         assert!(serde_json::from_str::<Value>(&text).is_ok());

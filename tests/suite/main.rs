@@ -10,6 +10,7 @@
     reason = "tests panic where they stand: the line number is the message"
 )]
 
+mod audit;
 mod bad_input;
 mod bypass;
 mod canary;

@@ -69,6 +69,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A thread can't be started.
+    #[error("{0}")]
+    Thread(String),
     /// The engine refused to go on.
     #[error("{0}")]
     Refused(String),

@@ -19,15 +19,18 @@
 //! * A part that ends is started again with growing pauses, and is a problem meanwhile; nothing ends silently.
 //! * Ending leaves links and maps in place: enforcement does not need the agent. `uninstall` removes them.
 
+mod audit;
 mod canary;
 mod clock;
 mod coverage;
 mod error;
+mod logs;
 mod notify;
 mod owner;
 mod parts;
 mod pins;
 mod revoke;
+mod sample;
 mod scrape;
 mod start;
 mod supervise;
@@ -77,6 +80,7 @@ pub fn uninstall(config: &Config) -> Result<Vec<String>, Error> {
     {
         removed.extend(canary::uninstall(&attach, config)?);
     }
+    audit::uninstalled(config, removed.len());
     Ok(removed)
 }
 

@@ -10,11 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::audit::Auditor;
 use super::coverage::{self, Watch};
 use super::notify::Notifier;
 use super::pins::PinsLock;
 use super::{Error, SharedKernel, canary, clock, lock, revoke};
 use crate::api::{Call, Readiness};
+use crate::domain::audit::fact::Fact;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
@@ -25,6 +27,7 @@ use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, Sta
 use crate::kernel::{Scheduled, Seeded, Seen};
 use crate::store::{self, Store};
 use crate::telemetry::Pipeline;
+use crate::telemetry::history::History;
 use crate::telemetry::metrics::Gauges;
 
 /// Time between looks at what the kernel has.
@@ -51,6 +54,7 @@ pub(super) struct Outputs {
     pub(super) in_force: watch::Sender<revoke::Latest>,
     pub(super) canary: watch::Sender<canary::Target>,
     pub(super) pipeline: Arc<Pipeline>,
+    pub(super) history: Option<History>,
 }
 
 /// The owner.
@@ -59,6 +63,7 @@ pub(super) struct Owner {
     store: Store,
     kernel: SharedKernel,
     outputs: Outputs,
+    auditor: Auditor,
     notifier: Notifier,
     started: Instant,
     /// Events that come before those from outside: acknowledgements.
@@ -90,7 +95,7 @@ impl Owner {
         state: State,
         store: Store,
         (kernel, pins): (SharedKernel, PathBuf),
-        outputs: Outputs,
+        (outputs, auditor): (Outputs, Auditor),
         openings: Watch,
     ) -> Self {
         Self {
@@ -98,6 +103,7 @@ impl Owner {
             store,
             kernel,
             outputs,
+            auditor,
             notifier: Notifier::from_environment(),
             started: Instant::now(),
             next: VecDeque::new(),
@@ -169,6 +175,7 @@ impl Owner {
         let gone = self.replies.extract_if(.., |_, sender| sender.is_closed());
         let gone: Vec<Ticket> = gone.map(|(ticket, _)| ticket).collect();
         for ticket in gone {
+            self.auditor.gone(ticket);
             self.feed(Event::Gone(ticket));
         }
     }
@@ -176,9 +183,10 @@ impl Owner {
     fn wake(&mut self, wake: Wake) {
         match wake {
             Wake::Event(event) => self.feed(event),
-            Wake::Call(Call { request, reply }) => {
+            Wake::Call(Call { request, from, reply }) => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
+                self.auditor.asked(ticket, &request, from);
                 self.replies.insert(ticket, reply);
                 self.feed(Event::Request { ticket, request, now: self.now() });
             }
@@ -209,7 +217,22 @@ impl Owner {
             self.watch();
         }
         self.look_for_openings();
+        self.look_at_logs();
         self.feed(Event::Tick(self.now()));
+    }
+
+    /// Looks at how audit log and flow history are.
+    fn look_at_logs(&mut self) {
+        let history = self.outputs.history.as_ref().map(History::status);
+        for event in self.auditor.look(history.as_ref()) {
+            self.feed(event);
+        }
+        let audit = self.auditor.status();
+        self.outputs.gauges.send_if_modified(|gauges| {
+            let changed = gauges.audit != audit || gauges.history != history;
+            (gauges.audit, gauges.history) = (audit, history);
+            changed
+        });
     }
 
     /// Looks at what is open, and tells what changed.
@@ -231,8 +254,9 @@ impl Owner {
         if seen == self.seen {
             return;
         }
-        for (_, said) in &seen.repairs {
+        for (kind, said) in &seen.repairs {
             tracing::warn!("repaired: {said}");
+            self.auditor.tell(Fact::Repaired { kind: kind.label(), message: said.clone() });
         }
         if seen.pins_made {
             match PinsLock::take(&self.pins) {
@@ -274,6 +298,7 @@ impl Owner {
     }
 
     fn perform(&mut self, effect: Effect) {
+        self.auditor.perform(&effect);
         match effect {
             Effect::Save(save) => {
                 let Save { registry, write, remove, quarantines, confirmation } = *save;
@@ -347,7 +372,9 @@ impl Owner {
                     fail_point!("after-reply");
                 }
             }
-            Effect::PublishNames(names) => drop(self.outputs.names.send_replace(names)),
+            Effect::PublishNames(names) => self.publish_names(names),
+            // These are the auditor's.
+            Effect::Changed { .. } | Effect::Problem { .. } => {}
             Effect::Readiness { ready, reason } => {
                 self.notifier.readiness(ready, &reason);
                 self.outputs.gauges.send_modify(|gauges| gauges.ready = ready);
@@ -359,6 +386,13 @@ impl Owner {
             Effect::Refuse(message) => self.ended = Some(Err(Error::Refused(message))),
             Effect::Stop => self.ended = Some(Ok(())),
         }
+    }
+
+    fn publish_names(&self, names: Arc<Names>) {
+        if let Some(history) = &self.outputs.history {
+            history.names(&names);
+        }
+        self.outputs.names.send_replace(names);
     }
 
     fn apply(&self, operations: &[Operation]) -> Vec<(usize, String)> {

@@ -10,30 +10,34 @@ use enforcer_common::hook::Hook;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::audit::Auditor;
 use super::canary;
 use super::coverage::Watch;
+use super::logs::Logs;
 use super::owner::{Orders, Outputs, Owner};
+use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock, revoke};
+use super::{Error, SharedKernel, clock, lock, revoke, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
 use crate::domain::conditions::Why;
 use crate::domain::names::Names;
-use crate::engine::{self, Event};
+use crate::engine::{self, Event, Facts};
 use crate::kernel::{Events, Kernel, Repair, Revoker};
 use crate::sources::{
     self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
 use crate::telemetry::Pipeline;
+use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Gauges;
 
 /// Events on their way to the owner; a source that is quicker than the owner waits.
 const EVENTS: usize = 256;
 /// Requests on their way to the owner; beyond that, clients wait.
-const CALLS: usize = 256;
+pub(super) const CALLS: usize = 256;
 /// Parts have so long to finish what they are at.
 const GRACE: Duration = Duration::from_secs(5);
 /// The ring is read for so long after the end has begun.
@@ -63,6 +67,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         host,
     } = started;
     let ring = kernel.take_events()?;
+    let logs = Logs::start(config, &facts, &adopted, &host)?;
     let kernel: SharedKernel = Arc::new(Mutex::new(kernel));
     let (events, event_queue) = mpsc::channel(EVENTS);
     let (calls, call_queue) = mpsc::channel(CALLS);
@@ -83,7 +88,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         started: Instant::now(),
     };
     let backend = Backend {
-        requests: calls,
+        requests: logs.gate(config, calls),
+        history: logs.reader(),
         recent: {
             let pipeline = Arc::clone(&pipeline);
             Arc::new(move |count| pipeline.recent(count))
@@ -100,7 +106,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
-        Arc::clone(&pipeline),
+        (Arc::clone(&pipeline), logs.audit.clone()),
         malformed,
         shared.events.clone(),
         shared.closing.clone(),
@@ -108,11 +114,14 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     spawn_servers(&mut parts, config, (socket, access), monitoring, &backend, &shared);
     let (in_force, latest) = watch::channel(None);
     spawn_revocation(&mut parts, (config.pins.clone(), cgroup_root), latest, &gauges, &shared);
+    spawn_sampler(&mut parts, config, &facts, &logs, &shared);
     drop(shared);
     drop(backend);
     let openings = Watch::new(config, &lock(&kernel));
-    let outputs = Outputs { names, readiness, gauges, demand, in_force, canary, pipeline };
-    let owner = Owner::new(state, store, (kernel, config.pins.clone()), outputs, openings);
+    let history = logs.history.clone();
+    let outputs = Outputs { names, readiness, gauges, demand, in_force, canary, pipeline, history };
+    let auditor = Auditor::new(logs.audit.clone());
+    let owner = Owner::new(state, store, (kernel, config.pins.clone()), (outputs, auditor), openings);
     let orders =
         Orders { mode: facts.mode, socket_kinds: config.socket_kinds(), events: config.event_limits() };
     let ended = owner.run(adopted, orders, event_queue, call_queue).await;
@@ -121,6 +130,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{} parts did not end in time and are left behind", parts.len());
     }
+    logs.stop(&ended).await;
     fail_point!("parts-ended");
     ended
 }
@@ -305,6 +315,18 @@ async fn spawn_canary(
     }
 }
 
+/// Feeds audit log and flow history, if there is one of them.
+fn spawn_sampler(parts: &mut JoinSet<()>, config: &Config, facts: &Facts, logs: &Logs, shared: &Shared) {
+    if logs.audit.is_none() && logs.history.is_none() {
+        return;
+    }
+    let (audit, history) = (logs.audit.clone(), logs.history.clone());
+    let sinks = Sinks { audit, history, boot_id: facts.boot_id.clone() };
+    let (pins, interval, closing) = (config.pins.clone(), config.audit_interval, shared.closing.clone());
+    let start = move || sample::start(&pins, &sinks, interval, &closing);
+    parts.spawn(supervise("the reader of counters", shared.events.clone(), shared.closing.clone(), start));
+}
+
 /// A server may end only when it was asked to.
 fn ended(result: std::io::Result<()>, closing: &watch::Receiver<bool>) -> Result<(), String> {
     match result {
@@ -317,7 +339,7 @@ fn ended(result: std::io::Result<()>, closing: &watch::Receiver<bool>) -> Result
 /// Reads the ring until the end. There is one reader for the life of the process, so a failure is waited out here.
 async fn read_ring(
     mut ring: Events,
-    pipeline: Arc<Pipeline>,
+    (pipeline, audit): (Arc<Pipeline>, Option<Audit>),
     malformed: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
     closing: watch::Receiver<bool>,
@@ -334,6 +356,9 @@ async fn read_ring(
         };
         malformed.store(ring.malformed(), Ordering::Relaxed);
         pipeline.record(&batch);
+        if let Some(audit) = &audit {
+            audit.details(&batch);
+        }
         batch.clear();
         let problem = match read {
             None => return,

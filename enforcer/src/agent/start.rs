@@ -188,7 +188,7 @@ fn limits() -> engine::Limits {
 }
 
 /// A word from /proc, for people to read; `-` if it can't be read.
-fn fact(path: &str) -> String {
+pub(super) fn fact(path: &str) -> String {
     std::fs::read_to_string(path).map_or_else(|_| "-".to_owned(), |text| text.trim().to_owned())
 }
 

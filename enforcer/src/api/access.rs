@@ -31,6 +31,8 @@ pub struct Peer {
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
+    /// Process; `None` if it is none of this PID namespace.
+    pub pid: Option<u32>,
 }
 
 impl Access {
@@ -78,16 +80,16 @@ mod tests {
         // A number that no user database has.
         let stranger = 4_000_000_001;
         for (peer, right) in [
-            (Some(Peer { uid: 0, gid: 0 }), Right::Write),
-            (Some(Peer { uid: 990, gid: 5 }), Right::Write),
-            (Some(Peer { uid: stranger, gid: 77 }), Right::Read),
-            (Some(Peer { uid: stranger, gid: 78 }), Right::Nothing),
+            (Some(Peer { uid: 0, gid: 0, pid: None }), Right::Write),
+            (Some(Peer { uid: 990, gid: 5, pid: None }), Right::Write),
+            (Some(Peer { uid: stranger, gid: 77, pid: None }), Right::Read),
+            (Some(Peer { uid: stranger, gid: 78, pid: None }), Right::Nothing),
             (None, Right::Nothing),
         ] {
             assert_eq!(access.right(peer), right, "{peer:?}");
         }
         let closed = Access { owner: 990, readers: None };
-        assert_eq!(closed.right(Some(Peer { uid: stranger, gid: 77 })), Right::Nothing);
+        assert_eq!(closed.right(Some(Peer { uid: stranger, gid: 77, pid: None })), Right::Nothing);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::domain::command::{
 };
 use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
+use crate::domain::history::{History, HistoryQuery};
 use crate::domain::quarantine::AllowFrom;
 
 /// Longer than the server waits for the engine, so that its own sentence arrives.
@@ -137,6 +138,13 @@ impl Client {
             rest: Vec::new(),
             ready: VecDeque::new(),
         })
+    }
+
+    /// Earlier flows.
+    pub async fn history(&self, query: &HistoryQuery) -> Result<History, Error> {
+        let parameters = query.parameters();
+        let all = parameters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        self.call(Method::GET, &with_query("/v1/flows/history", all), Vec::new()).await
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Error> {

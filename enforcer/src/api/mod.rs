@@ -33,6 +33,7 @@ pub use socket::bind;
 
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::flow::Flow;
+use crate::domain::history::{History, HistoryQuery};
 use crate::domain::quarantine::AllowFrom;
 
 /// A request on its way to the task that owns the state.
@@ -40,9 +41,14 @@ use crate::domain::quarantine::AllowFrom;
 pub struct Call {
     /// What is asked.
     pub request: Request,
+    /// Who asks.
+    pub from: Option<access::Peer>,
     /// Where the answer goes. The asker may be gone.
     pub reply: oneshot::Sender<Reply>,
 }
+
+/// Answers questions about earlier flows, or says in a sentence why it can't. Reads from a disk.
+pub type HistoryReader = Arc<dyn Fn(&HistoryQuery) -> Result<History, String> + Send + Sync>;
 
 /// What the servers need of the agent.
 #[derive(Clone)]
@@ -53,6 +59,8 @@ pub struct Backend {
     pub recent: Arc<dyn Fn(usize) -> Vec<Arc<Flow>> + Send + Sync>,
     /// Flows as they happen.
     pub live: broadcast::Sender<Arc<Flow>>,
+    /// Earlier flows.
+    pub history: HistoryReader,
     /// The metrics in the text exposition format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the agent enforces what it was told to.

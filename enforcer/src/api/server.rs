@@ -11,6 +11,7 @@
 //! | `GET /v1/quarantines` | a list |
 //! | `POST /v1/quarantines` with [`QuarantineBody`] | [`QuarantineInfo`](crate::domain::command::QuarantineInfo) |
 //! | `DELETE /v1/quarantines?workload=NAMESPACE/NAME` | the same, as it was |
+//! | `GET /v1/flows/history?since=TIME&until=TIME&...` | [`History`](crate::domain::history::History) |
 //! | `GET /v1/flows?last=N&follow=true&...` | a stream of [`Flow`](crate::domain::flow::Flow), one a line |
 //!
 //! What is not done is answered with [`Refused`]: 400 the request makes no sense, 403 not allowed, 404 not there,
@@ -36,6 +37,7 @@ use super::stream::{self, Source, Wish};
 use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody, connection};
 use crate::domain::command::{QuarantineWish, Refused, Reply, Request};
 use crate::domain::flow_filter::FlowFilter;
+use crate::domain::history::HistoryQuery;
 use crate::domain::offline::parse_port;
 
 /// A client has so long to send its request's body.
@@ -106,6 +108,7 @@ fn routes(shared: Shared) -> Router {
             get(async |state| ask(state, Request::QuarantineList).await).post(quarantine).delete(release),
         )
         .route("/v1/flows", get(flows))
+        .route("/v1/flows/history", get(history))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the API has no such path; see `enforcer --help`"))
         .method_not_allowed_fallback(async || {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this path of the API does not take this method")
@@ -115,7 +118,11 @@ fn routes(shared: Shared) -> Router {
 }
 
 fn peer(io: &UnixStream) -> Option<Peer> {
-    io.peer_cred().ok().map(|peer| Peer { uid: peer.uid(), gid: peer.gid() })
+    io.peer_cred().ok().map(|peer| Peer {
+        uid: peer.uid(),
+        gid: peer.gid(),
+        pid: peer.pid().and_then(|pid| pid.try_into().ok()),
+    })
 }
 
 async fn authorize(
@@ -160,7 +167,7 @@ async fn apply(
     };
     match serde_json::from_slice(&body) {
         Ok(ApplyBody { files }) => {
-            ask(State(shared), Request::PolicyApply { files, dry_run, confirm_within, by }).await
+            change(shared, peer, Request::PolicyApply { files, dry_run, confirm_within, by }).await
         }
         Err(error) => {
             refuse(StatusCode::BAD_REQUEST, &format!("the body is no {{\"files\":[{{name,text}}]}}: {error}"))
@@ -168,11 +175,15 @@ async fn apply(
     }
 }
 
-async fn confirm(state: State<Shared>, Extension(peer): From) -> Response {
-    ask(state, Request::PolicyConfirm { by: user(peer) }).await
+async fn confirm(State(shared): State<Shared>, Extension(peer): From) -> Response {
+    change(shared, peer, Request::PolicyConfirm { by: user(peer) }).await
 }
 
-async fn delete(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+async fn delete(
+    State(shared): State<Shared>,
+    Extension(peer): From,
+    Query(parameters): Parameters,
+) -> Response {
     let mut names = Vec::new();
     for (key, value) in parameters {
         if key != "name" || value.is_empty() {
@@ -183,7 +194,7 @@ async fn delete(State(shared): State<Shared>, Query(parameters): Parameters) -> 
     if names.is_empty() {
         return refuse(StatusCode::BAD_REQUEST, "no policy is named: add ?name=NAMESPACE/NAME");
     }
-    ask(State(shared), Request::PolicyDelete { names }).await
+    change(shared, peer, Request::PolicyDelete { names }).await
 }
 
 async fn quarantine(State(shared): State<Shared>, Extension(peer): From, body: Body) -> Response {
@@ -194,7 +205,7 @@ async fn quarantine(State(shared): State<Shared>, Extension(peer): From, body: B
     match serde_json::from_slice(&body) {
         Ok(QuarantineBody { workload, seconds, allow_from }) => {
             let wish = QuarantineWish { workload, seconds, allow_from, by: user(peer) };
-            ask(State(shared), Request::QuarantineAdd(wish)).await
+            change(shared, peer, Request::QuarantineAdd(wish)).await
         }
         Err(error) => {
             let message = format!("the body is no {{\"workload\",\"seconds\",\"allow_from\":[]}}: {error}");
@@ -211,7 +222,7 @@ async fn release(
     match parameters.as_slice() {
         [(key, workload)] if key == "workload" => {
             let (workload, by) = (workload.clone(), user(peer));
-            ask(State(shared), Request::QuarantineRelease { workload, by }).await
+            change(shared, peer, Request::QuarantineRelease { workload, by }).await
         }
         _ => refuse(StatusCode::BAD_REQUEST, "one workload is to be named: add ?workload=NAMESPACE/NAME"),
     }
@@ -247,6 +258,31 @@ async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> R
     let recent = if wish.last == 0 { Vec::new() } else { (shared.backend.recent)(reach(&wish)) };
     let body = stream::body(wish, Source { recent, live, closing: shared.closing, place });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+async fn history(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+    let mut query = HistoryQuery::default();
+    for (key, value) in parameters {
+        if let Err(message) = query.add(&key, &value) {
+            return refuse(StatusCode::BAD_REQUEST, &message);
+        }
+    }
+    // One of the places of streams: as many readers of the disk as there are of flows.
+    let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
+        let message =
+            format!("{STREAMS} readers of flows are there already, which is all there may be; wait for one");
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, &message);
+    };
+    let answer = tokio::task::spawn_blocking(move || {
+        let answer = (shared.backend.history)(&query);
+        drop(place);
+        answer
+    });
+    match answer.await {
+        Ok(Ok(history)) => Json(history).into_response(),
+        Ok(Err(message)) => refuse(StatusCode::CONFLICT, &message),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &format!("the history was not read: {error}")),
+    }
 }
 
 /// How far to look back: with a filter the last N that match may be anywhere.
@@ -302,10 +338,15 @@ async fn read(body: Body) -> Result<axum::body::Bytes, Response> {
     }
 }
 
-/// Asks the task that owns the state.
+/// Asks the task that owns the state. Who asks a question does not matter to it.
 async fn ask(State(shared): State<Shared>, request: Request) -> Response {
+    change(shared, None, request).await
+}
+
+/// Asks it for a change, on behalf of somebody.
+async fn change(shared: Shared, from: Option<Peer>, request: Request) -> Response {
     let (reply, answer) = oneshot::channel();
-    let call = Call { request, reply };
+    let call = Call { request, from, reply };
     let asked = async {
         shared.backend.requests.send(call).await.ok()?;
         answer.await.ok()

@@ -1,6 +1,7 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
 mod filters;
+mod logs;
 mod observe;
 mod policy;
 
@@ -14,6 +15,7 @@ use super::settings::SettingFlags;
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::time::parse_duration;
 pub use filters::Filters;
+pub use logs::{Audit, AuditFormat, AuditRange, FlowHistory, Flows};
 pub use observe::{FlowFormat, Observe};
 pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
 
@@ -105,6 +107,12 @@ pub enum Command {
     /// filters must all match. Times are UTC.
     #[command(after_help = "Example:\n  enforcer observe -f --verdict DROPPED --to default/db")]
     Observe(Box<Observe>),
+    /// Show earlier flows
+    #[command(subcommand, after_help = "Example:\n  enforcer flows history --since 1d")]
+    Flows(Flows),
+    /// Verify and read the audit log
+    #[command(subcommand, after_help = "Example:\n  enforcer audit verify")]
+    Audit(Audit),
     /// Show how the agent is; exit code 1 unless it enforces and nothing is wrong
     #[command(after_help = "Example:\n  enforcer status --unguarded")]
     Status(Status),

@@ -6,12 +6,14 @@
 
 mod agent;
 pub mod args;
+mod audit;
 mod canary;
 mod config;
 mod context;
 mod docs;
 mod endpoint;
 mod files;
+mod flows;
 mod identity;
 mod metrics;
 mod observe;
@@ -72,6 +74,8 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Identity(verb) => identity::identity(context, &verb),
         Command::Endpoint(verb) => endpoint::endpoint(context, &verb),
         Command::Observe(observe) => observe::observe(context, *observe),
+        Command::Flows(verb) => flows::flows(context, verb),
+        Command::Audit(verb) => audit::audit(context, verb),
         Command::Status(asked) => status::status(context, &asked),
         Command::Metrics(verb) => metrics::metrics(context, &verb),
         Command::Probe(probe) => probe::probe(context, &probe),

@@ -122,7 +122,7 @@ impl Wish {
 }
 
 /// A time, or a duration before `now`.
-fn moment(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+pub(super) fn moment(flag: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Some(moment) = Timestamp::parse(text) {
         return Ok(moment);
     }

@@ -15,4 +15,4 @@ mod value;
 pub use discover::{Error as DiscoverError, cgroup_root};
 pub use load::{DEFAULT_FILE, Error, Loaded, Origin, Sources, default_document, load};
 pub use settings::{Config, SETTINGS, Setting};
-pub use value::{Interval, LogFormat, LogLevel, Value};
+pub use value::{AuditFsync, AuditMode, Interval, LogFormat, LogLevel, Size, Switch, Value};

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{Interval, LogFormat, LogLevel, SettingValue, Value};
+use super::value::{AuditFsync, AuditMode, Interval, LogFormat, LogLevel, SettingValue, Size, Switch, Value};
 use crate::domain::{EventLimits, Mode, SeriesLabel, SocketKind};
 
 /// One row of the table.
@@ -151,6 +151,37 @@ settings! {
     /// That costs each run of each program some nanoseconds. Where the administrator of the host has them counted, they are anyway.
     "program-statistics" program_statistics: bool = false, "BOOL";
 
+    /// Whether there is an audit log, and what happens when it can't be written: off, continue or fail-closed
+    /// It is in the directory `audit` of the state directory. With `continue` everything goes on, and what is lost is
+    /// counted; with `fail-closed` no policy or quarantine is changed that can't be recorded. Traffic is never touched.
+    "audit" audit: AuditMode = AuditMode::Continue, "MODE";
+
+    /// When an audit record has to be on disk: always (before the next), interval (within a second) or never
+    "audit-fsync" audit_fsync: AuditFsync = AuditFsync::Interval, "POLICY";
+
+    /// Time between looks at the kernel's counters, for audit log and flow history
+    /// Denials of one edge within it are one audit record with their exact count.
+    "audit-interval" audit_interval: Duration = Duration::from_secs(10), "DURATION";
+
+    /// Size after which a new file of the audit log begins
+    "audit-file-size" audit_file_size: Size = Size(16 << 20), "SIZE";
+
+    /// Time after which a new file of the audit log begins
+    "audit-file-age" audit_file_age: Duration = Duration::from_hours(24), "DURATION";
+
+    /// Size of all files of the audit log together; beyond it the oldest is removed
+    "audit-total-size" audit_total_size: Size = Size(512 << 20), "SIZE";
+
+    /// Whether flows are kept for later: on or off
+    /// The database is `flows.db` in the state directory.
+    "history" history: Switch = Switch::On, "SWITCH";
+
+    /// How long flows are kept
+    "history-age" history_age: Duration = Duration::from_hours(14 * 24), "DURATION";
+
+    /// How large the database of flows may become; beyond it the oldest are removed
+    "history-size" history_size: Size = Size(256 << 20), "SIZE";
+
     /// How much the agent says on stderr: error, warn, info, debug or trace
     "log-level" log_level: LogLevel = LogLevel::Info, "LEVEL";
 
@@ -176,6 +207,16 @@ impl Config {
             allowed: self.event_limit_allowed,
             denied: self.event_limit_denied,
         }
+    }
+
+    /// Directory of the audit log.
+    pub fn audit_directory(&self) -> PathBuf {
+        self.state_dir.join("audit")
+    }
+
+    /// Database of flows.
+    pub fn history_database(&self) -> PathBuf {
+        self.state_dir.join("flows.db")
     }
 
     /// What is wrong with single values although they parse: the key and one sentence each.
@@ -210,6 +251,7 @@ impl Config {
             let message = "one of 0 flows can't be chosen; write 1 for each flow".to_owned();
             problems.push(("event-sample", message));
         }
+        self.sizes(&mut problems);
         let length = self.socket.as_os_str().len();
         if length > SOCKET_PATH_MAX {
             problems.push((
@@ -218,5 +260,23 @@ impl Config {
             ));
         }
         problems
+    }
+
+    fn sizes(&self, problems: &mut Vec<(&'static str, String)>) {
+        const LEAST: Size = Size(64 << 10);
+        if self.audit_file_size < LEAST {
+            problems.push((
+                "audit-file-size",
+                "a file smaller than 64KiB is full at once; choose a larger one".to_owned(),
+            ));
+        }
+        if self.audit_total_size.0 < self.audit_file_size.0.saturating_mul(2) {
+            let message =
+                "the log needs room for two files, `audit-file-size` each; choose a larger one".to_owned();
+            problems.push(("audit-total-size", message));
+        }
+        if self.history_size < Size(1 << 20) {
+            problems.push(("history-size", "a database needs 1MiB; choose a larger size".to_owned()));
+        }
     }
 }

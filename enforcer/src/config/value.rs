@@ -197,6 +197,41 @@ impl Scalar for SocketAddr {
     }
 }
 
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// Units of bytes, the greatest first.
+const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl Scalar for Size {
+    fn parse(text: &str) -> Result<Self, String> {
+        let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+        let (number, unit) = unit.unwrap_or((text, 1));
+        let plain = number.bytes().all(|byte| byte.is_ascii_digit());
+        let size = number.parse::<u64>().ok().filter(|_| plain).and_then(|number| number.checked_mul(unit));
+        size.map(Self).ok_or_else(|| format!("`{text}` is no size like 512KiB, 16MiB or 1GiB"))
+    }
+
+    fn text(&self) -> String {
+        let unit = UNITS.iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes));
+        unit.map_or_else(|| self.0.to_string(), |(unit, bytes)| format!("{}{unit}", self.0 / bytes))
+    }
+}
+
+impl Scalar for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_duration(text).ok_or_else(|| format!("`{text}` is no time like 90s, 10m, 2h or 1d"))
+    }
+
+    fn text(&self) -> String {
+        let seconds = self.as_secs();
+        let units = [("d", 86_400), ("h", 3_600), ("m", 60)];
+        let unit = units.into_iter().find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit));
+        unit.map_or_else(|| format!("{seconds}s"), |(word, unit)| format!("{}{word}", seconds / unit))
+    }
+}
+
 fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
     all.iter().copied().find(|item| name(*item) == text).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|item| name(*item)).collect();
@@ -314,6 +349,40 @@ words! {
         Debug = "debug",
         /// Everything.
         Trace = "trace",
+    }
+}
+
+words! {
+    /// Whether there is an audit log, and what happens when it can't be written.
+    AuditMode {
+        /// There is none.
+        Off = "off",
+        /// Everything goes on; what is lost is counted.
+        Continue = "continue",
+        /// No policy or quarantine is changed that can't be recorded.
+        FailClosed = "fail-closed",
+    }
+}
+
+words! {
+    /// When a record has to be on disk.
+    AuditFsync {
+        /// Before the next one.
+        Always = "always",
+        /// Within a second.
+        Interval = "interval",
+        /// When the kernel likes.
+        Never = "never",
+    }
+}
+
+words! {
+    /// Whether something is done.
+    Switch {
+        /// Yes.
+        On = "on",
+        /// No.
+        Off = "off",
     }
 }
 

@@ -64,7 +64,7 @@ pub struct FlowIp {
 }
 
 /// Transport part of a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowL4 {
     /// See [`protocol_name`].
     pub protocol: String,

@@ -85,6 +85,17 @@ impl FlowFilter {
         self.since = Some(moment);
     }
 
+    /// The same conditions without those on time.
+    #[must_use]
+    pub fn whenever(&self) -> Self {
+        Self { since: None, until: None, ..self.clone() }
+    }
+
+    /// The time of the oldest flow that is wanted.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.since
+    }
+
     /// Only flows that are not younger.
     pub fn until(&mut self, moment: Timestamp) {
         self.until = Some(moment);

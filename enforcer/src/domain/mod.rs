@@ -2,15 +2,18 @@
 
 pub mod account;
 pub mod answer;
+pub mod audit;
 pub mod canary;
 pub mod cluster;
 pub mod cluster_file;
 pub mod command;
 pub mod conditions;
+pub mod counted;
 pub mod delta;
 pub mod expectation;
 pub mod flow;
 pub mod flow_filter;
+pub mod history;
 pub mod hubble;
 pub mod labels;
 pub mod names;

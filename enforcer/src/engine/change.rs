@@ -14,7 +14,7 @@ use super::phase::Area;
 use super::planning::{Answer, Plan, as_it_is, known_only as known_operations, plan, requested};
 use super::policies::refused;
 use super::state::{Published, Retry, State, Stored};
-use super::{schedule, views};
+use super::{audit, schedule, views};
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 
@@ -177,6 +177,7 @@ fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
         }
         state.published = Some(published);
     }
+    audit::tell(state, flight.plan.answer.as_ref().map(|answer| answer.ticket), effects);
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
     }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::room::Limits;
 use crate::domain::Mode;
+use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
@@ -284,6 +285,24 @@ pub enum Effect {
         ready: bool,
         /// One line.
         reason: String,
+    },
+    /// This is in force and was not before.
+    Changed {
+        /// Whose request it was, if anybody's.
+        ticket: Option<Ticket>,
+        /// The generation that enforces it.
+        generation: u64,
+        /// What.
+        changes: Vec<Changed>,
+    },
+    /// Something is wrong, or is no longer.
+    Problem {
+        /// [`Area::label`](super::Area::label).
+        area: &'static str,
+        /// One sentence.
+        message: String,
+        /// Whether it is over.
+        settled: bool,
     },
     /// New numbers for the metrics.
     Report(Report),

@@ -31,6 +31,7 @@
 //!   nothing; but where only the hooks are missing it is kept, which the answer says.
 
 mod addresses;
+mod audit;
 mod canary;
 mod change;
 mod claims;

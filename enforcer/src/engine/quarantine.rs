@@ -7,6 +7,7 @@ use super::event::{Effect, Level};
 use super::policies::refused;
 use super::state::State;
 use super::told;
+use crate::domain::audit::fact::Changed;
 use crate::domain::command::{QuarantineInfo, QuarantineWish, Refused};
 use crate::domain::labels::{Condition, Requirement, Selector};
 use crate::domain::policy::compile::{Guest, Guests};
@@ -143,6 +144,21 @@ pub(super) fn expire(state: &mut State, effects: &mut Vec<Effect>) {
         state.dirty = true;
         state.touched = true;
     }
+}
+
+/// What differs from the quarantines before, for the audit log.
+pub(super) fn compare(state: &State, before: &Quarantines) -> Vec<Changed> {
+    let now = &state.asked.quarantines;
+    let new = now.iter().filter(|(key, quarantine)| before.get(*key) != Some(*quarantine));
+    let new = new.map(|(key, quarantine)| Changed::Quarantine {
+        workload: key.to_string(),
+        terms: Some(terms(&info(state, key, quarantine))),
+        was_there: before.contains_key(key),
+    });
+    let over = before.keys().filter(|key| !now.contains_key(*key));
+    let over =
+        over.map(|key| Changed::Quarantine { workload: key.to_string(), terms: None, was_there: true });
+    new.chain(over).collect()
 }
 
 /// All quarantines, in the order of names.

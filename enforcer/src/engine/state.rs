@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::Audited;
 use super::canary::Canary;
 use super::change::InFlight;
 use super::cluster;
@@ -184,6 +185,7 @@ pub struct State {
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
     pub(super) asked: Arc<Asked>,
+    pub(super) audited: Audited,
     pub(super) revision: u64,
     pub(super) registry: Registry,
     /// The highest numbers in the registry on disk.
@@ -288,6 +290,7 @@ impl State {
             own: None,
             files: None,
             stored,
+            audited: Audited::new(&asked.policies, &asked.quarantines),
             asked: Arc::new(asked),
             settled: None,
             over: BTreeSet::new(),
@@ -385,15 +388,22 @@ impl State {
     /// Says what differs from what was said last: phase, problems and readiness.
     pub(super) fn announce(&mut self, effects: &mut Vec<Effect>) {
         let log = |level, message| Effect::Log { level, message };
+        let problem = |area: Area, message: &String, settled| Effect::Problem {
+            area: area.label(),
+            message: message.clone(),
+            settled,
+        };
         if self.told.problems != self.problems {
             for (key, message) in &self.problems {
                 if self.told.problems.get(key) != Some(message) {
                     effects.push(log(Level::Warn, message.clone()));
+                    effects.push(problem(key.0, message, false));
                 }
             }
             for (key, message) in &self.told.problems {
                 if !self.problems.contains_key(key) {
                     effects.push(log(Level::Info, format!("settled: {message}")));
+                    effects.push(problem(key.0, message, true));
                 }
             }
             self.told.problems.clone_from(&self.problems);

@@ -6,6 +6,7 @@
 
 pub mod canary;
 mod cgroups;
+mod counters;
 mod diag;
 mod error;
 mod events;
@@ -46,6 +47,7 @@ use ipnet::IpNet;
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::table::PolicyTable;
 
+pub use counters::Counters;
 pub use error::Error;
 pub use events::{Events, decode};
 pub use revoke::{Pass, Revoker};

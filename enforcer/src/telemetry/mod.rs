@@ -4,6 +4,7 @@
 //!   event ring --> pipeline (numbers become names) --> history, the last few thousand
 //!                                                 \--> followers, each at its own pace
 //!   per-CPU counters --> metrics, at the moment of the scrape
+//!                   \--> audit log and flow history, every few seconds, each in a thread of its own
 //! ```
 //!
 //! Invariants:
@@ -12,6 +13,8 @@
 //! * What was read adds up: `enforcer_events_read_total` = flows told + undecodable events, and what the ring had no
 //!   room for is counted in the kernel.
 
+pub mod audit;
+pub mod history;
 pub mod log;
 pub mod metrics;
 mod names;

@@ -25,7 +25,7 @@ impl Agent {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (requests, mut calls) = mpsc::channel::<Call>(4);
         runtime.spawn(async move {
-            while let Some(Call { request, reply }) = calls.recv().await {
+            while let Some(Call { request, from: _, reply }) = calls.recv().await {
                 reply.send(answer(request, &status)).ok();
             }
         });
@@ -34,6 +34,7 @@ impl Agent {
             requests,
             recent: Arc::new(move |last| flows[flows.len().saturating_sub(last)..].to_vec()),
             live: broadcast::channel(16).0,
+            history: Arc::new(|_| Ok(samples::history())),
             metrics: Arc::new(String::new),
             readiness: watch::channel(Readiness::default()).1,
         };

@@ -63,6 +63,8 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["status", "-o", "json"], "status.json"),
         (&["status", "--unguarded"], "unguarded.txt"),
         (&["status", "--unguarded", "-o", "json"], "unguarded.json"),
+        (&["flows", "history"], "history.txt"),
+        (&["flows", "history", "-o", "json"], "history.json"),
         (&["observe"], "flows.compact.txt"),
         (&["observe", "-o", "table"], "flows.table.txt"),
         (&["metrics", "list"], "metrics.txt"),

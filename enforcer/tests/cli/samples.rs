@@ -9,6 +9,7 @@ use enforcer::domain::command::{
 };
 use enforcer::domain::conditions::{Condition, ConditionStatus, ConditionType, PolicyStatus};
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
+use enforcer::domain::history::{History, HistoryEdge, HistoryTraffic};
 use enforcer::domain::offline::port_text;
 use enforcer::domain::unguarded::{Coverage, Openings};
 use enforcer::domain::workload::EndpointState;
@@ -380,4 +381,32 @@ pub(crate) fn changed(dry_run: bool) -> Changed {
         entries_before: 12,
         entries_after: 20,
     }
+}
+
+/// Edges of the flows that `observe` shows.
+pub(crate) fn history() -> History {
+    let edges = flows().into_iter().enumerate().map(|(at, flow)| HistoryEdge {
+        first_seen: "2026-11-22T11:00:00.000000000Z".into(),
+        last_seen: flow.time,
+        traffic: if flow.verdict == "DROPPED" {
+            HistoryTraffic::default()
+        } else {
+            HistoryTraffic {
+                opened: 3,
+                closed: 3,
+                source_bytes: 1_200,
+                destination_bytes: 65_000,
+                ..Default::default()
+            }
+        },
+        verdict: flow.verdict,
+        drop_reason_desc: flow.drop_reason_desc,
+        traffic_direction: flow.traffic_direction,
+        source: flow.source,
+        destination: flow.destination,
+        l4: flow.l4,
+        decided_by: flow.decided_by,
+        verdicts: 10 * at as u64 + 1,
+    });
+    History { edges: edges.collect(), more: false }
 }

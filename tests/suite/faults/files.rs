@@ -74,6 +74,11 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
+        // Logs are not the state: they are set aside, and never keep the agent from starting.
+        let name = path.file_name().unwrap().to_string_lossy();
+        if name == "audit" || name.starts_with("flows.db") {
+            continue;
+        }
         if path.is_dir() {
             found.extend(files(&path));
         } else {

@@ -20,7 +20,7 @@ const SHARED: &str = "the words of the design and the numbers of the kernel's ta
 const WIRING: &str = "the agent is where the adapters meet";
 
 /// Rooms of `enforcer` by their names, other crates by their package names.
-const ALLOWED: [Edge; 39] = [
+const ALLOWED: [Edge; 42] = [
     edge("domain", "enforcer_common", "the verdict and its tables are values that the kernel shares"),
     edge("config", "domain", "a setting is checked by the type it becomes"),
     edge("engine", "domain", "the state is made of domain values"),
@@ -61,6 +61,8 @@ const ALLOWED: [Edge; 39] = [
         "kernel::canary",
         "`enforcer canary` is the process that the agent starts as its canary",
     ),
+    edge("cli/audit", "telemetry::audit::read", "a log must be verified where no agent runs"),
+    edge("cli/flows", "telemetry::history::query", "the history of a host must be read where no agent runs"),
     edge("main", "cli", "the binary is its command line"),
     edge("enforcer-ebpf", "enforcer_common", "one verdict on both sides of the boundary"),
     edge("enforcer-common", "aya::Pod", "marks shared structs as plain data, behind the feature `user`"),

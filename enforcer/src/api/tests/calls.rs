@@ -162,7 +162,7 @@ async fn an_oversized_body_is_refused_and_not_kept() {
 
 #[tokio::test]
 async fn readers_read_and_strangers_do_nothing() {
-    let stranger = Peer { uid: u32::MAX - 1, gid: 77 };
+    let stranger = Peer { uid: u32::MAX - 1, gid: 77, pid: None };
     let own = Access::of_this_process(None).unwrap();
     let readers = World::with(Access { readers: Some(77), ..own.clone() }, Some(stranger), Vec::new());
     assert_eq!(readers.client().status().await.unwrap().state, "enforcing");

@@ -3,8 +3,10 @@
 //! Invariants: no byte that came from elsewhere reaches a terminal as a control character ([`clean`]); colour repeats
 //! what words say already.
 
+pub mod audit;
 pub mod diagnostic;
 pub mod flow;
+pub mod history;
 pub mod json;
 pub mod lists;
 pub mod metrics;

@@ -2,6 +2,7 @@
 //!
 //! Trust the fakes for order and refusal only: they know nothing of the real kernel but that a step can fail.
 
+mod audit;
 mod cluster;
 mod conditions;
 mod converge;
@@ -56,6 +57,8 @@ pub(super) struct World {
     pub(super) replies: BTreeMap<u64, Reply>,
     pub(super) readiness: (bool, String),
     pub(super) log: Vec<String>,
+    /// What was told to the audit log since the last look, in words.
+    pub(super) audited: Vec<String>,
     /// How often open sockets were judged.
     pub(super) judged: u32,
     /// Effects since the last look, without logs and numbers.
@@ -98,6 +101,7 @@ impl World {
             replies: BTreeMap::new(),
             readiness: (false, String::new()),
             log: Vec::new(),
+            audited: Vec::new(),
             judged: 0,
             trace: Vec::new(),
             next: 0,
@@ -293,6 +297,19 @@ impl World {
                 self.judged += 1;
                 assert_eq!(self.table.as_ref().map(|it| it.generation()), Some(table.generation()));
                 assert_eq!(self.kernel, tables, "sockets are judged by what is in force");
+            }
+            Effect::Changed { ticket, generation, changes } => {
+                assert_eq!(
+                    self.table.as_ref().map(|it| it.generation().0),
+                    Some(generation),
+                    "told too early"
+                );
+                let who = ticket.map_or_else(|| "nobody".to_owned(), |ticket| ticket.0.to_string());
+                self.audited
+                    .extend(changes.iter().map(|changed| format!("{who}: {}", audit::words(changed))));
+            }
+            Effect::Problem { area, settled, .. } => {
+                self.audited.push(format!("{area} {}", if settled { "settled" } else { "wrong" }));
             }
             Effect::PublishNames(_) | Effect::Report(_) => {}
         }

@@ -8,9 +8,11 @@ use enforcer_common::reason::Reason;
 
 use super::exposition::Exposition;
 use super::histogram::Histogram;
+use super::logs;
 use super::table as m;
 use crate::domain::flow::protocol_name;
 use crate::domain::names::Names;
+use crate::telemetry::{audit, history};
 
 /// What the agent knows of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +53,10 @@ pub struct Gauges {
     pub foreign: BTreeMap<&'static str, u64>,
     /// What became of open sockets.
     pub revocation: Revocation,
+    /// How the audit log is, if there is one.
+    pub audit: Option<audit::Status>,
+    /// How the flow history is, if there is one.
+    pub history: Option<history::Status>,
     /// Whether what sockets remember counts against a daemon's memory limit.
     pub storage_charged: bool,
     /// Attempts of the canary by what came of them.
@@ -112,6 +118,7 @@ pub(super) fn write(exposition: &mut Exposition, gauges: &Gauges, names: &Names)
         exposition.add(m::FOREIGN_PROGRAMS, &[hook], *count);
     }
     revocation(exposition, &gauges.revocation);
+    logs::write(exposition, gauges.audit.as_ref(), gauges.history.as_ref());
     exposition.add(m::STORAGE_CHARGED, &[], u64::from(gauges.storage_charged));
     for (result, count) in &gauges.canary_attempts {
         exposition.add(m::CANARY_ATTEMPTS, &[result], *count);

@@ -9,6 +9,7 @@ mod budget;
 mod exposition;
 mod histogram;
 mod latency;
+mod logs;
 mod naming;
 mod table;
 mod traffic;

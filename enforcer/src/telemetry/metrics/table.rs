@@ -204,6 +204,20 @@ metrics! {
         "Sets of labels beyond the budget, which are counted in the series `_overflow`.";
     EXPIRED "enforcer_metrics_expired_total" Counter "as its metric" &["metric"], Bound::Fixed("metrics with a budget"),
         "What series of workloads that are gone had told when they expired, since the agent's start. The sum of the metric (of a histogram its count) and of this never falls.";
+    AUDIT_WRITABLE "enforcer_audit_writable" Gauge "1 or 0" &[], Bound::One,
+        "1 if the audit log can be written; absent if there is none.";
+    AUDIT_RECORDS "enforcer_audit_records_total" Counter "records" &["kind"], Bound::Fixed("kinds"),
+        "Records written to the audit log since the agent's start.";
+    AUDIT_LOST "enforcer_audit_lost_total" Counter "records" &["kind"], Bound::Fixed("kinds"),
+        "Records that did not get into the audit log since the agent's start. Counts of verdicts are never among them.";
+    HISTORY_WRITABLE "enforcer_history_writable" Gauge "1 or 0" &[], Bound::One,
+        "1 if the flow history can be written and was not damaged; absent if there is none.";
+    HISTORY_SAMPLES "enforcer_history_samples_total" Counter "looks" &["outcome"], Bound::Fixed("3"),
+        "Looks at the kernel's counters for the flow history: written, merged = the disk was slower and the next look has it all, failed = waits in the kernel.";
+    HISTORY_SET_ASIDE "enforcer_history_set_aside_total" Counter "databases" &[], Bound::One,
+        "Databases of flows that were damaged and set aside since the agent's start.";
+    HISTORY_BYTES "enforcer_history_bytes" Gauge "bytes" &[], Bound::One,
+        "Size of the database of flows.";
     READY "enforcer_ready" Gauge "1 or 0" &[], Bound::One,
         "1 if the agent enforces what it was told.";
     DEGRADED "enforcer_degraded" Gauge "problems" &["reason"], Bound::Fixed("areas"),
@@ -234,7 +248,10 @@ pub const LABELS: &[(&str, &str)] = &[
     ("map_name", "a kernel map: `bindings`, `addresses`, `policy_rows`, `counters`, `traffic`, `latency`"),
     ("match", "`all` if a rule spoke of the flow, `none` if isolation or a default decided"),
     ("metric", "name of a metric with a budget"),
-    ("outcome", "`success` or `fail`"),
+    (
+        "outcome",
+        "of a publication: `success`, `fail`; of a look for the history: `written`, `merged`, `failed`",
+    ),
     ("policy", "`namespace/name`; empty where a default decided, `_overflow` beyond the budget"),
     ("port", "of the server; empty without `port` in `metrics-labels`"),
     ("program", "a program in the kernel"),

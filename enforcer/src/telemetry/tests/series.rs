@@ -13,10 +13,10 @@ use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 use proptest::prelude::*;
 
-use super::super::ReadCounts;
 use super::super::metrics::{
     AgentSample, Exporter, Gauges, Histogram, KernelSample, Kind, LABELS, METRICS, Options, Revocation,
 };
+use super::super::{ReadCounts, audit, history};
 use super::{BATCH, DB, WEB, names};
 use crate::domain::SeriesLabel;
 use crate::domain::labels::LabelSet;
@@ -97,6 +97,8 @@ fn render_with(
     let mut published = Histogram::default();
     published.observe(Duration::from_millis(3));
     let gauges = Gauges {
+        audit: Some(audit::Status::default()),
+        history: Some(history::Status::default()),
         version: "1.2.3",
         start_seconds: 1.5,
         ready: true,
