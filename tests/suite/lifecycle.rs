@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("generations_change_under_load", generations_change_under_load),
     ("a_stopped_daemon_loses_no_count", a_stopped_daemon_loses_no_count),
     ("workloads_come_and_go", workloads_come_and_go),
+    ("a_new_label_set_is_enforced_by_the_table_in_force", a_new_label_set_is_enforced_by_the_table_in_force),
 ];
 
 const EPERM: i32 = 1;
@@ -291,4 +292,18 @@ fn workloads_come_and_go() {
     patience::until_true("the new label is known", patience::seconds(10), || twin.connect(DB).errno == EPERM);
     scene.agent.workloads([&scene.web, &scene.db]);
     patience::until_true("api is forgotten", patience::seconds(10), || scene.api.connect(DB).errno == EPERM);
+}
+
+/// Two label sets that nobody had before, of classes that are there: no other table is made, and the kernel judges by them.
+fn a_new_label_set_is_enforced_by_the_table_in_force() {
+    let mut scene = Scene::new("label");
+    let generation = scene.agent.status().generation;
+    let friend = scene.world.workload_in("default", "friend", &[("app", "api"), ("mark", "new")]);
+    let stranger = scene.world.workload_in("default", "stranger", &[("app", "web"), ("mark", "new")]);
+    scene.agent.workloads([&scene.web, &scene.api, &scene.db, &friend, &stranger]);
+    let known = || friend.connect(DB).errno == 0 && stranger.connect(API).errno == 0;
+    patience::until_true("the new workloads are known", patience::seconds(10), known);
+    assert_eq!(stranger.connect(DB).errno, EPERM, "web may not");
+    assert_eq!(scene.agent.status().generation, generation, "by the table that was in force");
+    scene.check();
 }

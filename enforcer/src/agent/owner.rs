@@ -19,6 +19,7 @@ use crate::domain::Mode;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
+use crate::domain::publication::Publication;
 use crate::domain::revoke::InForce;
 use crate::domain::time::Clocks;
 use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
@@ -271,26 +272,7 @@ impl Owner {
                 fail_point!("after-save");
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
-            Effect::Publish(publication) => {
-                fail_point!("before-publish");
-                let begin = Instant::now();
-                let chain: Vec<Scheduled<'_>> = publication
-                    .chain()
-                    .map(|(table, until)| Scheduled { table, until: until.map(|until| until.0) })
-                    .collect();
-                let published = lock(&self.kernel).publish(&chain);
-                let table = &publication.table;
-                tracing::info!(
-                    "generation {}: {} entries, {} rows, {} successors, published in {} us",
-                    table.generation(),
-                    table.entries(),
-                    table.rows().len(),
-                    publication.next.len(),
-                    begin.elapsed().as_micros(),
-                );
-                fail_point!("after-publish");
-                self.acknowledge(Step::Publish, published.map(|()| Done::Published));
-            }
+            Effect::Publish(publication) => self.publish(&publication),
             Effect::Place { publication, placed } => {
                 fail_point!("before-publish");
                 let result = lock(&self.kernel).learn(publication.chain().map(|(table, _)| table), &placed);
@@ -343,6 +325,27 @@ impl Owner {
             Effect::Refuse(message) => self.ended = Some(Err(Error::Refused(message))),
             Effect::Stop => self.ended = Some(Ok(())),
         }
+    }
+
+    fn publish(&mut self, publication: &Publication) {
+        fail_point!("before-publish");
+        let begin = Instant::now();
+        let chain: Vec<Scheduled<'_>> = publication
+            .chain()
+            .map(|(table, until)| Scheduled { table, until: until.map(|until| until.0) })
+            .collect();
+        let published = lock(&self.kernel).publish(&chain);
+        let table = &publication.table;
+        tracing::info!(
+            "generation {}: {} entries, {} rows, {} successors, published in {} us",
+            table.generation(),
+            table.entries(),
+            table.rows().len(),
+            publication.next.len(),
+            begin.elapsed().as_micros(),
+        );
+        fail_point!("after-publish");
+        self.acknowledge(Step::Publish, published.map(|()| Done::Published));
     }
 
     fn apply(&self, operations: &[Operation]) -> Vec<(usize, String)> {

@@ -7,6 +7,7 @@ mod converge;
 mod deltas;
 mod expiry;
 mod failures;
+mod growth;
 mod lifecycle;
 mod quarantine;
 mod requests;
