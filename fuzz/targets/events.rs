@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     let text = serde_json::to_string(&*flow).expect("a flow is JSON");
     assert_eq!(serde_json::from_str::<Flow>(&text).expect("that can be read again"), *flow);
     assert!(FlowFilter::default().matches(&flow));
-    for line in [compact(&flow, false), FlowTable::default().line(&flow, false)] {
+    for line in [compact(&flow, true, false), FlowTable::new(false).line(&flow, false)] {
         assert!(line.chars().all(|letter| letter == '\n' || !letter.is_control()), "{line:?}");
     }
 });

@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_stopped_daemon_loses_no_count", a_stopped_daemon_loses_no_count),
     ("workloads_come_and_go", workloads_come_and_go),
     ("charged_socket_storage_is_told", charged_socket_storage_is_told),
+    ("a_new_label_set_is_enforced_by_the_table_in_force", a_new_label_set_is_enforced_by_the_table_in_force),
 ];
 
 const EPERM: i32 = 1;
@@ -325,4 +326,18 @@ fn charged_socket_storage_is_told() {
     agent.cli(&["uninstall"]).expect_ok();
     agent.run();
     assert!(agent.metrics()["enforcer_socket_storage_charged"] < 0.5);
+}
+
+/// Two label sets that nobody had before, of classes that are there: no other table is made, and the kernel judges by them.
+fn a_new_label_set_is_enforced_by_the_table_in_force() {
+    let mut scene = Scene::new("label");
+    let generation = scene.agent.status().generation;
+    let friend = scene.world.workload_in("default", "friend", &[("app", "api"), ("mark", "new")]);
+    let stranger = scene.world.workload_in("default", "stranger", &[("app", "web"), ("mark", "new")]);
+    scene.agent.workloads([&scene.web, &scene.api, &scene.db, &friend, &stranger]);
+    let known = || friend.connect(DB).errno == 0 && stranger.connect(API).errno == 0;
+    patience::until_true("the new workloads are known", patience::seconds(10), known);
+    assert_eq!(stranger.connect(DB).errno, EPERM, "web may not");
+    assert_eq!(scene.agent.status().generation, generation, "by the table that was in force");
+    scene.check();
 }

@@ -20,6 +20,7 @@ use crate::domain::audit::fact::Fact;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 use crate::domain::names::Names;
+use crate::domain::publication::Publication;
 use crate::domain::revoke::InForce;
 use crate::domain::time::Clocks;
 use crate::domain::{EventLimits, Mode};
@@ -308,30 +309,7 @@ impl Owner {
                 fail_point!("after-save");
                 self.acknowledge(Step::Save, saved.map(|()| Done::Saved));
             }
-            Effect::Publish(publication) => {
-                fail_point!("before-publish");
-                let begin = Instant::now();
-                let chain: Vec<Scheduled<'_>> = publication
-                    .chain()
-                    .map(|(table, until)| Scheduled { table, until: until.map(|until| until.0) })
-                    .collect();
-                let published = lock(&self.kernel).publish(&chain);
-                let table = &publication.table;
-                tracing::info!(
-                    "generation {}: {} entries, {} rows, {} successors, published in {} us",
-                    table.generation(),
-                    table.entries(),
-                    table.rows().len(),
-                    publication.next.len(),
-                    begin.elapsed().as_micros(),
-                );
-                fail_point!("after-publish");
-                self.outputs.gauges.send_modify(|gauges| match &published {
-                    Ok(()) => gauges.published.observe(begin.elapsed()),
-                    Err(_) => gauges.unpublished += 1,
-                });
-                self.acknowledge(Step::Publish, published.map(|()| Done::Published));
-            }
+            Effect::Publish(publication) => self.publish(&publication),
             Effect::Place { publication, placed } => {
                 fail_point!("before-publish");
                 let result = lock(&self.kernel).learn(publication.chain().map(|(table, _)| table), &placed);
@@ -393,6 +371,31 @@ impl Owner {
             history.names(&names);
         }
         self.outputs.names.send_replace(names);
+    }
+
+    fn publish(&mut self, publication: &Publication) {
+        fail_point!("before-publish");
+        let begin = Instant::now();
+        let chain: Vec<Scheduled<'_>> = publication
+            .chain()
+            .map(|(table, until)| Scheduled { table, until: until.map(|until| until.0) })
+            .collect();
+        let published = lock(&self.kernel).publish(&chain);
+        let table = &publication.table;
+        tracing::info!(
+            "generation {}: {} entries, {} rows, {} successors, published in {} us",
+            table.generation(),
+            table.entries(),
+            table.rows().len(),
+            publication.next.len(),
+            begin.elapsed().as_micros(),
+        );
+        fail_point!("after-publish");
+        self.outputs.gauges.send_modify(|gauges| match &published {
+            Ok(()) => gauges.published.observe(begin.elapsed()),
+            Err(_) => gauges.unpublished += 1,
+        });
+        self.acknowledge(Step::Publish, published.map(|()| Done::Published));
     }
 
     fn apply(&self, operations: &[Operation]) -> Vec<(usize, String)> {

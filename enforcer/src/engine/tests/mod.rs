@@ -10,6 +10,7 @@ mod deltas;
 mod expiry;
 mod explain;
 mod failures;
+mod growth;
 mod lifecycle;
 mod quarantine;
 mod requests;
