@@ -163,7 +163,7 @@ fn limits_of_events() {
         assert_eq!(client.repeat(300, true, API), all(0, 300));
     }
     // So many limits have begun at most; and each is kept to the full.
-    let windows = (started.elapsed().as_nanos() >> EVENT_WINDOW) as u64 + 2;
+    let windows = u64::try_from(started.elapsed().as_nanos() >> EVENT_WINDOW).unwrap() + 2;
     let events = Events::of(&scene.direct);
     assert_eq!(events.seen, 2 * (400 + 300));
     assert_eq!(events.seen, events.delivered + events.left_out + events.lost, "{events:?}");

@@ -26,6 +26,7 @@ mod coverage;
 mod error;
 mod logs;
 mod notify;
+mod outputs;
 mod owner;
 mod parts;
 mod pins;

@@ -7,29 +7,28 @@ use std::time::{Duration, Instant};
 
 use enforcer_common::hook::Hook;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::audit::Auditor;
 use super::coverage::{self, Watch};
 use super::notify::Notifier;
+use super::outputs::Outputs;
 use super::pins::PinsLock;
-use super::{Error, SharedKernel, canary, clock, lock, revoke};
+use super::{Error, SharedKernel, clock, lock};
 use crate::api::{Call, Readiness};
+use crate::config::Config;
 use crate::domain::audit::fact::Fact;
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
-use crate::domain::names::Names;
 use crate::domain::publication::Publication;
 use crate::domain::revoke::InForce;
 use crate::domain::time::Clocks;
 use crate::domain::{EventLimits, Mode};
-use crate::engine::{self, Adopted, Done, Effect, Event, Level, Report, Save, State, Step, Ticket};
+use crate::engine::{self, Adopted, Done, Effect, Event, Level, Save, State, Step, Ticket};
 use crate::kernel::{Scheduled, Seeded, Seen};
 use crate::store::{self, Store};
-use crate::telemetry::Pipeline;
 use crate::telemetry::history::History;
-use crate::telemetry::metrics::Gauges;
 
 /// Time between looks at what the kernel has.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,16 +45,10 @@ pub(super) struct Orders {
     pub(super) events: EventLimits,
 }
 
-/// Where the owner's results go.
-pub(super) struct Outputs {
-    pub(super) names: watch::Sender<Arc<Names>>,
-    pub(super) readiness: watch::Sender<Readiness>,
-    pub(super) gauges: watch::Sender<Gauges>,
-    pub(super) demand: watch::Sender<u64>,
-    pub(super) in_force: watch::Sender<revoke::Latest>,
-    pub(super) canary: watch::Sender<canary::Target>,
-    pub(super) pipeline: Arc<Pipeline>,
-    pub(super) history: Option<History>,
+impl Orders {
+    pub(super) fn of(config: &Config, mode: Mode) -> Self {
+        Self { mode, socket_kinds: config.socket_kinds(), events: config.event_limits() }
+    }
 }
 
 /// The owner.
@@ -350,7 +343,7 @@ impl Owner {
                     fail_point!("after-reply");
                 }
             }
-            Effect::PublishNames(names) => self.publish_names(names),
+            Effect::PublishNames(names) => self.outputs.names(names),
             // These are the auditor's.
             Effect::Changed { .. } | Effect::Problem { .. } => {}
             Effect::Readiness { ready, reason } => {
@@ -358,19 +351,12 @@ impl Owner {
                 self.outputs.gauges.send_modify(|gauges| gauges.ready = ready);
                 self.outputs.readiness.send_replace(Readiness { ready, reason });
             }
-            Effect::Report(report) => self.report(&report),
+            Effect::Report(report) => self.outputs.report(&report),
             Effect::Log { level: Level::Info, message } => tracing::info!("{message}"),
             Effect::Log { level: Level::Warn, message } => tracing::warn!("{message}"),
             Effect::Refuse(message) => self.ended = Some(Err(Error::Refused(message))),
             Effect::Stop => self.ended = Some(Ok(())),
         }
-    }
-
-    fn publish_names(&self, names: Arc<Names>) {
-        if let Some(history) = &self.outputs.history {
-            history.names(&names);
-        }
-        self.outputs.names.send_replace(names);
     }
 
     fn publish(&mut self, publication: &Publication) {
@@ -409,31 +395,6 @@ impl Owner {
         self.next.push_back(match result {
             Ok(done) => Event::Done(done),
             Err(error) => Event::Failed { step, message: error.to_string() },
-        });
-    }
-
-    fn report(&self, report: &Report) {
-        let target = canary::Target { generation: report.generation, armed: report.canary };
-        self.outputs.canary.send_if_modified(|known| std::mem::replace(known, target) != target);
-        self.outputs.gauges.send_modify(|gauges| {
-            gauges.generation = report.generation;
-            gauges.policies = report.policies;
-            gauges.policy_entries = report.entries;
-            gauges.policy_rows = report.rows;
-            gauges.quarantined = report.quarantined;
-            gauges.bindings = report.bindings;
-            gauges.addresses = report.addresses;
-            gauges.standing.clone_from(&report.standing);
-            gauges.endpoints = [
-                ("bound", report.bound),
-                ("waiting-for-cgroup", report.waiting),
-                ("remote", report.remote),
-                ("no-room", report.no_room),
-            ]
-            .into();
-            for (area, count) in &mut gauges.problems {
-                *count = report.problems.get(area).copied().unwrap_or(0);
-            }
         });
     }
 }

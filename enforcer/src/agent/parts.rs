@@ -14,7 +14,8 @@ use super::audit::Auditor;
 use super::canary;
 use super::coverage::Watch;
 use super::logs::Logs;
-use super::owner::{Orders, Outputs, Owner};
+use super::outputs::Outputs;
+use super::owner::{Orders, Owner};
 use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
@@ -120,19 +121,22 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let openings = Watch::new(config, &lock(&kernel));
     let history = logs.history.clone();
     let outputs = Outputs { names, readiness, gauges, demand, in_force, canary, pipeline, history };
-    let auditor = Auditor::new(logs.audit.clone());
-    let owner = Owner::new(state, store, (kernel, config.pins.clone()), (outputs, auditor), openings);
-    let orders =
-        Orders { mode: facts.mode, socket_kinds: config.socket_kinds(), events: config.event_limits() };
-    let ended = owner.run(adopted, orders, event_queue, call_queue).await;
+    let results = (outputs, Auditor::new(logs.audit.clone()));
+    let owner = Owner::new(state, store, (kernel, config.pins.clone()), results, openings);
+    let ended = owner.run(adopted, Orders::of(config, facts.mode), event_queue, call_queue).await;
     fail_point!("owner-ended");
     close.send_replace(true);
-    if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!("{} parts did not end in time and are left behind", parts.len());
-    }
+    join(parts).await;
     logs.stop(&ended).await;
     fail_point!("parts-ended");
     ended
+}
+
+/// Waits for the parts, but not for ever.
+async fn join(mut parts: JoinSet<()>) {
+    if tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("{} parts did not end in time and are left behind", parts.len());
+    }
 }
 
 /// What the gauges say before anything has happened: every series is there.

@@ -229,26 +229,7 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Save(save) => {
-                let names = |keys: Vec<String>| keys.concat();
-                let written = names(save.write.iter().map(|(key, _)| format!("+{}", key.name)).collect());
-                let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
-                let registry = if save.registry.is_some() { "registry" } else { "" };
-                let quarantines = if save.quarantines.is_some() { "quarantines" } else { "" };
-                let unconfirmed = match &save.confirmation {
-                    Some(Confirmation::Awaited(_)) => "unconfirmed",
-                    Some(Confirmation::Settled) => "settled",
-                    None => "",
-                };
-                self.trace.push(format!("save({registry}{written}{removed}{quarantines}{unconfirmed})"));
-                if self.acknowledge(Step::Save, Done::Saved) {
-                    self.registry = save.registry.unwrap_or_else(|| self.registry.clone());
-                    self.documents.extend(save.write);
-                    self.documents.retain(|key, _| !save.remove.contains(key));
-                    self.quarantines = save.quarantines.unwrap_or_else(|| self.quarantines.clone());
-                    self.confirmation = save.confirmation.unwrap_or_else(|| self.confirmation.clone());
-                }
-            }
+            Effect::Save(save) => self.save(*save),
             Effect::Publish(publication) => {
                 let table = Arc::clone(&publication.table);
                 let next = "+".repeat(publication.next.len());
@@ -313,6 +294,27 @@ impl World {
                 self.audited.push(format!("{area} {}", if settled { "settled" } else { "wrong" }));
             }
             Effect::PublishNames(_) | Effect::Report(_) => {}
+        }
+    }
+
+    fn save(&mut self, save: Save) {
+        let names = |keys: Vec<String>| keys.concat();
+        let written = names(save.write.iter().map(|(key, _)| format!("+{}", key.name)).collect());
+        let removed = names(save.remove.iter().map(|key| format!("-{}", key.name)).collect());
+        let registry = if save.registry.is_some() { "registry" } else { "" };
+        let quarantines = if save.quarantines.is_some() { "quarantines" } else { "" };
+        let unconfirmed = match &save.confirmation {
+            Some(Confirmation::Awaited(_)) => "unconfirmed",
+            Some(Confirmation::Settled) => "settled",
+            None => "",
+        };
+        self.trace.push(format!("save({registry}{written}{removed}{quarantines}{unconfirmed})"));
+        if self.acknowledge(Step::Save, Done::Saved) {
+            self.registry = save.registry.unwrap_or_else(|| self.registry.clone());
+            self.documents.extend(save.write);
+            self.documents.retain(|key, _| !save.remove.contains(key));
+            self.quarantines = save.quarantines.unwrap_or_else(|| self.quarantines.clone());
+            self.confirmation = save.confirmation.unwrap_or_else(|| self.confirmation.clone());
         }
     }
 
