@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use enforcer::api::{Access, Backend, Call, Readiness, bind, server};
 use enforcer::domain::command::{Changed, Refused, Reply, Request};
+use enforcer::domain::edges::Edges;
 use enforcer::domain::history::{History, HistoryQuery};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -98,6 +99,7 @@ fn world() -> World {
         requests,
         recent: Arc::new(|_| Vec::new()),
         live: broadcast::Sender::new(1),
+        edges: Arc::new(|| Ok(Edges::default())),
         history: Arc::new(|query: &HistoryQuery| {
             let mut copy = HistoryQuery::default();
             query

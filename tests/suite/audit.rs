@@ -162,6 +162,10 @@ fn counts_of_a_flood_with_a_stalled_ring() {
     assert_eq!(denied(&scene.audit(), "bad"), all);
     assert_eq!(kept(&scene.database()), (all, 23));
     is_whole(&scene.audit());
+    // The canary was refused many times by now, which is nobody's business.
+    let told = scene.agent.cli(&["audit", "list", &scene.audit().display().to_string()]).expect_ok();
+    assert!(!told.contains("canary"), "{told}");
+    assert!(!history(&scene.database()).edges.iter().any(|edge| format!("{edge:?}").contains("canary")));
     let with_process = records(&scene.audit()).into_iter().filter(|record| {
         record.process.is_some() && record.enforcer.verdicts.as_ref().is_some_and(|it| it.errno == "EPERM")
     });

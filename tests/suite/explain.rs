@@ -67,7 +67,7 @@ impl Scene {
             from => ["--from", from],
         });
         let told = self.agent.cli(&arguments).expect_ok();
-        told.lines().next().map(|line| serde_json::from_str(line).unwrap())
+        told.lines().next().map(|line| serde_json::from_str::<Value>(line).unwrap()["flow"].take())
     }
 
     /// Every pair: errno, reason and rule are those of the real connection.
@@ -99,7 +99,7 @@ impl Scene {
     /// The end that the kernel's event names gives the same reason and rule here.
     fn compare_with_flow(&self, from: &str, to: &str, port: u16, ends: &[Value], pair: &str) {
         let is_ours = |flow: &Value, end: &Value| {
-            let decided = &flow["decided_by"];
+            let decided = &flow["enforcer"]["decided_by"];
             let rule = match &decided["rule"] {
                 Value::String(rule) => {
                     let place = rule.split(" (from-").next().unwrap().split(" (to-").next().unwrap();

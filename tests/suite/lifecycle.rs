@@ -340,4 +340,12 @@ fn a_new_label_set_is_enforced_by_the_table_in_force() {
     assert_eq!(stranger.connect(DB).errno, EPERM, "web may not");
     assert_eq!(scene.agent.status().generation, generation, "by the table that was in force");
     scene.check();
+    // What was counted is who they are to `top` as well.
+    let top = scene.agent.cli(&["top", "--batch", "--interval", "200ms", "--sort", "denied"]).expect_ok();
+    let edge = |source: &str, destination: &str| {
+        top.lines()
+            .any(|line| line.starts_with(source) && line.split_whitespace().nth(1) == Some(destination))
+    };
+    assert!(edge("default/api", "default/db:5432") && edge("default/web", "default/db:5432"), "{top}");
+    assert!(!top.contains("canary"), "{top}");
 }

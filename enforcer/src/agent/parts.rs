@@ -79,7 +79,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
-    let scrape = Scrape {
+    let scrape = Arc::new(Scrape {
         kernel: Arc::clone(&kernel),
         names: names_seen,
         gauges: gauges_seen,
@@ -87,7 +87,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         malformed: Arc::clone(&malformed),
         exporter: scrape::exporter(config),
         started: Instant::now(),
-    };
+    });
     let backend = Backend {
         requests: logs.gate(config, calls),
         history: logs.reader(),
@@ -96,6 +96,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
             Arc::new(move |count| pipeline.recent(count))
         },
         live: pipeline.live(),
+        edges: Arc::clone(&scrape).edges(config),
         metrics: Arc::new(move || scrape.text()),
         readiness: readiness_seen,
     };

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::clock;
 use super::supervise::closed;
+use crate::domain::canary;
 use crate::domain::counted::Epoch;
 use crate::kernel::Counters;
 use crate::telemetry::{audit, history};
@@ -25,7 +26,8 @@ impl Sinks {
     fn take(&self, counters: &Counters) -> Result<(), String> {
         let at = clock::clocks(Duration::ZERO).wall;
         let epoch = |map| Epoch { boot_id: self.boot_id.clone(), map };
-        let verdicts = counters.verdicts().map_err(|error| error.to_string())?;
+        let mut verdicts = counters.verdicts().map_err(|error| error.to_string())?;
+        verdicts.retain(|(key, _)| !canary::is_one_of(key.subject, key.peer));
         if let Some(audit) = &self.audit {
             let (epoch, rows) = (epoch(counters.verdicts_id()), verdicts.clone());
             audit.sample(audit::Sample { at, epoch, rows });

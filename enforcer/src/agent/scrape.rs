@@ -8,9 +8,10 @@ use tokio::sync::watch;
 
 use super::{SharedKernel, lock};
 use crate::config::Config;
+use crate::domain::edges::Edges;
 use crate::domain::names::Names;
-use crate::telemetry::Pipeline;
 use crate::telemetry::metrics::{AgentSample, Exporter, Gauges, KernelSample, Options};
+use crate::telemetry::{self, Pipeline};
 
 /// Everything that a scrape reads.
 pub(super) struct Scrape {
@@ -49,6 +50,23 @@ impl Scrape {
             now: self.started.elapsed(),
         };
         self.exporter.render(sample.as_ref().ok(), agent)
+    }
+
+    /// Reads who talks with whom.
+    pub(super) fn edges(
+        self: Arc<Self>,
+        config: &Config,
+    ) -> Arc<dyn Fn() -> Result<Edges, String> + Send + Sync> {
+        let labels = config.metrics_name_labels.clone();
+        Arc::new(move || {
+            let read = || {
+                let kernel = lock(&self.kernel);
+                Ok((kernel.counters()?, kernel.traffic()?))
+            };
+            let (counters, traffic) = read().map_err(|error: crate::kernel::Error| error.to_string())?;
+            let names = Arc::clone(&self.names.borrow());
+            Ok(telemetry::edges(&counters, &traffic, &names, &labels))
+        })
     }
 
     fn sample(&self) -> Result<KernelSample, crate::kernel::Error> {

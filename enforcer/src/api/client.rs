@@ -18,6 +18,7 @@ use crate::domain::answer::Explained;
 use crate::domain::command::{
     Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, QuarantineInfo, Refused, Status,
 };
+use crate::domain::edges::Edges;
 use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
 use crate::domain::history::{History, HistoryQuery};
@@ -138,6 +139,11 @@ impl Client {
             rest: Vec::new(),
             ready: VecDeque::new(),
         })
+    }
+
+    /// Who talks with whom, counted so far.
+    pub async fn edges(&self) -> Result<Edges, Error> {
+        self.call(Method::GET, "/v1/edges", Vec::new()).await
     }
 
     /// Earlier flows.

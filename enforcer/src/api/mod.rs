@@ -32,6 +32,7 @@ pub use error::Error;
 pub use socket::bind;
 
 use crate::domain::command::{PolicyFile, Reply, Request};
+use crate::domain::edges::Edges;
 use crate::domain::flow::Flow;
 use crate::domain::history::{History, HistoryQuery};
 use crate::domain::quarantine::AllowFrom;
@@ -61,6 +62,8 @@ pub struct Backend {
     pub live: broadcast::Sender<Arc<Flow>>,
     /// Earlier flows.
     pub history: HistoryReader,
+    /// Who talks with whom, by the kernel's counters; or one sentence.
+    pub edges: Arc<dyn Fn() -> Result<Edges, String> + Send + Sync>,
     /// The metrics in the text exposition format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the agent enforces what it was told to.

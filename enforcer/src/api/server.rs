@@ -11,6 +11,7 @@
 //! | `GET /v1/quarantines` | a list |
 //! | `POST /v1/quarantines` with [`QuarantineBody`] | [`QuarantineInfo`](crate::domain::command::QuarantineInfo) |
 //! | `DELETE /v1/quarantines?workload=NAMESPACE/NAME` | the same, as it was |
+//! | `GET /v1/edges` | [`Edges`](crate::domain::edges::Edges) |
 //! | `GET /v1/flows/history?since=TIME&until=TIME&...` | [`History`](crate::domain::history::History) |
 //! | `GET /v1/flows?last=N&follow=true&...` | a stream of [`Flow`](crate::domain::flow::Flow), one a line |
 //!
@@ -109,6 +110,7 @@ fn routes(shared: Shared) -> Router {
         )
         .route("/v1/flows", get(flows))
         .route("/v1/flows/history", get(history))
+        .route("/v1/edges", get(edges))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the API has no such path; see `enforcer --help`"))
         .method_not_allowed_fallback(async || {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this path of the API does not take this method")
@@ -258,6 +260,15 @@ async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> R
     let recent = if wish.last == 0 { Vec::new() } else { (shared.backend.recent)(reach(&wish)) };
     let body = stream::body(wish, Source { recent, live, closing: shared.closing, place });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+async fn edges(State(shared): State<Shared>) -> Response {
+    // Reading tens of thousands of rows takes a while, and others need this thread.
+    match tokio::task::spawn_blocking(move || (shared.backend.edges)()).await {
+        Ok(Ok(edges)) => Json(edges).into_response(),
+        Ok(Err(message)) => refuse(StatusCode::SERVICE_UNAVAILABLE, &message),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &format!("edges were not read: {error}")),
+    }
 }
 
 async fn history(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {

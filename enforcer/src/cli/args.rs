@@ -4,6 +4,7 @@ mod filters;
 mod logs;
 mod observe;
 mod policy;
+mod top;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use filters::Filters;
 pub use logs::{Audit, AuditFormat, AuditRange, FlowHistory, Flows};
 pub use observe::{FlowFormat, Observe};
 pub use policy::{Explain, Lint, Matrix, Policy, Scenery, Test};
+pub use top::{Top, TopOrder};
 
 /// Identity-based network enforcement for Linux workloads
 ///
@@ -107,6 +109,11 @@ pub enum Command {
     /// filters must all match. Times are UTC.
     #[command(after_help = "Example:\n  enforcer observe -f --verdict DROPPED --to default/db")]
     Observe(Box<Observe>),
+    /// Show who talks with whom right now: flows, refusals and bytes per second, open connections, round trips
+    ///
+    /// From the kernel's counters, so nothing is missed. TCP adds what a connection carried when it ends.
+    #[command(after_help = "Example:\n  enforcer top --batch --sort denied")]
+    Top(Top),
     /// Show earlier flows
     #[command(subcommand, after_help = "Example:\n  enforcer flows history --since 1d")]
     Flows(Flows),

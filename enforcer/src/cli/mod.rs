@@ -23,6 +23,7 @@ mod quarantine;
 pub mod render;
 mod settings;
 mod status;
+mod top;
 
 use std::io;
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Identity(verb) => identity::identity(context, &verb),
         Command::Endpoint(verb) => endpoint::endpoint(context, &verb),
         Command::Observe(observe) => observe::observe(context, *observe),
+        Command::Top(asked) => top::top(context, &asked),
         Command::Flows(verb) => flows::flows(context, verb),
         Command::Audit(verb) => audit::audit(context, verb),
         Command::Status(asked) => status::status(context, &asked),

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{CgroupId, Generation};
+use super::id::{CgroupId, Generation, IdentityId};
 use super::time::Clocks;
 
 /// What a canary gets from a host that enforces. Nothing else on a host answers a call to the loopback address so.
@@ -120,6 +120,12 @@ pub fn judge(line: &str) -> Outcome {
         return Outcome::Unproven(format!("no socket could be made: {}", absent.join(", ")));
     }
     Outcome::Refused
+}
+
+/// Whether the canary is one of two ends. What it does is asked for by nobody, so that no flow, no record and no series but its
+/// own tells of it.
+pub fn is_one_of(subject: u32, peer: u32) -> bool {
+    [subject, peer].contains(&IdentityId::CANARY.0)
 }
 
 #[cfg(test)]

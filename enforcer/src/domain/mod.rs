@@ -10,6 +10,7 @@ pub mod command;
 pub mod conditions;
 pub mod counted;
 pub mod delta;
+pub mod edges;
 pub mod expectation;
 pub mod flow;
 pub mod flow_filter;

@@ -14,6 +14,7 @@
 //!   room for is counted in the kernel.
 
 pub mod audit;
+mod edges;
 pub mod history;
 pub mod log;
 pub mod metrics;
@@ -23,4 +24,5 @@ mod pipeline;
 #[cfg(test)]
 mod tests;
 
+pub use edges::edges;
 pub use pipeline::{HISTORY, Pipeline, ReadCounts};

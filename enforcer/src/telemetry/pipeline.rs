@@ -9,12 +9,12 @@ use enforcer_common::abi::flow::{FlowEvent, Outcome};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::address::Address;
 use enforcer_common::hook::Hook;
-use enforcer_common::id::IdentityId;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::{Direction, Word};
 use tokio::sync::{broadcast, watch};
 
 use super::names;
+use crate::domain::canary;
 use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, protocol_name};
 use crate::domain::names::Names;
 use crate::domain::timestamp::Timestamp;
@@ -76,7 +76,7 @@ impl Pipeline {
     pub fn record(&self, events: &[FlowEvent]) {
         let names = Arc::clone(&self.names.borrow());
         let offset = self.offset.load(Ordering::Relaxed);
-        let is_canary = |event: &FlowEvent| [event.subject, event.peer].contains(&IdentityId::CANARY.0);
+        let is_canary = |event: &FlowEvent| canary::is_one_of(event.subject, event.peer);
         let canary = events.iter().filter(|event| is_canary(event)).count();
         let flows: Vec<Arc<Flow>> = events
             .iter()

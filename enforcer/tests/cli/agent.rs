@@ -34,6 +34,7 @@ impl Agent {
             requests,
             recent: Arc::new(move |last| flows[flows.len().saturating_sub(last)..].to_vec()),
             live: broadcast::channel(16).0,
+            edges: Arc::new(|| Ok(crate::counted::edges())),
             history: Arc::new(|_| Ok(samples::history())),
             metrics: Arc::new(String::new),
             readiness: watch::channel(Readiness::default()).1,

@@ -63,6 +63,7 @@ fn results_go_to_stdout_and_nothing_to_stderr() {
         (&["status", "-o", "json"], "status.json"),
         (&["status", "--unguarded"], "unguarded.txt"),
         (&["status", "--unguarded", "-o", "json"], "unguarded.json"),
+        (&["top", "--batch", "--sort", "active", "--interval", "100ms"], "top.txt"),
         (&["flows", "history"], "history.txt"),
         (&["flows", "history", "-o", "json"], "history.json"),
         (&["observe"], "flows.compact.txt"),

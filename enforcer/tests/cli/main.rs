@@ -6,6 +6,8 @@ mod agent;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod counted;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod help;

@@ -10,10 +10,23 @@ use super::boards::{self, Shape, label_values, query_result};
 use super::promql;
 
 /// What no dashboard and no rule asks for, and why.
-const UNUSED: &[(&str, &str)] = &[(
-    "enforcer_policy_max_revision",
-    "another name of enforcer_policy_generation, for those who know that one",
-)];
+const UNUSED: &[(&str, &str)] = &[
+    (
+        "enforcer_policy_max_revision",
+        "another name of enforcer_policy_generation, for those who know that one",
+    ),
+    ("enforcer_policy_status", "`enforcer policy list` says it by name, and what a policy waits for"),
+    (
+        "enforcer_canary_last_success_timestamp_seconds",
+        "what does not come is a problem, which enforcer_degraded has; this is for alerts of one's own",
+    ),
+    ("enforcer_canary_verdicts_total", "so that sums add up to what the kernel has counted"),
+    ("enforcer_socket_storage_charged", "never changes while a host is up; `enforcer status` tells it"),
+    ("enforcer_audit_records_total", "the log is there to be read"),
+    ("enforcer_history_samples_total", "what is late is not lost"),
+    ("enforcer_history_set_aside_total", "enforcer_history_writable alerts to the same"),
+    ("enforcer_history_bytes", "bounded by the setting history-size"),
+];
 
 /// What Prometheus itself adds to a scrape.
 const OWN: [&str; 2] = ["up", "scrape_samples_scraped"];

@@ -24,7 +24,9 @@ pub(super) fn churn() {
     let managed = world.directory("managed");
     let name = world.relative(&managed);
     let guarded = world.relative(&world.guarded());
-    agent.configure(&[("attach", &guarded), ("managed", &format!("[{name}]"))]);
+    // The canary has a binding too, from a moment on that is not ours.
+    let managed_setting = format!("[{name}]");
+    agent.configure(&[("attach", &guarded), ("managed", &managed_setting), ("canary-interval", "none")]);
     let items: Vec<String> = (0..PLACES)
         .map(|at| format!("{{name: w{at}, labels: {{app: w{}}}, cgroup: {name}/w{at}}}", at % 8))
         .collect();

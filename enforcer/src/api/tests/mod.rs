@@ -178,6 +178,7 @@ impl World {
             requests,
             recent: Arc::new(move |last| remembered[remembered.len().saturating_sub(last)..].to_vec()),
             live: live.clone(),
+            edges: Arc::new(|| Err("the counters can't be read".to_owned())),
             history: Arc::new(|_| Err("no flow history is kept".to_owned())),
             metrics: Arc::new(|| "enforcer_build_info 1\n".to_owned()),
             readiness: ready,

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod quarantine;
 pub mod status;
 mod table;
+pub mod top;
 pub mod yaml;
 
 use std::borrow::Cow;

@@ -6,6 +6,7 @@ use enforcer_common::abi::flow::{FlowEvent, Outcome};
 use enforcer_common::abi::identity::Role;
 use enforcer_common::verdict::{Direction, Word};
 
+use crate::domain::canary;
 use crate::domain::counted::Edge;
 
 /// Edges whose details are kept for an interval.
@@ -27,6 +28,9 @@ pub(super) struct Details(HashMap<Edge, Detail>);
 impl Details {
     pub(super) fn note(&mut self, events: &[FlowEvent]) {
         for event in events.iter().filter(|event| event.outcome != Outcome::Forwarded as u8) {
+            if canary::is_one_of(event.subject, event.peer) {
+                continue;
+            }
             let Some(edge) = edge(event) else { continue };
             if self.0.len() < EDGES || self.0.contains_key(&edge) {
                 let detail = self.0.entry(edge).or_insert(Detail { events: 0, last: *event });

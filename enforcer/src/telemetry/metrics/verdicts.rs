@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use enforcer_common::abi::flow::{FlowKey, Outcome};
-use enforcer_common::id::{IdentityId, RuleId};
+use enforcer_common::id::RuleId;
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 
@@ -11,6 +11,7 @@ use super::super::names::rule_place;
 use super::budget::{self, OVERFLOW, Sum};
 use super::naming::Naming;
 use crate::domain::SeriesLabel;
+use crate::domain::canary;
 use crate::domain::flow::protocol_name as protocol;
 
 /// Values of the labels of `enforcer_policy_verdicts_total`, in the order of its definition.
@@ -109,7 +110,7 @@ pub(super) fn drops(counters: &[(FlowKey, u64)]) -> BTreeMap<[String; 3], u64> {
 
 /// Whether the canary is one of the two ends.
 fn is_canary(key: &FlowKey) -> bool {
-    [key.subject, key.peer].contains(&IdentityId::CANARY.0)
+    canary::is_one_of(key.subject, key.peer)
 }
 
 /// How many verdicts were about the canary.
