@@ -23,6 +23,8 @@ const NATIVE: &[(&str, &str)] = &[
     ("audit::", "it is about user space alone"),
     ("bad_input::", "it is about user space alone"),
     ("policies::offline", "it is about user space alone"),
+    ("explain::", "it is about user space, and takes too long"),
+    ("revocation::audit_mode_cuts_nothing", "it takes too long"),
     ("canary::", "it is about user space, and takes too long"),
     ("bypass::everything_leaks_without_its_hooks", "each probe with its hooks off takes too long"),
     ("lifecycle::", "`faults::kills` ends and follows daemons here"),
