@@ -63,7 +63,9 @@ fn count_time(microseconds: u64, parties: u64, flow: u64, kind: u64) -> u64 {
     let key = key(parties, flow as u16, TCP, (flow >> 16) & 3);
     let mut found = LATENCY.get_ptr_mut(key);
     if found.is_none() {
-        let _ = LATENCY.insert(key, &EMPTY, BPF_NOEXIST.into());
+        // By reference: the stack has no room for a copy.
+        let empty: &Latency = &EMPTY;
+        let _ = LATENCY.insert(key, empty, BPF_NOEXIST.into());
         found = LATENCY.get_ptr_mut(key);
     }
     let Some(row) = found else {
