@@ -30,7 +30,10 @@ const NATIVE: &[(&str, &str)] = &[
     ("lifecycle::", "`faults::kills` ends and follows daemons here"),
     ("live_changes::quarantine", "it takes too long"),
     ("live_changes::a_confirmed", "it takes too long"),
-    ("live_changes::an_unconfirmed", "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too"),
+    (
+        "live_changes::an_unconfirmed",
+        "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too",
+    ),
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
