@@ -168,19 +168,7 @@ pub(super) fn link_info(link: BorrowedFd<'_>, pin: &Path) -> Result<LinkInfo, Er
         attach_type: u32,
         padding2: u32,
     }
-    #[repr(C)]
-    struct Attr {
-        bpf_fd: i32,
-        info_len: u32,
-        info: u64,
-    }
-    let mut info = Info::default();
-    let mut attr = Attr {
-        bpf_fd: link.as_raw_fd(),
-        info_len: u32::try_from(size_of::<Info>()).unwrap_or(0),
-        info: (&raw mut info).addr() as u64,
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map_err(|source| Error::Io {
+    let info: Info = object_info(link).map_err(|source| Error::Io {
         operation: "inspect the link",
         path: pin.to_path_buf(),
         source,
@@ -203,20 +191,27 @@ pub(super) fn map_types(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
         value: u32,
         padding: u32,
     }
+    let info: Info = object_info(map)?;
+    Ok((info.key, info.value))
+}
+
+/// What the kernel tells of a link, map or program. `T` is the start of its `struct bpf_..._info`, of integers only: the
+/// kernel writes no more than its size.
+fn object_info<T: Default>(object: BorrowedFd<'_>) -> io::Result<T> {
     #[repr(C)]
     struct Attr {
         bpf_fd: i32,
         info_len: u32,
         info: u64,
     }
-    let mut info = Info::default();
+    let mut info = T::default();
     let mut attr = Attr {
-        bpf_fd: map.as_raw_fd(),
-        info_len: u32::try_from(size_of::<Info>()).unwrap_or(0),
+        bpf_fd: object.as_raw_fd(),
+        info_len: u32::try_from(size_of::<T>()).unwrap_or(0),
         info: (&raw mut info).addr() as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok((info.key, info.value))
+    Ok(info)
 }
 
 /// A handle on a process that can't come to mean another one (`pidfd_open(2)`).

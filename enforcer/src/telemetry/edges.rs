@@ -44,24 +44,26 @@ pub fn edges(
 }
 
 fn verdicts(counters: &[(FlowKey, u64)], found: &mut BTreeMap<Key, Counts>) {
-    // A flow that both ends let through has a verdict of each.
-    let mut allowed: BTreeMap<Key, [u64; 2]> = BTreeMap::new();
+    // Of each edge what the source's policy let through, what the destination's did, and what that refused.
+    let mut judged: BTreeMap<Key, [u64; 3]> = BTreeMap::new();
     for (key, count) in counters.iter().filter(|(key, _)| !canary::is_one_of(key.subject, key.peer)) {
         let ingress = key.direction == Direction::Ingress as u8;
         let (source, destination) = if ingress { (key.peer, key.subject) } else { (key.subject, key.peer) };
         let edge = (source, destination, key.port, key.protocol);
         match Outcome::from_code(key.outcome) {
-            Some(Outcome::Forwarded) => allowed.entry(edge).or_default()[usize::from(ingress)] += count,
-            Some(Outcome::Dropped) => found.entry(edge).or_default().denied += count,
+            Some(Outcome::Forwarded) => judged.entry(edge).or_default()[usize::from(ingress)] += count,
+            Some(Outcome::Dropped) => {
+                found.entry(edge).or_default().denied += count;
+                judged.entry(edge).or_default()[2] += if ingress { *count } else { 0 };
+            }
             Some(Outcome::Audit) => found.entry(edge).or_default().audited += count,
             None => {}
         }
     }
-    for (edge, [egress, ingress]) in allowed {
-        let counts = found.entry(edge).or_default();
-        let refused = counts.denied;
-        // What the server's policy refused the client's had let through.
-        counts.allowed = egress.saturating_sub(refused).max(ingress);
+    for (edge, [egress, ingress, refused]) in judged {
+        // A flow that both ends let through has a verdict of each, and one that the server's policy refused may have been let
+        // through by the client's before. Where one end only is here, the other has said nothing.
+        found.entry(edge).or_default().allowed = egress.saturating_sub(refused).max(ingress);
     }
 }
 
@@ -75,17 +77,67 @@ fn carried(traffic: &[(TrafficKey, Traffic)], found: &mut BTreeMap<Key, Counts>)
     }
     for (edge, [client, server]) in ends {
         // Both ends may be here, and have counted the same.
-        let one = if client.opened + client.packets_sent + client.packets_received
-            >= server.opened + server.packets_sent + server.packets_received
-        {
-            client
-        } else {
-            server
-        };
+        let size = |end: &Traffic| end.opened + end.packets_sent + end.packets_received;
+        let one = if size(&client) >= size(&server) { client } else { server };
         let counts = found.entry(edge).or_default();
         counts.opened = one.opened;
         counts.closed = one.closed;
         counts.bytes = one.bytes_sent + one.bytes_received;
         counts.round_trip_microseconds = one.rtt_microseconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer_common::reason::Reason;
+
+    use super::*;
+
+    fn verdict(subject: u32, peer: u32, direction: Direction, outcome: Outcome) -> FlowKey {
+        FlowKey {
+            subject,
+            peer,
+            rule: 0,
+            port: 5432,
+            protocol: 6,
+            reason: Reason::AllowedByRule as u8,
+            direction: direction as u8,
+            outcome: outcome as u8,
+            reserved: 0,
+        }
+    }
+
+    fn carried(subject: u32, peer: u32, role: Role, opened: u64) -> (TrafficKey, Traffic) {
+        let key = TrafficKey { subject, peer, port: 5432, protocol: 6, role: role as u8, reserved: 0 };
+        (key, Traffic { opened, closed: 1, bytes_sent: 10, bytes_received: 5, ..Traffic::NONE })
+    }
+
+    #[test]
+    fn a_flow_counts_once_however_many_ends_have_judged_it() {
+        let (web, db, far, canary) = (256, 257, IdentityId::WORLD.0, IdentityId::CANARY.0);
+        let counters = [
+            // Both ends are here: seven let through by both, and three that only the server refused.
+            (verdict(web, db, Direction::Egress, Outcome::Forwarded), 10),
+            (verdict(db, web, Direction::Ingress, Outcome::Forwarded), 7),
+            (verdict(db, web, Direction::Ingress, Outcome::Dropped), 3),
+            // One end: four let through, then six refused.
+            (verdict(web, far, Direction::Egress, Outcome::Forwarded), 4),
+            (verdict(web, far, Direction::Egress, Outcome::Dropped), 6),
+            (verdict(canary, 0, Direction::Egress, Outcome::Dropped), 9),
+        ];
+        let traffic = [
+            carried(web, db, Role::Client, 7),
+            carried(db, web, Role::Server, 7),
+            carried(web, far, Role::Client, 4),
+        ];
+        let found = edges(&counters, &traffic, &Names::default(), &[]);
+        let told: Vec<_> = found
+            .edges
+            .iter()
+            .map(|Edge { ends, counts }| {
+                (ends.destination.as_str(), counts.allowed, counts.denied, counts.opened, counts.bytes)
+            })
+            .collect();
+        assert_eq!(told, [("identity:257", 7, 3, 7, 15), ("reserved:world", 4, 6, 4, 15)]);
     }
 }

@@ -101,7 +101,9 @@ fn occurrences(
         let values: Vec<String> = values.cloned().collect();
         let place = places.next()?;
         // The further values of the same use.
-        let _ = values.iter().skip(1).zip(places.by_ref()).count();
+        for _ in 1..values.len() {
+            places.next();
+        }
         Some((place, condition, values))
     })
     .collect()
