@@ -1,6 +1,6 @@
 //! What the owner tells the audit log: who asked for what, what became of it, and what went wrong. Nothing here waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,8 @@ use crate::telemetry::history;
 const NAME: &str = "the audit log";
 /// The other part, as problems name it.
 const HISTORY: &str = "the flow history";
+/// Askers that are remembered although they don't wait any more.
+const GONE: usize = 256;
 /// A change waits so long for the log, where it has to be recorded before it is made.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -89,13 +91,15 @@ struct Asker {
 pub(super) struct Auditor {
     audit: Option<Audit>,
     askers: BTreeMap<Ticket, Asker>,
+    /// Those of them who don't wait any more.
+    gone: BTreeSet<Ticket>,
     /// The problems that were told last.
     problems: BTreeMap<&'static str, String>,
 }
 
 impl Auditor {
     pub(super) fn new(audit: Option<Audit>) -> Self {
-        Self { audit, askers: BTreeMap::new(), problems: BTreeMap::new() }
+        Self { audit, askers: BTreeMap::new(), gone: BTreeSet::new(), problems: BTreeMap::new() }
     }
 
     pub(super) fn tell(&self, fact: Fact) {
@@ -114,9 +118,15 @@ impl Auditor {
         }
     }
 
-    /// Nobody waits for the answer any more.
+    /// Nobody waits for the answer any more. A change that has begun goes on, and is still theirs who asked for it: hanging up
+    /// hides nobody. One that has not begun is never answered, so the oldest are forgotten some time.
     pub(super) fn gone(&mut self, ticket: Ticket) {
-        self.askers.remove(&ticket);
+        self.gone.insert(ticket);
+        if self.gone.len() > GONE
+            && let Some(oldest) = self.gone.pop_first()
+        {
+            self.askers.remove(&oldest);
+        }
     }
 
     /// An effect is about to be performed.
@@ -131,6 +141,7 @@ impl Auditor {
                 }
             }
             Effect::Reply { ticket, reply } => {
+                self.gone.remove(ticket);
                 let Some(asker) = self.askers.remove(ticket) else { return };
                 let Asker { actor, action, kind, names } = asker;
                 let refused = match reply {
@@ -247,4 +258,51 @@ fn refuse(reply: oneshot::Sender<Reply>, problem: &str) {
     );
     // The asker may be gone.
     reply.send(Reply::Refused(Refused { message, diagnostics: Vec::new(), not_found: false })).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::fact::Changed;
+    use crate::domain::audit::verify::Range;
+    use crate::telemetry::audit::read;
+
+    #[test]
+    fn hanging_up_hides_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: folder.path().to_owned(), ..Config::default() };
+        let (audit, thread) = Audit::start(settings(&config), Host::default(), wall).unwrap();
+        let mut auditor = Auditor::new(Some(audit.clone()));
+        let (begun, never) = (Ticket(1), Ticket(2));
+        for ticket in [begun, never] {
+            let request = Request::PolicyDelete { names: vec!["default/db".into()] };
+            auditor.asked(ticket, &request, Some(Peer { uid: 1000, gid: 1000, pid: Some(7) }));
+            auditor.gone(ticket);
+        }
+        let changed = Changed::Policy {
+            name: "default/db".into(),
+            kind: "TrafficPolicy",
+            origin: "pushed".into(),
+            before: Some("kind: TrafficPolicy".into()),
+            after: None,
+        };
+        auditor.perform(&Effect::Changed { ticket: Some(begun), generation: 3, changes: vec![changed] });
+        audit.stop();
+        thread.join().unwrap();
+        let mut users = Vec::new();
+        read::records(&config.audit_directory(), Range::default(), |_, record| {
+            if record.event.action == "policy-deleted" {
+                users.push(record.user.map(|user| user.id));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(users, [Some("1000".to_owned())]);
+        // What is never answered is forgotten some time.
+        for number in 10..10 + 2 * GONE as u64 {
+            auditor.asked(Ticket(number), &Request::PolicyDelete { names: Vec::new() }, None);
+            auditor.gone(Ticket(number));
+        }
+        assert_eq!((auditor.gone.len(), auditor.askers.len()), (GONE, GONE));
+    }
 }
