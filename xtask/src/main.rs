@@ -11,6 +11,7 @@ mod bypass;
 mod clean;
 mod conformance;
 mod dashboards;
+mod deb;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -62,6 +63,7 @@ enum Command {
     Dashboards(dashboards::Arguments),
     Manifests(manifests::Arguments),
     Image(image::Arguments),
+    Deb(deb::Arguments),
     Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
@@ -94,6 +96,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Dashboards(arguments) => dashboards::run(&arguments),
         Command::Manifests(arguments) => manifests::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
+        Command::Deb(arguments) => deb::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }

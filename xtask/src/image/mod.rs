@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let binary = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
     release::require_static(&binary)?;
     let time = release::time(&root)?;
-    let sbom = sbom::write(&root, time)?;
+    let sbom = components(&root, time)?;
     let image = Image {
         name: &arguments.name,
         version: env!("CARGO_PKG_VERSION"),
@@ -73,6 +73,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("{}: {}, {} bytes, {}", out.display(), arguments.name, bytes.len(), layout::digest(&bytes));
     println!("{}: {} components", list.display(), sbom::count(&sbom)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The list of what is in the binary, for other packages of it.
+pub(crate) fn components(root: &Path, time: u64) -> Result<String> {
+    sbom::write(root, time)
 }
 
 /// What is in the image.
