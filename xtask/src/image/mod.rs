@@ -101,7 +101,7 @@ fn files(root: &Path, binary: &[u8], sbom: &str) -> Result<Tree> {
         tree.file(&format!("usr/share/doc/enforcer/{name}"), 0o444, OWNER, text);
     }
     // Where the host's directories are mounted.
-    for path in ["etc/enforcer", "run/enforcer", "var/lib/enforcer"] {
+    for path in ["dev", "etc/enforcer", "host/run", "proc", "run/enforcer", "sys", "var/lib/enforcer"] {
         tree.directory(path, 0o755, ROOT);
     }
     tree.complete();

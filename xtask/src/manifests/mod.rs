@@ -4,6 +4,7 @@
 //! plain manifests are the same templates filled in with the defaults, by [`template`].
 
 mod template;
+mod validate;
 mod values;
 mod yaml;
 
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use self::template::{Scope, render};
+pub(crate) use self::validate::Outcome;
 use crate::shell;
 
 /// Write the manifests and the chart of deploy/kubernetes and deploy/helm
@@ -24,6 +26,9 @@ pub(crate) struct Arguments {
     /// Only say which are not as they would be written; exit 1 when one is not
     #[arg(long)]
     check: bool,
+    /// Have `kubernetes-validate` (from PyPI, into target/) check them against three versions of Kubernetes
+    #[arg(long)]
+    validate: bool,
 }
 
 const NAMESPACE: &str = "enforcer-system";
@@ -47,6 +52,12 @@ const DASHBOARDS: [&str; 6] = ["overview", "policy-verdicts", "workload", "world
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = shell::root()?;
+    if arguments.validate {
+        let outcome = check(&root)?;
+        validate::say(&outcome);
+        let valid = matches!(outcome, Outcome::Valid(_));
+        return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(2) });
+    }
     let mut differ = false;
     for (name, new) in files(&root)? {
         let file = root.join(&name);
@@ -65,6 +76,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{name}");
     }
     Ok(if differ && arguments.check { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Whether Kubernetes would take what is written, as a step of `cargo xtask test`.
+pub(crate) fn check(root: &Path) -> Result<Outcome> {
+    validate::validate(root, files(root)?.into_keys())
 }
 
 /// Every file, by its path below the root.

@@ -21,10 +21,26 @@ const LISTEN: &str = "127.0.0.1:9962";
 
 /// Every choice, in the order of the documentation.
 pub(super) fn all() -> Vec<Choice> {
-    let choice = |name, doc, default, schema| Choice { name, doc, default, schema };
-    let text = || json!({ "type": "string", "minLength": 1 });
-    let switch = || json!({ "type": "boolean" });
-    let parts = |kind: &str| json!({ "type": "array", "items": { "type": kind } });
+    let mut all = agent();
+    all.extend(node());
+    all.extend(monitoring());
+    all
+}
+
+fn choice(name: &'static str, doc: &'static str, default: Value, schema: Value) -> Choice {
+    Choice { name, doc, default, schema }
+}
+
+fn text() -> Value {
+    json!({ "type": "string", "minLength": 1 })
+}
+
+fn switch() -> Value {
+    json!({ "type": "boolean" })
+}
+
+/// What runs, and how.
+fn agent() -> Vec<Choice> {
     vec![
         choice(
             "image",
@@ -38,7 +54,12 @@ pub(super) fn all() -> Vec<Choice> {
             json!("IfNotPresent"),
             json!({ "enum": ["Always", "IfNotPresent", "Never"] }),
         ),
-        choice("imagePullSecrets", "Secrets of its registry.", json!([]), parts("object")),
+        choice(
+            "imagePullSecrets",
+            "Secrets of its registry.",
+            json!([]),
+            json!({ "type": "array", "items": { "type": "object" } }),
+        ),
         choice(
             "config",
             "Settings of the agent; `enforcer config default` prints all of them.",
@@ -58,6 +79,12 @@ pub(super) fn all() -> Vec<Choice> {
             json!(false),
             switch(),
         ),
+    ]
+}
+
+/// Where, and with how much.
+fn node() -> Vec<Choice> {
+    vec![
         choice(
             "resources",
             "What is reserved, and what it may use. The kernel's maps count too.",
@@ -68,7 +95,7 @@ pub(super) fn all() -> Vec<Choice> {
             "tolerations",
             "On which tainted nodes it runs. All: a node without it enforces nothing.",
             json!([{ "operator": "Exists" }]),
-            parts("object"),
+            json!({ "type": "array", "items": { "type": "object" } }),
         ),
         choice(
             "nodeSelector",
@@ -94,6 +121,12 @@ pub(super) fn all() -> Vec<Choice> {
             json!(15),
             json!({ "type": "integer", "minimum": 1 }),
         ),
+    ]
+}
+
+/// Who looks at it.
+fn monitoring() -> Vec<Choice> {
+    vec![
         choice(
             "podMonitor",
             "Whether the Prometheus operator is told of the agents.",
