@@ -25,6 +25,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("policies::offline", "it is about user space alone"),
     ("explain::", "it is about user space, and takes too long"),
     ("revocation::audit_mode_cuts_nothing", "it takes too long"),
+    ("confinement::without", "it is about user space alone"),
     ("canary::", "it is about user space, and takes too long"),
     ("bypass::everything_leaks_without_its_hooks", "each probe with its hooks off takes too long"),
     ("lifecycle::", "`faults::kills` ends and follows daemons here"),
@@ -56,12 +57,13 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 21] = [
+    let modules: [(&str, &[Test]); 22] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("canary", crate::canary::TESTS),
         ("churn", crate::churn::TESTS),
+        ("confinement", crate::confinement::TESTS),
         ("conformance", crate::conformance::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
