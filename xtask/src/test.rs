@@ -147,16 +147,10 @@ impl Run {
     fn unit(&mut self, cases: u64) {
         shell::heading("unit and property tests");
         let start = Instant::now();
-        let calls: [&[&str]; 2] = [
-            &["--package", "enforcer-common", "--package", "enforcer", "--package", "xtask"],
-            &["--package", "enforcer-tests", "--lib", "--bins"],
-        ];
         let mut row = Row::new("unit");
-        for packages in calls {
-            let mut cargo = shell::cargo(&self.root);
-            cargo.args(["test", "--no-fail-fast"]).args(packages).env(CASES_ENV, cases.to_string());
-            row.harness(&mut cargo);
-        }
+        let mut cargo = shell::cargo(&self.root);
+        cargo.args(["test", "--no-fail-fast"]).args(suite::PACKAGES).env(CASES_ENV, cases.to_string());
+        row.harness(&mut cargo);
         self.add(row, start);
     }
 
