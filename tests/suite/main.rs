@@ -32,6 +32,7 @@ mod replies;
 mod residue;
 mod revocation;
 
+mod systemd;
 mod traffic;
 mod verifier;
 

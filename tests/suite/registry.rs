@@ -65,7 +65,7 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 22] = [
+    let modules: [(&str, &[Test]); 23] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -86,6 +86,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
+        ("systemd", crate::systemd::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
     ];
