@@ -133,7 +133,8 @@ fn man_pages(binary: &Path, folder: &Path, tree: &mut Tree) -> Result<()> {
 fn package(tree: &Tree, version: &str, time: u64) -> Result<Vec<u8>> {
     let mut about = Tree::default();
     about.file("control", 0o644, ROOT, control(tree, version));
-    let configuration: String = CONFIGURATION.iter().map(|path| format!("/{path}\n")).collect();
+    let configuration: String =
+        CONFIGURATION.iter().fold(String::new(), |text, path| text + "/" + path + "\n");
     about.file("conffiles", 0o644, ROOT, configuration);
     for (name, text) in SCRIPTS {
         about.file(name, 0o755, ROOT, text);
