@@ -20,7 +20,7 @@ use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock, revoke, sample};
+use super::{Error, SharedKernel, clock, cluster, lock, revoke, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
@@ -36,7 +36,7 @@ use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Gauges;
 
 /// Events on their way to the owner; a source that is quicker than the owner waits.
-const EVENTS: usize = 256;
+pub(super) const EVENTS: usize = 256;
 /// Requests on their way to the owner; beyond that, clients wait.
 pub(super) const CALLS: usize = 256;
 /// Parts have so long to finish what they are at.
@@ -77,6 +77,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
     let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
+    let started_as = host.clone();
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Arc::new(Scrape {
@@ -105,6 +106,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (canary, target) = watch::channel(canary::Target::default());
     spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
+    let heard = (&shared.events, &shared.closing);
+    cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,

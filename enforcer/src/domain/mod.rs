@@ -6,6 +6,7 @@ pub mod audit;
 pub mod canary;
 pub mod cluster;
 pub mod cluster_file;
+pub mod cluster_policy;
 pub mod command;
 pub mod conditions;
 pub mod counted;

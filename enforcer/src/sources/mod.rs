@@ -14,6 +14,7 @@
 //! * A source numbers nothing and touches no map.
 
 mod files;
+pub mod kubernetes;
 mod managed;
 mod own_addresses;
 mod policy_dir;
