@@ -4,6 +4,7 @@ pub mod account;
 pub mod answer;
 pub mod audit;
 pub mod canary;
+pub mod cgroup_path;
 pub mod cluster;
 pub mod cluster_file;
 pub mod cluster_policy;
