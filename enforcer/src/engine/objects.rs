@@ -66,7 +66,8 @@ pub(super) fn source(state: &mut State, info: SourceInfo) {
     let of_source = format!("{} ", info.name);
     state.problems.retain(|(area, object), _| *area != Area::Source || !object.starts_with(&of_source));
     let numbered = info.problems.iter().enumerate();
-    let problems = numbered.map(|(at, problem)| ((Area::Source, format!("{of_source}{at}")), problem.clone()));
+    let problems =
+        numbered.map(|(at, problem)| ((Area::Source, format!("{of_source}{at}")), problem.clone()));
     state.problems.extend(problems);
     state.infos.insert(info.name.clone(), info);
 }
