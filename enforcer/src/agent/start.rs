@@ -13,6 +13,7 @@ use super::pins::PinsLock;
 use super::{Error, clock};
 use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::domain::cluster_policy::KUBERNETES;
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
 use crate::sources::STATIC;
@@ -159,6 +160,9 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
     let mut required = BTreeSet::new();
     if config.workloads.is_some() {
         required.insert(STATIC.to_owned());
+    }
+    if config.kubernetes == config::Switch::On {
+        required.extend([KUBERNETES.to_owned(), engine::POLICY_OBJECTS.to_owned()]);
     }
     if !config.policies.is_empty() {
         required.insert(engine::POLICIES.to_owned());

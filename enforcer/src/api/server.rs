@@ -376,6 +376,7 @@ fn answer_with(reply: Reply) -> Response {
         Reply::Identities(identities) => Json(identities).into_response(),
         Reply::Quarantine(quarantine) => Json(*quarantine).into_response(),
         Reply::Quarantines(quarantines) => Json(quarantines).into_response(),
+        Reply::PolicyObjects(objects) => Json(objects).into_response(),
         Reply::Endpoints(endpoints) => Json(endpoints).into_response(),
         Reply::Explained(explained) => Json(*explained).into_response(),
         Reply::Status(status) => Json(*status).into_response(),

@@ -10,6 +10,7 @@ use super::room::Limits;
 use crate::domain::Mode;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
+use crate::domain::cluster_policy::{ClusterPolicy, SourceInfo};
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -47,7 +48,8 @@ pub struct Facts {
     pub now: Clocks,
     /// How much the kernel's maps hold.
     pub limits: Limits,
-    /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
+    /// Sources without whose first snapshot nothing is published: `static`, `kubernetes`, [`POLICIES`],
+    /// [`POLICY_OBJECTS`], [`MANAGED`].
     pub required: BTreeSet<String>,
 }
 
@@ -66,6 +68,8 @@ pub struct Remembered {
 
 /// Name of the source of policy files.
 pub const POLICIES: &str = "policies";
+/// Name of the source of policy objects.
+pub const POLICY_OBJECTS: &str = "the cluster's policies";
 /// Name of the source of managed directories.
 pub const MANAGED: &str = "managed";
 
@@ -102,6 +106,10 @@ pub enum Event {
     OwnAddresses(BTreeSet<IpAddr>),
     /// All policy files of the configured directories.
     PolicyFiles(Vec<PolicyFile>),
+    /// All policy objects of the cluster.
+    PolicyObjects(Vec<Arc<ClusterPolicy>>),
+    /// How a source is.
+    Source(SourceInfo),
     /// The source of policies, of managed directories or of own addresses can't be read; its last snapshot stays.
     SourceProblem {
         /// [`POLICIES`], [`MANAGED`] or [`OWN`].

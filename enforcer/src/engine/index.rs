@@ -19,7 +19,7 @@ use super::claims::Claims;
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
-use super::told::{self, Changed, Sources};
+use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
@@ -41,6 +41,8 @@ pub(super) enum About {
 /// Where a workload that counts stands.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
+    /// How much the word of its source counts.
+    rank: Rank,
     cgroup: Option<CgroupId>,
     bound: Bound,
     state: EndpointState,
@@ -167,7 +169,7 @@ impl Index {
         registry: &mut Registry,
         touched: &mut Touched,
     ) {
-        if let Some((name, Placed { cgroup, bound, state })) = self.placed.remove_entry(key) {
+        if let Some((name, Placed { cgroup, bound, state, rank: _ })) = self.placed.remove_entry(key) {
             self.counts[state as usize] -= 1;
             if let Some(cgroup) = cgroup {
                 self.cgroups.remove(&cgroup, key);
@@ -179,7 +181,7 @@ impl Index {
             }
             self.name(bound.identity, |names| _ = names.remove_mut(key));
         }
-        if let Some(resolved) = told::workload(sources, key) {
+        if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
             let Resolved { workload, cgroup, .. } = resolved;
             let bound = bound(workload, &self.quarantines, registry);
             let name = ByName(Arc::clone(workload));
@@ -197,7 +199,7 @@ impl Index {
                 None => EndpointState::Remote,
             };
             self.counts[state as usize] += 1;
-            self.placed.insert(name, Placed { cgroup: *cgroup, bound, state });
+            self.placed.insert(name, Placed { rank, cgroup: *cgroup, bound, state });
         }
         let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
         self.say(About::Workload(key.clone()), unused);
@@ -220,8 +222,9 @@ impl Index {
         for cgroup in &touched.cgroups {
             self.cgroups_due.insert(*cgroup);
             // Two workloads may claim one directory; as with their flows, the first by name is shown.
-            match self.cgroups.of(cgroup).first() {
-                Some(first) => self.names.cgroups.insert_mut(*cgroup, first.clone()),
+            let first = self.foremost(self.cgroups.of(cgroup)).next().cloned();
+            match first {
+                Some(first) => self.names.cgroups.insert_mut(*cgroup, first),
                 None => _ = self.names.cgroups.remove_mut(cgroup),
             }
             self.names_changed = true;
@@ -245,13 +248,24 @@ impl Index {
         }
     }
 
+    /// Those of the claimants whose source's word counts most.
+    fn foremost<'a>(&'a self, claimants: &'a [ByName]) -> impl Iterator<Item = &'a ByName> {
+        let rank = |name: &ByName| self.placed.get(name).map(|placed| placed.rank);
+        let best = claimants.iter().filter_map(rank).min();
+        claimants.iter().filter(move |name| rank(name) == best)
+    }
+
     /// The first of several claimants, and the end of a sentence about the place.
     fn dispute(&self, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
-        let [first, rest @ ..] = claimants else { return None };
-        if rest.is_empty() {
+        if claimants.len() < 2 {
             return None;
         }
-        let rest: Vec<String> = rest.iter().map(|name| name.to_string()).collect();
+        let mut foremost = self.foremost(claimants);
+        let first = foremost.next()?;
+        let rest: Vec<String> = foremost.map(|name| name.to_string()).collect();
+        if rest.is_empty() {
+            return self.outranked(first, claimants);
+        }
         let consequence = if self.claimed(claimants)?.identity == IdentityId::UNMANAGED {
             "it is denied everything until only one of them claims it"
         } else {
@@ -260,9 +274,23 @@ impl Index {
         Some((Arc::clone(&first.0), format!("{} and to {} as well; {consequence}", **first, rest.join(", "))))
     }
 
-    /// Whose it is.
+    /// What is said where a claim of a file counts less than another. That a runtime knows something by another name is as it
+    /// should be.
+    fn outranked(&self, first: &ByName, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
+        let is_file = |name: &&ByName| {
+            *name != first && self.placed.get(*name).is_some_and(|placed| placed.rank == Rank::File)
+        };
+        let others: Vec<String> = claimants.iter().filter(is_file).map(|name| name.to_string()).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let others = others.join(", ");
+        Some((Arc::clone(&first.0), format!("{} as the cluster says, and not to {others} of the file", **first)))
+    }
+
+    /// Whose it is: of several, who is named by the source whose word counts most.
     fn claimed(&self, claimants: &[ByName]) -> Option<Bound> {
-        let mut bounds = claimants.iter().filter_map(|name| Some(self.placed.get(name)?.bound));
+        let mut bounds = self.foremost(claimants).filter_map(|name| Some(self.placed.get(name)?.bound));
         let first = bounds.next()?;
         if bounds.all(|bound| bound == first) {
             Some(first)

@@ -41,6 +41,7 @@ mod confirm;
 mod event;
 mod explain;
 mod index;
+mod objects;
 mod phase;
 mod planning;
 mod policies;
@@ -56,8 +57,8 @@ mod views;
 mod tests;
 
 pub use event::{
-    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Remembered, Report, Save, Step,
-    Ticket,
+    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, POLICY_OBJECTS, Remembered, Report,
+    Save, Step, Ticket,
 };
 pub use phase::{Area, Phase};
 pub use room::Limits;
@@ -69,7 +70,7 @@ use std::sync::Arc;
 
 use self::policies::refused;
 use self::state::Waiting;
-use self::told::{Changed, Source};
+use self::told::{Changed, Origin, Source};
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -100,6 +101,8 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Managed(directories) => managed(state, directories),
         Event::OwnAddresses(addresses) => own_addresses(state, addresses),
         Event::PolicyFiles(files) => policy_files(state, files),
+        Event::PolicyObjects(objects) => objects::take(state, objects),
+        Event::Source(info) => objects::source(state, info),
         Event::SourceProblem { source, message } => {
             state.set_problem(Area::Source, source, Some(message));
         }
@@ -168,7 +171,7 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
 fn told(state: &mut State, name: String, is_all: bool, take: impl FnOnce(&mut Source, &mut Changed)) {
     state.set_problem(Area::Source, &name, None);
     state.dirty |= is_all && state.missing.remove(&name);
-    take(state.sources.entry(name).or_default(), &mut state.changed);
+    take(state.sources.entry(Origin::new(name)).or_default(), &mut state.changed);
     let namespaces = std::mem::take(&mut state.changed.namespaces);
     if !namespaces.is_empty() {
         cluster::follow(&mut state.namespaces, &state.sources, &namespaces);
@@ -252,9 +255,10 @@ fn policy_files(state: &mut State, files: Vec<PolicyFile>) {
     }
 }
 
-/// Notes which documents of the directory a pushed policy keeps from counting.
+/// Notes which documents a policy of another origin keeps from counting, and which objects of the cluster are refused.
 fn note_conflicts(state: &mut State) {
-    let conflicts: Vec<_> = state.asked.policies.conflicts().collect();
+    let mut conflicts: Vec<_> = state.asked.policies.conflicts().collect();
+    conflicts.extend(objects::refused(&state.objects));
     state.set_problems(Area::Policy, conflicts);
 }
 
@@ -265,6 +269,7 @@ fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Ef
         | Request::IdentityList
         | Request::EndpointList
         | Request::QuarantineList
+        | Request::PolicyObjects
         | Request::Explain { .. }
         | Request::Status => {
             effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });

@@ -104,6 +104,7 @@ pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Re
         | Request::IdentityList
         | Request::EndpointList
         | Request::QuarantineList
+        | Request::PolicyObjects
         | Request::Explain { .. }
         | Request::Status => Err(views::answer(state, request)),
     }

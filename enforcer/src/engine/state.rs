@@ -14,6 +14,7 @@ use super::conditions::Book;
 use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
 use super::index::Index;
+use super::objects::Objects;
 use super::phase::{Area, Phase};
 use super::planning::Asked;
 use super::policies::{Documents, parse};
@@ -21,6 +22,7 @@ use super::schedule::{Schedule, taken_back};
 use super::services::Known;
 use super::told::{Changed, Sources};
 use crate::domain::cluster::NamespaceLabels;
+use crate::domain::cluster_policy::SourceInfo;
 use crate::domain::command::{PolicyFile, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -184,6 +186,10 @@ pub struct State {
     pub(super) own: Option<BTreeSet<IpAddr>>,
     /// The last files of the directories, as they were read.
     pub(super) files: Option<Vec<PolicyFile>>,
+    /// The policy objects of the cluster, those that are refused included.
+    pub(super) objects: Objects,
+    /// How sources are that say so, by name.
+    pub(super) infos: BTreeMap<String, SourceInfo>,
     pub(super) asked: Arc<Asked>,
     pub(super) audited: Audited,
     pub(super) revision: u64,
@@ -289,6 +295,8 @@ impl State {
             managed: BTreeMap::new(),
             own: None,
             files: None,
+            objects: Objects::new(),
+            infos: BTreeMap::new(),
             stored,
             audited: Audited::new(&asked.policies, &asked.quarantines),
             asked: Arc::new(asked),

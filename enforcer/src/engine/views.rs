@@ -9,7 +9,7 @@ use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
 use super::told::workloads as told_workloads;
-use super::{canary, conditions, confirm, explain, quarantine};
+use super::{canary, conditions, confirm, explain, objects, quarantine};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::{IdentityId, RuleId};
@@ -30,6 +30,7 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::IdentityList => Reply::Identities(identities(state)),
         Request::EndpointList => Reply::Endpoints(endpoints(state)),
         Request::QuarantineList => Reply::Quarantines(quarantine::list(state)),
+        Request::PolicyObjects => Reply::PolicyObjects(objects::infos(state)),
         Request::Explain { from, to, protocol, port } => {
             explain::explain(state, from, to, (*protocol, *port))
         }
@@ -199,6 +200,7 @@ fn status(state: &State) -> Status {
         notices: state.notices.clone(),
         unguarded: state.coverage.unguarded.clone(),
         uptime_seconds: state.now.up.as_secs(),
+        sources: state.infos.values().cloned().collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use kube::api::{WatchEvent, WatchParams};
 use kube::runtime::watcher::{self, watcher};
 
