@@ -27,6 +27,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("revocation::audit_mode_cuts_nothing", "it takes too long"),
     ("canary::", "it is about user space, and takes too long"),
     ("bypass::everything_leaks_without_its_hooks", "each probe with its hooks off takes too long"),
+    ("kubernetes::", "it is about the source, and takes too long"),
     ("lifecycle::", "`faults::kills` ends and follows daemons here"),
     ("live_changes::quarantine", "it takes too long"),
     ("live_changes::a_confirmed", "it takes too long"),
@@ -56,7 +57,7 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 21] = [
+    let modules: [(&str, &[Test]); 22] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -69,6 +70,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("faults", crate::faults::TESTS),
         ("hooks", crate::hooks::TESTS),
         ("identity", crate::identity::TESTS),
+        ("kubernetes", crate::kubernetes::TESTS),
         ("lifecycle", crate::lifecycle::TESTS),
         ("live_changes", crate::live_changes::TESTS),
         ("never_a_gap", crate::never_a_gap::TESTS),

@@ -116,6 +116,11 @@ settings! {
     /// None means the name of the host.
     "node-name" node_name: Option<String> = None, "NAME";
 
+    /// Labels of pods and containers that count for identities although no policy names them
+    /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
+    /// anyway; labels of the file of workloads all do. Takes effect at the start.
+    "export-labels" export_labels: Vec<String> = Vec::new(), "LABEL";
+
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 
