@@ -15,6 +15,7 @@ mod bad_input;
 mod bypass;
 mod canary;
 mod churn;
+mod confinement;
 mod conformance;
 mod counters;
 mod differential;
