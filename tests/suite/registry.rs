@@ -34,6 +34,9 @@ const NATIVE: &[(&str, &str)] = &[
         "live_changes::an_unconfirmed",
         "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too",
     ),
+    ("containers::", "who is who is told by cgroups alike on every kernel"),
+    ("protocols::icmp", "packets are read and judged alike on every kernel"),
+    ("protocols::echo", "packets are read and judged alike on every kernel"),
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
@@ -56,13 +59,14 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 21] = [
+    let modules: [(&str, &[Test]); 23] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("canary", crate::canary::TESTS),
         ("churn", crate::churn::TESTS),
         ("conformance", crate::conformance::TESTS),
+        ("containers", crate::containers::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("explain", crate::explain::TESTS),
@@ -73,6 +77,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("live_changes", crate::live_changes::TESTS),
         ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
+        ("protocols", crate::protocols::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),

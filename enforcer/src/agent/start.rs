@@ -172,6 +172,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         cgroup_root: cgroup_root.display().to_string(),
         pins: config.pins.display().to_string(),
         mode: config.mode,
+        trust_domain: config.trust_domain.clone(),
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{AuditFsync, AuditMode, Interval, LogFormat, LogLevel, SettingValue, Size, Switch, Value};
+use crate::domain::account::TrustDomain;
 use crate::domain::{EventLimits, Mode, SeriesLabel, SocketKind};
 
 /// One row of the table.
@@ -103,6 +104,9 @@ settings! {
     /// File of workloads: names, labels, cgroup directories, addresses
     /// Read again when it changes. None means no static workloads.
     "workloads" workloads: Option<PathBuf> = Some(PathBuf::from("/etc/enforcer/workloads.yaml")), "FILE";
+
+    /// Trust domain of the workloads' SPIFFE IDs, which policies may name
+    "trust-domain" trust_domain: TrustDomain = TrustDomain::default(), "DOMAIN";
 
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod cluster_file;
 pub mod command;
 pub mod conditions;
+pub mod container;
 pub mod counted;
 pub mod delta;
 pub mod edges;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::room::Limits;
 use crate::domain::Mode;
+use crate::domain::account::TrustDomain;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
 use crate::domain::command::{PolicyFile, Reply, Request};
@@ -41,6 +42,8 @@ pub struct Facts {
     pub pins: String,
     /// What is done with a denial.
     pub mode: Mode,
+    /// The trust domain of every workload.
+    pub trust_domain: TrustDomain,
     /// Names this run of the host.
     pub boot_id: String,
     /// What the clocks said at the start.

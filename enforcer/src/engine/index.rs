@@ -24,7 +24,7 @@ use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::quarantine::{Quarantines, marked};
+use crate::domain::quarantine::{self, Quarantines, marked};
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
 
@@ -43,6 +43,8 @@ pub(super) enum About {
 struct Placed {
     cgroup: Option<CgroupId>,
     bound: Bound,
+    /// Who its addresses stand for.
+    known_as: IdentityId,
     state: EndpointState,
 }
 
@@ -87,14 +89,25 @@ pub(super) struct Touched {
 
 /// The identity that a workload has now: one of its own while it is in quarantine.
 pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    let ordinary = IdentityKey::of(workload);
-    if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
+    present(workload, IdentityKey::of(workload), quarantines)
+}
+
+/// The identity that its addresses stand for now.
+pub(super) fn present_at_address(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    present(workload, IdentityKey::at_address(workload), quarantines)
+}
+
+fn present(workload: &Workload, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
+    match quarantine::of(quarantines, &workload.key) {
+        Some(_) => marked(&ordinary, &workload.key.name),
+        None => ordinary,
+    }
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
 fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
     let ordinary = registry.identity(&IdentityKey::of(workload));
-    let Some(quarantine) = quarantines.get(&workload.key) else { return Bound::always(ordinary) };
+    let Some(quarantine) = quarantine::of(quarantines, &workload.key) else { return Bound::always(ordinary) };
     let identity = registry.identity(&present_key(workload, quarantines));
     match &quarantine.until {
         Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
@@ -132,7 +145,10 @@ impl Index {
             let before = std::mem::replace(&mut self.quarantines, quarantines.clone());
             let keys = before.keys().chain(quarantines.keys());
             let differ = keys.filter(|key| before.get(*key) != quarantines.get(*key));
-            changed.workloads.extend(differ.cloned());
+            for key in differ {
+                changed.workloads.insert(key.clone());
+                changed.workloads.extend(told::containers(sources, key).into_iter().cloned());
+            }
         }
         for key in &changed.workloads {
             self.place(key, sources, registry, &mut touched);
@@ -167,7 +183,7 @@ impl Index {
         registry: &mut Registry,
         touched: &mut Touched,
     ) {
-        if let Some((name, Placed { cgroup, bound, state })) = self.placed.remove_entry(key) {
+        if let Some((name, Placed { cgroup, bound, known_as, state })) = self.placed.remove_entry(key) {
             self.counts[state as usize] -= 1;
             if let Some(cgroup) = cgroup {
                 self.cgroups.remove(&cgroup, key);
@@ -177,11 +193,14 @@ impl Index {
                 self.nets.remove(&net, key);
                 touched.nets.insert(net);
             }
-            self.name(bound.identity, |names| _ = names.remove_mut(key));
+            for id in BTreeSet::from([bound.identity, known_as]) {
+                self.name(id, |names| _ = names.remove_mut(key));
+            }
         }
         if let Some(resolved) = told::workload(sources, key) {
             let Resolved { workload, cgroup, .. } = resolved;
             let bound = bound(workload, &self.quarantines, registry);
+            let known_as = registry.identity(&present_at_address(workload, &self.quarantines));
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());
@@ -191,13 +210,15 @@ impl Index {
                 self.nets.add(net, name.clone());
                 touched.nets.insert(net);
             }
-            self.name(bound.identity, |names| names.insert_mut(name.clone()));
+            for id in BTreeSet::from([bound.identity, known_as]) {
+                self.name(id, |names| names.insert_mut(name.clone()));
+            }
             let state = match &workload.cgroup {
                 Some(_) => EndpointState::WaitingForCgroup,
                 None => EndpointState::Remote,
             };
             self.counts[state as usize] += 1;
-            self.placed.insert(name, Placed { cgroup: *cgroup, bound, state });
+            self.placed.insert(name, Placed { cgroup: *cgroup, bound, known_as, state });
         }
         let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
         self.say(About::Workload(key.clone()), unused);
@@ -252,7 +273,8 @@ impl Index {
             return None;
         }
         let rest: Vec<String> = rest.iter().map(|name| name.to_string()).collect();
-        let consequence = if self.claimed(claimants)?.identity == IdentityId::UNMANAGED {
+        let (bound, _) = self.claimed(claimants)?;
+        let consequence = if bound.identity == IdentityId::UNMANAGED {
             "it is denied everything until only one of them claims it"
         } else {
             "flows are reported under the first name"
@@ -260,14 +282,15 @@ impl Index {
         Some((Arc::clone(&first.0), format!("{} and to {} as well; {consequence}", **first, rest.join(", "))))
     }
 
-    /// Whose it is.
-    fn claimed(&self, claimants: &[ByName]) -> Option<Bound> {
-        let mut bounds = claimants.iter().filter_map(|name| Some(self.placed.get(name)?.bound));
+    /// Whose it is: by a directory, and by an address.
+    fn claimed(&self, claimants: &[ByName]) -> Option<(Bound, IdentityId)> {
+        let placed = claimants.iter().filter_map(|name| self.placed.get(name));
+        let mut bounds = placed.map(|placed| (placed.bound, placed.known_as));
         let first = bounds.next()?;
         if bounds.all(|bound| bound == first) {
             Some(first)
         } else {
-            Some(Bound::always(IdentityId::UNMANAGED))
+            Some((Bound::always(IdentityId::UNMANAGED), IdentityId::UNMANAGED))
         }
     }
 
@@ -277,7 +300,7 @@ impl Index {
             return Some(bound);
         }
         let managed = || self.managed.contains(&cgroup).then_some(Bound::always(IdentityId::UNMANAGED));
-        self.claimed(self.cgroups.of(&cgroup)).or_else(managed)
+        self.claimed(self.cgroups.of(&cgroup)).map(|(bound, _)| bound).or_else(managed)
     }
 
     fn wanted_cgroup(&self, cgroup: CgroupId) -> Option<Bound> {
@@ -292,7 +315,7 @@ impl Index {
         if self.overflow.addresses.contains(net) {
             return None;
         }
-        let workload = self.claimed(self.nets.of(net)).map(|bound| bound.identity);
+        let workload = self.claimed(self.nets.of(net)).map(|(_, known_as)| known_as);
         workload.or_else(|| self.services.claimed(net))
     }
 
