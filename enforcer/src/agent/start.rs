@@ -15,7 +15,7 @@ use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
-use crate::sources::STATIC;
+use crate::sources::{CONTAINERD, STATIC, SYSTEMD, docker_name};
 use crate::store::{Saved, Store};
 use crate::telemetry::log::Format;
 
@@ -159,6 +159,12 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
     let mut required = BTreeSet::new();
     if config.workloads.is_some() {
         required.insert(STATIC.to_owned());
+    }
+    // That nobody is there is said at once, and that somebody does not answer, soon.
+    required.extend(config.containerd_socket.iter().map(|_| CONTAINERD.to_owned()));
+    required.extend(config.docker_sockets.iter().map(|socket| docker_name(socket)));
+    if !config.systemd.is_empty() {
+        required.insert(SYSTEMD.to_owned());
     }
     if !config.policies.is_empty() {
         required.insert(engine::POLICIES.to_owned());

@@ -39,6 +39,9 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Cgroups", absent(&status.cgroup_root)),
         ("Pins", absent(&status.pins)),
     ];
+    lines.extend(
+        status.sources.iter().map(|(name, stands)| ("Source", format!("{}: {}", clean(name), clean(stands)))),
+    );
     lines.extend(status.absent_hooks.iter().map(|it| {
         ("Absent", Paint::Yellow.on(&format!("hook {}: {}", clean(&it.hook), clean(&it.reason)), color))
     }));
