@@ -32,6 +32,7 @@ pub mod packets;
 pub mod patience;
 pub mod puppet;
 pub mod residue;
+pub mod runtimes;
 pub mod sockaddr;
 pub mod telemetry;
 pub mod told;

@@ -30,6 +30,7 @@ mod registry;
 mod replies;
 mod residue;
 mod revocation;
+mod runtimes;
 
 mod traffic;
 mod verifier;

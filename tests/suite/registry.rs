@@ -37,6 +37,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
+    ("runtimes::", "it is about user space, and needs packages"),
     ("faults::points", "it takes too long"),
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
@@ -76,6 +77,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
+        ("runtimes", crate::runtimes::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
     ];
