@@ -105,7 +105,7 @@ fn docker() {
         runtimes.docker(&arguments).expect_ok().trim().to_owned()
     };
     let id = run("api", &["app=api", "com.docker.compose.service=api", "com.docker.compose.config-hash=1"]);
-    run("web", &["app=web", "io.kubernetes.pod.namespace=shop", "no label=x"]);
+    run("web", &["app=web", "io.kubernetes.pod.namespace=shop", "description=with blanks"]);
     until_stands(&agent, "docker", "connected");
     let found = until_bound(&agent, "docker/api");
     assert_eq!(found.labels, ["app=api", "com.docker.compose.service=api"]);
@@ -142,8 +142,17 @@ fn containerd_and_pods() {
     let run = |namespace: &str, id: &str, directory: &str, labels: &[&str]| {
         runtimes.ctr(namespace, &["images", "import", "--snapshotter", "native", &image]).expect_ok();
         let directory = format!("{guarded}/{directory}");
-        let mut arguments =
-            vec!["run", "--detach", "--snapshotter", "native", "--net-host", "--cgroup", &directory];
+        let mut arguments = vec![
+            "run",
+            "--detach",
+            "--snapshotter",
+            "native",
+            "--net-host",
+            "--cpu-shares",
+            "0",
+            "--cgroup",
+            &directory,
+        ];
         arguments.extend(labels.iter().flat_map(|label| ["--label", label]));
         arguments.extend([IMAGE, id, "/busybox", "sleep", "1000"]);
         runtimes.ctr(namespace, &arguments).expect_ok();

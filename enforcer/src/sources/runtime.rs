@@ -72,7 +72,8 @@ pub(super) async fn run<R: Runtime>(
     loop {
         let began = Instant::now();
         let failure = runtime.session(&mut telling, &mut demand).await;
-        if began.elapsed() > GOOD {
+        let was_good = began.elapsed() > GOOD;
+        if was_good {
             pause = PAUSES.0;
         }
         let wait = match failure {
@@ -84,6 +85,8 @@ pub(super) async fn run<R: Runtime>(
                 Ok(PAUSES.0)
             }
             Failure::Absent => absent(&mut telling, &socket).await.map(|()| ABSENT),
+            // It may be ending, or beginning anew: the next attempt tells.
+            Failure::Broken(_) if was_good => Ok(pause),
             Failure::Broken(why) => {
                 let wait = pause;
                 pause = (pause * 2).min(PAUSES.1);

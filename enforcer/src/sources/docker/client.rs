@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::super::runtime::{Failure, connect, within};
 
 /// An answer that is longer is not from Docker; a container has some KiB.
-const ANSWER_LIMIT: usize = 64 << 20;
+const ANSWER_LIMIT: usize = 32 << 20;
 /// The same of one event.
 const LINE_LIMIT: usize = 1 << 20;
 /// Bytes of an answer that are shown.
