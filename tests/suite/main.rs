@@ -15,23 +15,28 @@ mod bad_input;
 mod bypass;
 mod canary;
 mod churn;
+mod confinement;
 mod conformance;
+mod containers;
 mod counters;
 mod differential;
 mod explain;
 mod faults;
 mod hooks;
 mod identity;
+mod kubernetes;
 mod lifecycle;
 mod live_changes;
 mod never_a_gap;
 mod policies;
+mod protocols;
 mod registry;
 mod replies;
 mod residue;
 mod revocation;
 mod runtimes;
 
+mod systemd;
 mod traffic;
 mod verifier;
 

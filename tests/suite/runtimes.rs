@@ -72,7 +72,7 @@ fn until_gone(agent: &Agent, name: &str) {
 
 fn until_stands(agent: &Agent, source: &str, word: &str) {
     patience::until_true(&format!("{source} is {word}"), patience::seconds(20), || {
-        agent.status().sources.get(source).is_some_and(|standing| standing.starts_with(word))
+        agent.status().runtimes.get(source).is_some_and(|standing| standing.starts_with(word))
     });
 }
 

@@ -20,7 +20,7 @@ use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock, revoke, runtimes, sample};
+use super::{Error, SharedKernel, clock, cluster, lock, revoke, runtimes, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
@@ -77,6 +77,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
     let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
+    let started_as = host.clone();
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Arc::new(Scrape {
@@ -108,6 +109,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     runtimes::spawn_directories(&mut parts, &directories, &shared);
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
     runtimes::spawn(&mut parts, config, &directories, &shared);
+    let heard = (&shared.events, &shared.closing);
+    cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,

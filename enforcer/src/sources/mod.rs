@@ -17,6 +17,7 @@ mod containerd;
 mod directories;
 mod docker;
 mod files;
+pub mod kubernetes;
 mod managed;
 mod own_addresses;
 mod policy_dir;

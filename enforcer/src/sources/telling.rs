@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::directories::{Directories, Directory, Moved, Place};
 use crate::domain::cgroup_path::{owner, pod_of};
+use crate::domain::container::Containers;
 use crate::domain::labels::LabelSet;
 use crate::domain::runtime;
 use crate::domain::workload::{Changes, Resolved, Workload, WorkloadEvent, WorkloadKey};
@@ -272,6 +273,7 @@ impl Telling {
                 addresses: Vec::new(),
                 ports: BTreeMap::new(),
                 account: None,
+                containers: Containers::Unknown,
             };
             resolved.push(Resolved { workload: Arc::new(workload), cgroup: Some(cgroup), above });
         }
