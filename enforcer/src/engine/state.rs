@@ -221,6 +221,8 @@ pub struct State {
     pub(super) coverage: Coverage,
     /// What is worth knowing of the kernel.
     pub(super) notices: Vec<String>,
+    /// How sources stand that say so.
+    pub(super) standings: BTreeMap<String, String>,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
@@ -328,6 +330,7 @@ impl State {
             hooks: None,
             coverage: Coverage::default(),
             notices: Vec::new(),
+            standings: BTreeMap::new(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,
