@@ -22,6 +22,7 @@
 mod audit;
 mod canary;
 mod clock;
+mod cluster;
 mod coverage;
 mod error;
 mod logs;

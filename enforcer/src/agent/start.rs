@@ -13,6 +13,7 @@ use super::pins::PinsLock;
 use super::{Error, clock};
 use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::domain::cluster_policy::KUBERNETES;
 use crate::domain::command::Confinement;
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
@@ -161,6 +162,9 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
     if config.workloads.is_some() {
         required.insert(STATIC.to_owned());
     }
+    if config.kubernetes == config::Switch::On {
+        required.extend([KUBERNETES.to_owned(), engine::POLICY_OBJECTS.to_owned()]);
+    }
     if !config.policies.is_empty() {
         required.insert(engine::POLICIES.to_owned());
     }
@@ -177,6 +181,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),
+        labels: config.export_labels.iter().chain(&config.metrics_name_labels).cloned().collect(),
         required,
     }
 }

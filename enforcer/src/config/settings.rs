@@ -104,6 +104,23 @@ settings! {
     /// Read again when it changes. None means no static workloads.
     "workloads" workloads: Option<PathBuf> = Some(PathBuf::from("/etc/enforcer/workloads.yaml")), "FILE";
 
+    /// Whether pods, services and policies come from the API server of a Kubernetes cluster: on or off
+    /// Policies of its API hold beside those of files and those that are pushed. Takes effect at the start.
+    "kubernetes" kubernetes: Switch = Switch::Off, "SWITCH";
+
+    /// How the API server is reached
+    /// None means by the service account of the pod that the agent runs in, else by KUBECONFIG or ~/.kube/config.
+    "kubeconfig" kubeconfig: Option<PathBuf> = None, "FILE";
+
+    /// What this machine is called in the cluster, as `kubectl get nodes` says
+    /// None means the name of the host.
+    "node-name" node_name: Option<String> = None, "NAME";
+
+    /// Labels of pods and containers that count for identities although no policy names them
+    /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
+    /// anyway; labels of the file of workloads all do. Takes effect at the start.
+    "export-labels" export_labels: Vec<String> = Vec::new(), "LABEL";
+
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Explained;
 use super::canary::CanaryInfo;
+use super::cluster_policy::{ClusterPolicyInfo, SourceInfo};
 use super::conditions::PolicyStatus;
 use super::quarantine::AllowFrom;
 use super::unguarded::{AbsentHook, Unguarded};
@@ -57,6 +58,8 @@ pub enum Request {
     QuarantineList,
     /// All identities.
     IdentityList,
+    /// Where every policy object of the cluster stands, those that are refused included.
+    PolicyObjects,
     /// All workloads.
     EndpointList,
     /// What becomes of a flow, and why.
@@ -85,6 +88,8 @@ pub enum Reply {
     Quarantine(Box<QuarantineInfo>),
     /// Answer to [`Request::QuarantineList`].
     Quarantines(Vec<QuarantineInfo>),
+    /// Answer to [`Request::PolicyObjects`].
+    PolicyObjects(Vec<ClusterPolicyInfo>),
     /// Answer to [`Request::IdentityList`].
     Identities(Vec<IdentityInfo>),
     /// Answer to [`Request::EndpointList`].
@@ -193,7 +198,7 @@ pub struct PolicyInfo {
     pub kind: String,
     /// `enforce` or `audit`.
     pub mode: String,
-    /// `pushed`, or the file it came from.
+    /// `pushed`, `kubernetes`, or the file it came from.
     pub origin: String,
     /// Number of rules.
     pub rules: u32,
@@ -335,4 +340,7 @@ pub struct Status {
     pub unguarded: Vec<Unguarded>,
     /// Seconds since the agent started.
     pub uptime_seconds: u64,
+    /// How the sources are that can be away.
+    #[serde(default)]
+    pub sources: Vec<SourceInfo>,
 }

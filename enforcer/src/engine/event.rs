@@ -7,9 +7,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::room::Limits;
+use super::sums::Sums;
 use crate::domain::Mode;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
+use crate::domain::cluster_policy::{ClusterPolicy, SourceInfo};
 use crate::domain::command::{Confinement, PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -49,7 +51,10 @@ pub struct Facts {
     pub now: Clocks,
     /// How much the kernel's maps hold.
     pub limits: Limits,
-    /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
+    /// Keys of labels that count for identities, whether a policy names them or not.
+    pub labels: BTreeSet<String>,
+    /// Sources without whose first snapshot nothing is published: `static`, `kubernetes`, [`POLICIES`],
+    /// [`POLICY_OBJECTS`], [`MANAGED`].
     pub required: BTreeSet<String>,
 }
 
@@ -68,6 +73,8 @@ pub struct Remembered {
 
 /// Name of the source of policy files.
 pub const POLICIES: &str = "policies";
+/// Name of the source of policy objects.
+pub const POLICY_OBJECTS: &str = "the cluster's policies";
 /// Name of the source of managed directories.
 pub const MANAGED: &str = "managed";
 
@@ -104,6 +111,10 @@ pub enum Event {
     OwnAddresses(BTreeSet<IpAddr>),
     /// All policy files of the configured directories.
     PolicyFiles(Vec<PolicyFile>),
+    /// All policy objects of the cluster.
+    PolicyObjects(Vec<Arc<ClusterPolicy>>),
+    /// How a source is.
+    Source(SourceInfo),
     /// The source of policies, of managed directories or of own addresses can't be read; its last snapshot stays.
     SourceProblem {
         /// [`POLICIES`], [`MANAGED`] or [`OWN`].
@@ -242,6 +253,10 @@ pub struct Report {
     pub canary: bool,
     /// Policies by the word for where they stand, words without policies included.
     pub standing: BTreeMap<&'static str, u64>,
+    /// Of what is wanted and what is in force: equal once the node has converged.
+    pub sums: Sums,
+    /// Sources and their kinds: how many objects there are, and whether what is told of them is as the source has it now.
+    pub sources: BTreeMap<(String, String), (u64, bool)>,
     /// Number of problems by [`Area::label`](super::Area::label).
     pub problems: BTreeMap<&'static str, u64>,
 }

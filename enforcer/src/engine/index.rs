@@ -16,10 +16,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
+use super::keys::Keys;
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
-use super::told::{self, Changed, Sources};
+use super::state::State;
+use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
@@ -41,6 +43,8 @@ pub(super) enum About {
 /// Where a workload that counts stands.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
+    /// How much the word of its source counts.
+    rank: Rank,
     cgroup: Option<CgroupId>,
     bound: Bound,
     state: EndpointState,
@@ -61,6 +65,8 @@ pub(super) struct Index {
     pub(super) own: BTreeSet<IpAddr>,
     /// The quarantines that are counted in.
     quarantines: Quarantines,
+    /// The labels that count.
+    keys: Keys,
     /// What there is no room for.
     overflow: Overflow,
     /// Places that may not be in the kernel what they should be.
@@ -86,16 +92,22 @@ pub(super) struct Touched {
 }
 
 /// The identity that a workload has now: one of its own while it is in quarantine.
-pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    let ordinary = IdentityKey::of(workload);
+pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    let ordinary = state.ordinary(workload);
     if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
-fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
-    let ordinary = registry.identity(&IdentityKey::of(workload));
-    let Some(quarantine) = quarantines.get(&workload.key) else { return Bound::always(ordinary) };
-    let identity = registry.identity(&present_key(workload, quarantines));
+fn bound(
+    key: &WorkloadKey,
+    ordinary: &IdentityKey,
+    quarantines: &Quarantines,
+    registry: &mut Registry,
+) -> Bound {
+    let number = registry.identity(ordinary);
+    let Some(quarantine) = quarantines.get(key) else { return Bound::always(number) };
+    let identity = registry.identity(&marked(ordinary, &key.name));
+    let ordinary = number;
     match &quarantine.until {
         Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
         None => Bound::always(identity),
@@ -109,6 +121,7 @@ pub(super) struct Facts<'a> {
     pub(super) managed: &'a BTreeMap<String, Option<CgroupId>>,
     pub(super) own: BTreeSet<IpAddr>,
     pub(super) quarantines: &'a Quarantines,
+    pub(super) keys: &'a Keys,
     /// The directory of the agent's own process that has itself refused.
     pub(super) canary: Option<(CgroupId, Bound)>,
     pub(super) programmed: &'a Tables,
@@ -117,7 +130,7 @@ pub(super) struct Facts<'a> {
 impl Index {
     /// Brings it up to date. Gives numbers to new identities.
     pub(super) fn follow(&mut self, facts: Facts<'_>, registry: &mut Registry) -> Touched {
-        let Facts { sources, mut changed, managed, own, quarantines, canary, programmed } = facts;
+        let Facts { sources, mut changed, managed, own, quarantines, keys, canary, programmed } = facts;
         let mut touched = Touched::default();
         if !std::mem::replace(&mut self.is_made, true) {
             touched.cgroups.extend(programmed.bindings.keys());
@@ -133,6 +146,10 @@ impl Index {
             let keys = before.keys().chain(quarantines.keys());
             let differ = keys.filter(|key| before.get(*key) != quarantines.get(*key));
             changed.workloads.extend(differ.cloned());
+        }
+        if self.keys != *keys {
+            let before = std::mem::replace(&mut self.keys, keys.clone());
+            changed.workloads.extend(keys.differ(&before, sources).map(|workload| workload.key.clone()));
         }
         for key in &changed.workloads {
             self.place(key, sources, registry, &mut touched);
@@ -167,7 +184,7 @@ impl Index {
         registry: &mut Registry,
         touched: &mut Touched,
     ) {
-        if let Some((name, Placed { cgroup, bound, state })) = self.placed.remove_entry(key) {
+        if let Some((name, Placed { cgroup, bound, state, rank: _ })) = self.placed.remove_entry(key) {
             self.counts[state as usize] -= 1;
             if let Some(cgroup) = cgroup {
                 self.cgroups.remove(&cgroup, key);
@@ -179,9 +196,10 @@ impl Index {
             }
             self.name(bound.identity, |names| _ = names.remove_mut(key));
         }
-        if let Some(resolved) = told::workload(sources, key) {
+        if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
             let Resolved { workload, cgroup, .. } = resolved;
-            let bound = bound(workload, &self.quarantines, registry);
+            let ordinary = self.keys.identity(workload, rank);
+            let bound = bound(key, &ordinary, &self.quarantines, registry);
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());
@@ -197,7 +215,7 @@ impl Index {
                 None => EndpointState::Remote,
             };
             self.counts[state as usize] += 1;
-            self.placed.insert(name, Placed { cgroup: *cgroup, bound, state });
+            self.placed.insert(name, Placed { rank, cgroup: *cgroup, bound, state });
         }
         let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
         self.say(About::Workload(key.clone()), unused);
@@ -220,8 +238,9 @@ impl Index {
         for cgroup in &touched.cgroups {
             self.cgroups_due.insert(*cgroup);
             // Two workloads may claim one directory; as with their flows, the first by name is shown.
-            match self.cgroups.of(cgroup).first() {
-                Some(first) => self.names.cgroups.insert_mut(*cgroup, first.clone()),
+            let first = self.foremost(self.cgroups.of(cgroup)).next().cloned();
+            match first {
+                Some(first) => self.names.cgroups.insert_mut(*cgroup, first),
                 None => _ = self.names.cgroups.remove_mut(cgroup),
             }
             self.names_changed = true;
@@ -245,13 +264,24 @@ impl Index {
         }
     }
 
+    /// Those of the claimants whose source's word counts most.
+    fn foremost<'a>(&'a self, claimants: &'a [ByName]) -> impl Iterator<Item = &'a ByName> {
+        let rank = |name: &ByName| self.placed.get(name).map(|placed| placed.rank);
+        let best = claimants.iter().filter_map(rank).min();
+        claimants.iter().filter(move |name| rank(name) == best)
+    }
+
     /// The first of several claimants, and the end of a sentence about the place.
     fn dispute(&self, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
-        let [first, rest @ ..] = claimants else { return None };
-        if rest.is_empty() {
+        if claimants.len() < 2 {
             return None;
         }
-        let rest: Vec<String> = rest.iter().map(|name| name.to_string()).collect();
+        let mut foremost = self.foremost(claimants);
+        let first = foremost.next()?;
+        let rest: Vec<String> = foremost.map(|name| name.to_string()).collect();
+        if rest.is_empty() {
+            return self.outranked(first, claimants);
+        }
         let consequence = if self.claimed(claimants)?.identity == IdentityId::UNMANAGED {
             "it is denied everything until only one of them claims it"
         } else {
@@ -260,9 +290,26 @@ impl Index {
         Some((Arc::clone(&first.0), format!("{} and to {} as well; {consequence}", **first, rest.join(", "))))
     }
 
-    /// Whose it is.
+    /// What is said where a claim of a file counts less than another. That a runtime knows something by another name is as it
+    /// should be.
+    fn outranked(&self, first: &ByName, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
+        let is_file = |name: &&ByName| {
+            *name != first && self.placed.get(*name).is_some_and(|placed| placed.rank == Rank::File)
+        };
+        let others: Vec<String> = claimants.iter().filter(is_file).map(|name| name.to_string()).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let others = others.join(", ");
+        Some((
+            Arc::clone(&first.0),
+            format!("{} as the cluster says, and not to {others} of the file", **first),
+        ))
+    }
+
+    /// Whose it is: of several, who is named by the source whose word counts most.
     fn claimed(&self, claimants: &[ByName]) -> Option<Bound> {
-        let mut bounds = claimants.iter().filter_map(|name| Some(self.placed.get(name)?.bound));
+        let mut bounds = self.foremost(claimants).filter_map(|name| Some(self.placed.get(name)?.bound));
         let first = bounds.next()?;
         if bounds.all(|bound| bound == first) {
             Some(first)
@@ -294,6 +341,25 @@ impl Index {
         }
         let workload = self.claimed(self.nets.of(net)).map(|bound| bound.identity);
         workload.or_else(|| self.services.claimed(net))
+    }
+
+    /// Everything that directories should be bound to.
+    pub(super) fn wanted_bindings(&self) -> impl Iterator<Item = (CgroupId, Bound)> {
+        let overflow = self.overflow.bindings.keys().copied();
+        let places: BTreeSet<CgroupId> = self
+            .cgroups
+            .places()
+            .chain(&self.managed)
+            .copied()
+            .chain(self.canary.map(|(cgroup, _)| cgroup))
+            .chain(overflow)
+            .collect();
+        places.into_iter().filter_map(|cgroup| Some((cgroup, self.wanted_cgroup(cgroup)?)))
+    }
+
+    /// Everybody for whom addresses should stand.
+    pub(super) fn wanted_addresses(&self) -> impl Iterator<Item = (IpNet, IdentityId)> {
+        self.nets().filter_map(|net| Some((*net, self.wanted_net(net)?)))
     }
 
     /// The operations that bring the kernel's tables to what is wanted.

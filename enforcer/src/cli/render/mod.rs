@@ -18,7 +18,6 @@ pub mod quarantine;
 pub mod status;
 mod table;
 pub mod top;
-pub mod yaml;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,6 +26,7 @@ use std::io::{self, IsTerminal as _, Write};
 use super::args::ColorChoice;
 
 pub use crate::domain::policy::diagnostic::quote;
+pub use crate::domain::yaml::write as yaml;
 
 /// Where results and talk go.
 pub struct Screen {
