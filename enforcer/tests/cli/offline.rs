@@ -168,7 +168,8 @@ fn shipped_configurations_are_valid() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let map = std::fs::read_to_string(deploy.join("kubernetes/config.yaml")).unwrap();
     let (_, settings) = map.split_once("  enforcer.yaml: |\n").unwrap();
-    let settings: Vec<&str> = settings.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    let settings: Vec<&str> =
+        settings.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("enforcer.yaml");
     std::fs::write(&file, settings.join("\n")).unwrap();

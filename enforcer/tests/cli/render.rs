@@ -129,7 +129,12 @@ fn preflights() {
         checks: vec![
             check_of("kernel", Verdict::Ok, "Linux 6.12.0", ""),
             check_of("clock", Verdict::Warn, "not synchronized", "`timedatectl set-ntp true`"),
-            check_of("monitoring port", Verdict::Fail, "127.0.0.1:9962: in use", "`ss -ltnp` tells whose it is"),
+            check_of(
+                "monitoring port",
+                Verdict::Fail,
+                "127.0.0.1:9962: in use",
+                "`ss -ltnp` tells whose it is",
+            ),
         ],
     };
     check("preflight.txt", &preflight::preflight(&found, false));
