@@ -2,7 +2,7 @@
 //!
 //! Rooms, from the pure core outwards (the edges between them are checked by `cargo xtask tidy`):
 //! `domain` computes; `config` is typed settings; `engine` decides what should happen; the adapters `kernel`,
-//! `sources`, `store`, `telemetry` and `api` make it happen and never see each other; `agent` wires them;
+//! `sources`, `store`, `telemetry`, `cluster` and `api` make it happen and never see each other; `agent` wires them;
 //! `cli` is the command line.
 
 #[macro_use]
@@ -11,6 +11,7 @@ pub mod fail;
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod domain;
 pub mod engine;

@@ -13,6 +13,7 @@
 )]
 
 pub mod agent;
+pub mod apiserver;
 pub mod bench;
 pub mod bpf;
 pub mod bypass;

@@ -15,6 +15,7 @@ mod bad_input;
 mod bypass;
 mod canary;
 mod churn;
+mod confinement;
 mod conformance;
 mod containers;
 mod counters;
@@ -23,6 +24,7 @@ mod explain;
 mod faults;
 mod hooks;
 mod identity;
+mod kubernetes;
 mod lifecycle;
 mod live_changes;
 mod never_a_gap;
@@ -33,6 +35,7 @@ mod replies;
 mod residue;
 mod revocation;
 
+mod systemd;
 mod traffic;
 mod verifier;
 

@@ -20,7 +20,7 @@ use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, lock, revoke, sample};
+use super::{Error, SharedKernel, clock, cluster, lock, revoke, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
@@ -29,14 +29,14 @@ use crate::domain::names::Names;
 use crate::engine::{self, Event, Facts};
 use crate::kernel::{Events, Kernel, Repair, Revoker};
 use crate::sources::{
-    self, CgroupTree, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
+    self, CgroupTree, Directories, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
 use crate::telemetry::Pipeline;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Gauges;
 
 /// Events on their way to the owner; a source that is quicker than the owner waits.
-const EVENTS: usize = 256;
+pub(super) const EVENTS: usize = 256;
 /// Requests on their way to the owner; beyond that, clients wait.
 pub(super) const CALLS: usize = 256;
 /// Parts have so long to finish what they are at.
@@ -77,6 +77,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
     let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
+    let started_as = host.clone();
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Arc::new(Scrape {
@@ -104,7 +105,11 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let mut parts = JoinSet::new();
     let (canary, target) = watch::channel(canary::Target::default());
     spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
+    let directories = Directories::new(cgroup_root.clone());
+    spawn_directories(&mut parts, &directories, &shared);
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
+    let heard = (&shared.events, &shared.closing);
+    cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
@@ -219,6 +224,33 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
         let make = move || Managed::new(tree.clone(), directories.clone());
         spawn_source(parts, shared, "the source of managed cgroups", make, Event::Managed);
     }
+}
+
+/// The index of the cgroup tree, for the sources that need it.
+fn spawn_directories(parts: &mut JoinSet<()>, directories: &Directories, shared: &Shared) {
+    const LATE: &str = "the watch over the cgroup tree";
+    let (events, closing, directories) = (shared.events.clone(), shared.closing.clone(), directories.clone());
+    let start = move || {
+        let (sender, mut problems) = mpsc::channel(1);
+        let running = directories.clone().run(sender);
+        let (events, closing) = (events.clone(), closing.clone());
+        tokio::spawn(async move {
+            let forward = async {
+                while let Some(problem) = problems.recv().await {
+                    if events.send(Event::Part { name: LATE, problem }).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                ended = running => ended.map_err(|error| error.to_string()),
+                () = forward => Ok(()),
+                () = closed(closing) => Ok(()),
+            }
+        })
+    };
+    let name = "the index of the cgroup tree";
+    parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
 }
 
 /// The host's own addresses, by which it is found that a peer is here.

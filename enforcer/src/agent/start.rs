@@ -13,6 +13,8 @@ use super::pins::PinsLock;
 use super::{Error, clock};
 use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::domain::cluster_policy::KUBERNETES;
+use crate::domain::command::Confinement;
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
 use crate::sources::STATIC;
@@ -66,14 +68,14 @@ pub(super) fn log(config: &Config) -> Result<(), Error> {
 }
 
 /// Makes everything, cheap checks first: nothing in the kernel is touched before the lock and the socket are ours.
-pub(super) fn start(config: &Config) -> Result<Started, Error> {
+pub(super) fn start(config: &Config, confinement: Confinement) -> Result<Started, Error> {
     require_root()?;
     let cgroup_root = config::cgroup_root(config.cgroup_root.as_deref())?;
     require_cgroup2(&cgroup_root)?;
     let attach = attach(config, &cgroup_root)?;
     let (store, saved) = Store::open(&config.state_dir)?;
     fail_point!("state-opened");
-    let facts = facts(config, &cgroup_root);
+    let facts = Facts { confinement, ..facts(config, &cgroup_root) };
     let state = {
         let Saved { registry, documents, quarantines, confirmation } = saved;
         State::new(facts.clone(), engine::Remembered { registry, documents, quarantines, confirmation })?
@@ -160,6 +162,9 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
     if config.workloads.is_some() {
         required.insert(STATIC.to_owned());
     }
+    if config.kubernetes == config::Switch::On {
+        required.extend([KUBERNETES.to_owned(), engine::POLICY_OBJECTS.to_owned()]);
+    }
     if !config.policies.is_empty() {
         required.insert(engine::POLICIES.to_owned());
     }
@@ -173,9 +178,11 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         pins: config.pins.display().to_string(),
         mode: config.mode,
         trust_domain: config.trust_domain.clone(),
+        confinement: Confinement::default(),
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),
+        labels: config.export_labels.iter().chain(&config.metrics_name_labels).cloned().collect(),
         required,
     }
 }

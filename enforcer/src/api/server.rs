@@ -108,6 +108,7 @@ fn routes(shared: Shared) -> Router {
             "/v1/quarantines",
             get(async |state| ask(state, Request::QuarantineList).await).post(quarantine).delete(release),
         )
+        .route("/v1/policy-objects", get(async |state| ask(state, Request::PolicyObjects).await))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/history", get(history))
         .route("/v1/edges", get(edges))
@@ -376,6 +377,7 @@ fn answer_with(reply: Reply) -> Response {
         Reply::Identities(identities) => Json(identities).into_response(),
         Reply::Quarantine(quarantine) => Json(*quarantine).into_response(),
         Reply::Quarantines(quarantines) => Json(quarantines).into_response(),
+        Reply::PolicyObjects(objects) => Json(objects).into_response(),
         Reply::Endpoints(endpoints) => Json(endpoints).into_response(),
         Reply::Explained(explained) => Json(*explained).into_response(),
         Reply::Status(status) => Json(*status).into_response(),

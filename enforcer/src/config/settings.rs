@@ -108,6 +108,23 @@ settings! {
     /// Trust domain of the workloads' SPIFFE IDs, which policies may name
     "trust-domain" trust_domain: TrustDomain = TrustDomain::default(), "DOMAIN";
 
+    /// Whether pods, services and policies come from the API server of a Kubernetes cluster: on or off
+    /// Policies of its API hold beside those of files and those that are pushed. Takes effect at the start.
+    "kubernetes" kubernetes: Switch = Switch::Off, "SWITCH";
+
+    /// How the API server is reached
+    /// None means by the service account of the pod that the agent runs in, else by KUBECONFIG or ~/.kube/config.
+    "kubeconfig" kubeconfig: Option<PathBuf> = None, "FILE";
+
+    /// What this machine is called in the cluster, as `kubectl get nodes` says
+    /// None means the name of the host.
+    "node-name" node_name: Option<String> = None, "NAME";
+
+    /// Labels of pods and containers that count for identities although no policy names them
+    /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
+    /// anyway; labels of the file of workloads all do. Takes effect at the start.
+    "export-labels" export_labels: Vec<String> = Vec::new(), "LABEL";
+
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 
@@ -185,6 +202,10 @@ settings! {
 
     /// How large the database of flows may become; beyond it the oldest are removed
     "history-size" history_size: Size = Size(256 << 20), "SIZE";
+
+    /// Whether the kernel refuses the agent all system calls that it does not need: on or off
+    /// What is refused is in the kernel's log. Takes effect at the start; `enforcer status` tells.
+    "seccomp" seccomp: Switch = Switch::On, "SWITCH";
 
     /// How much the agent says on stderr: error, warn, info, debug or trace
     "log-level" log_level: LogLevel = LogLevel::Info, "LEVEL";

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
+use serde::{Deserialize, Serialize};
 
 use super::labels::LabelSet;
 
@@ -100,7 +101,7 @@ pub struct ServicePort {
 }
 
 /// Who answers for a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Backend {
     /// Address of the workload.
     pub address: IpAddr,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Explained;
 use super::canary::CanaryInfo;
+use super::cluster_policy::{ClusterPolicyInfo, SourceInfo};
 use super::conditions::PolicyStatus;
 use super::quarantine::AllowFrom;
 use super::unguarded::{AbsentHook, Unguarded};
@@ -57,6 +58,8 @@ pub enum Request {
     QuarantineList,
     /// All identities.
     IdentityList,
+    /// Where every policy object of the cluster stands, those that are refused included.
+    PolicyObjects,
     /// All workloads.
     EndpointList,
     /// What becomes of a flow, and why.
@@ -85,6 +88,8 @@ pub enum Reply {
     Quarantine(Box<QuarantineInfo>),
     /// Answer to [`Request::QuarantineList`].
     Quarantines(Vec<QuarantineInfo>),
+    /// Answer to [`Request::PolicyObjects`].
+    PolicyObjects(Vec<ClusterPolicyInfo>),
     /// Answer to [`Request::IdentityList`].
     Identities(Vec<IdentityInfo>),
     /// Answer to [`Request::EndpointList`].
@@ -193,7 +198,7 @@ pub struct PolicyInfo {
     pub kind: String,
     /// `enforce` or `audit`.
     pub mode: String,
-    /// `pushed`, or the file it came from.
+    /// `pushed`, `kubernetes`, or the file it came from.
     pub origin: String,
     /// Number of rules.
     pub rules: u32,
@@ -267,6 +272,19 @@ pub struct UnconfirmedInfo {
     pub by: Option<u32>,
 }
 
+/// What an agent has given up at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Whether system calls that it does not need are refused.
+    pub seccomp: bool,
+    /// Whether nothing that it starts can get privileges that it has not.
+    pub no_new_privileges: bool,
+    /// The capabilities that it has kept.
+    pub capabilities: Vec<String>,
+    /// What could not be given up, one sentence each.
+    pub problems: Vec<String>,
+}
+
 /// How the agent is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -308,6 +326,9 @@ pub struct Status {
     pub cgroup_root: String,
     /// Where pins are.
     pub pins: String,
+    /// What the agent has given up.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// Hooks attached, by program name.
     pub hooks: Vec<String>,
     /// Hooks that this kernel does without.
@@ -319,4 +340,7 @@ pub struct Status {
     pub unguarded: Vec<Unguarded>,
     /// Seconds since the agent started.
     pub uptime_seconds: u64,
+    /// How the sources are that can be away.
+    #[serde(default)]
+    pub sources: Vec<SourceInfo>,
 }

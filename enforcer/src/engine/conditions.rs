@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::canary::Proof;
 use super::phase::Area;
-use super::policies::{Loaded, PolicySet};
+use super::policies::Loaded;
 use super::state::State;
 use crate::domain::Mode;
 use crate::domain::canary::ERRNO;
@@ -79,8 +79,7 @@ pub(super) fn note(state: &mut State) {
     let mut book = std::mem::take(&mut state.conditions);
     if book.seen.as_ref() != Some(&seen) {
         let now = state.now.wall;
-        let PolicySet { pushed, directory } = &state.asked.policies;
-        book.entries.retain(|key, _| pushed.contains_key(key) || directory.contains_key(key));
+        book.entries.retain(|key, _| state.asked.policies.has(key));
         for (loaded, is_pushed) in state.asked.policies.effective() {
             let entry =
                 book.entries.entry(loaded.policy.key.clone()).or_insert_with(|| Entry::new(loaded, now));

@@ -28,7 +28,7 @@ impl Asked {
     /// The policies that come back if the push is not confirmed.
     pub(super) fn before(&self) -> Option<PolicySet> {
         let push = self.unconfirmed.as_ref()?;
-        Some(PolicySet { pushed: push.before.clone(), directory: self.policies.directory.clone() })
+        Some(PolicySet { pushed: push.before.clone(), ..self.policies.clone() })
     }
 }
 

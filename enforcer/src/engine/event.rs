@@ -7,11 +7,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::room::Limits;
+use super::sums::Sums;
 use crate::domain::Mode;
 use crate::domain::account::TrustDomain;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
-use crate::domain::command::{PolicyFile, Reply, Request};
+use crate::domain::cluster_policy::{ClusterPolicy, SourceInfo};
+use crate::domain::command::{Confinement, PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
@@ -44,13 +46,18 @@ pub struct Facts {
     pub mode: Mode,
     /// The trust domain of every workload.
     pub trust_domain: TrustDomain,
+    /// What the agent has given up.
+    pub confinement: Confinement,
     /// Names this run of the host.
     pub boot_id: String,
     /// What the clocks said at the start.
     pub now: Clocks,
     /// How much the kernel's maps hold.
     pub limits: Limits,
-    /// Sources without whose first snapshot nothing is published: `static`, [`POLICIES`], [`MANAGED`].
+    /// Keys of labels that count for identities, whether a policy names them or not.
+    pub labels: BTreeSet<String>,
+    /// Sources without whose first snapshot nothing is published: `static`, `kubernetes`, [`POLICIES`],
+    /// [`POLICY_OBJECTS`], [`MANAGED`].
     pub required: BTreeSet<String>,
 }
 
@@ -69,6 +76,8 @@ pub struct Remembered {
 
 /// Name of the source of policy files.
 pub const POLICIES: &str = "policies";
+/// Name of the source of policy objects.
+pub const POLICY_OBJECTS: &str = "the cluster's policies";
 /// Name of the source of managed directories.
 pub const MANAGED: &str = "managed";
 
@@ -105,6 +114,10 @@ pub enum Event {
     OwnAddresses(BTreeSet<IpAddr>),
     /// All policy files of the configured directories.
     PolicyFiles(Vec<PolicyFile>),
+    /// All policy objects of the cluster.
+    PolicyObjects(Vec<Arc<ClusterPolicy>>),
+    /// How a source is.
+    Source(SourceInfo),
     /// The source of policies, of managed directories or of own addresses can't be read; its last snapshot stays.
     SourceProblem {
         /// [`POLICIES`], [`MANAGED`] or [`OWN`].
@@ -243,6 +256,10 @@ pub struct Report {
     pub canary: bool,
     /// Policies by the word for where they stand, words without policies included.
     pub standing: BTreeMap<&'static str, u64>,
+    /// Of what is wanted and what is in force: equal once the node has converged.
+    pub sums: Sums,
+    /// Sources and their kinds: how many objects there are, and whether what is told of them is as the source has it now.
+    pub sources: BTreeMap<(String, String), (u64, bool)>,
     /// Number of problems by [`Area::label`](super::Area::label).
     pub problems: BTreeMap<&'static str, u64>,
 }

@@ -188,7 +188,7 @@ impl<'a> Live<'a> {
     }
 
     fn registered(&self, resolved: &Resolved) -> Option<IdentityId> {
-        let key = present_key(&resolved.workload, &self.state.asked.quarantines);
+        let key = present_key(self.state, &resolved.workload, &self.state.asked.quarantines);
         self.state.registry.known(&key)
     }
 
@@ -288,7 +288,7 @@ impl Site for Live<'_> {
         if pod.workload.containers == Containers::Unknown {
             return self.number(end).0;
         }
-        let key = present_at_address(&pod.workload, &self.state.asked.quarantines);
+        let key = present_at_address(self.state, &pod.workload, &self.state.asked.quarantines);
         self.state.registry.known(&key).unwrap_or_default()
     }
 

@@ -16,10 +16,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
+use super::keys::Keys;
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
-use super::told::{self, Changed, Sources};
+use super::state::State;
+use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
@@ -41,6 +43,8 @@ pub(super) enum About {
 /// Where a workload that counts stands.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
+    /// How much the word of its source counts.
+    rank: Rank,
     cgroup: Option<CgroupId>,
     bound: Bound,
     /// Who its addresses stand for.
@@ -63,6 +67,8 @@ pub(super) struct Index {
     pub(super) own: BTreeSet<IpAddr>,
     /// The quarantines that are counted in.
     quarantines: Quarantines,
+    /// The labels that count.
+    keys: Keys,
     /// What there is no room for.
     overflow: Overflow,
     /// Places that may not be in the kernel what they should be.
@@ -88,27 +94,37 @@ pub(super) struct Touched {
 }
 
 /// The identity that a workload has now: one of its own while it is in quarantine.
-pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    present(workload, IdentityKey::of(workload), quarantines)
+pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    present(&workload.key, state.ordinary(workload), quarantines)
 }
 
 /// The identity that its addresses stand for now.
-pub(super) fn present_at_address(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    present(workload, IdentityKey::at_address(workload), quarantines)
+pub(super) fn present_at_address(
+    state: &State,
+    workload: &Workload,
+    quarantines: &Quarantines,
+) -> IdentityKey {
+    present(&workload.key, state.ordinary_at_address(workload), quarantines)
 }
 
-fn present(workload: &Workload, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
-    match quarantine::of(quarantines, &workload.key) {
-        Some(_) => marked(&ordinary, &workload.key.name),
+fn present(key: &WorkloadKey, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
+    match quarantine::of(quarantines, key) {
+        Some(_) => marked(&ordinary, &key.name),
         None => ordinary,
     }
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
-fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
-    let ordinary = registry.identity(&IdentityKey::of(workload));
-    let Some(quarantine) = quarantine::of(quarantines, &workload.key) else { return Bound::always(ordinary) };
-    let identity = registry.identity(&present_key(workload, quarantines));
+fn bound(
+    key: &WorkloadKey,
+    ordinary: &IdentityKey,
+    quarantines: &Quarantines,
+    registry: &mut Registry,
+) -> Bound {
+    let number = registry.identity(ordinary);
+    let Some(quarantine) = quarantine::of(quarantines, key) else { return Bound::always(number) };
+    let identity = registry.identity(&marked(ordinary, &key.name));
+    let ordinary = number;
     match &quarantine.until {
         Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
         None => Bound::always(identity),
@@ -122,6 +138,7 @@ pub(super) struct Facts<'a> {
     pub(super) managed: &'a BTreeMap<String, Option<CgroupId>>,
     pub(super) own: BTreeSet<IpAddr>,
     pub(super) quarantines: &'a Quarantines,
+    pub(super) keys: &'a Keys,
     /// The directory of the agent's own process that has itself refused.
     pub(super) canary: Option<(CgroupId, Bound)>,
     pub(super) programmed: &'a Tables,
@@ -130,7 +147,7 @@ pub(super) struct Facts<'a> {
 impl Index {
     /// Brings it up to date. Gives numbers to new identities.
     pub(super) fn follow(&mut self, facts: Facts<'_>, registry: &mut Registry) -> Touched {
-        let Facts { sources, mut changed, managed, own, quarantines, canary, programmed } = facts;
+        let Facts { sources, mut changed, managed, own, quarantines, keys, canary, programmed } = facts;
         let mut touched = Touched::default();
         if !std::mem::replace(&mut self.is_made, true) {
             touched.cgroups.extend(programmed.bindings.keys());
@@ -149,6 +166,10 @@ impl Index {
                 changed.workloads.insert(key.clone());
                 changed.workloads.extend(told::containers(sources, key).into_iter().cloned());
             }
+        }
+        if self.keys != *keys {
+            let before = std::mem::replace(&mut self.keys, keys.clone());
+            changed.workloads.extend(keys.differ(&before, sources).map(|workload| workload.key.clone()));
         }
         for key in &changed.workloads {
             self.place(key, sources, registry, &mut touched);
@@ -183,7 +204,9 @@ impl Index {
         registry: &mut Registry,
         touched: &mut Touched,
     ) {
-        if let Some((name, Placed { cgroup, bound, known_as, state })) = self.placed.remove_entry(key) {
+        if let Some((name, Placed { cgroup, bound, known_as, state, rank: _ })) =
+            self.placed.remove_entry(key)
+        {
             self.counts[state as usize] -= 1;
             if let Some(cgroup) = cgroup {
                 self.cgroups.remove(&cgroup, key);
@@ -197,10 +220,12 @@ impl Index {
                 self.name(id, |names| _ = names.remove_mut(key));
             }
         }
-        if let Some(resolved) = told::workload(sources, key) {
+        if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
             let Resolved { workload, cgroup, .. } = resolved;
-            let bound = bound(workload, &self.quarantines, registry);
-            let known_as = registry.identity(&present_at_address(workload, &self.quarantines));
+            let ordinary = self.keys.identity(workload, rank);
+            let bound = bound(key, &ordinary, &self.quarantines, registry);
+            let at_address = self.keys.at_address(workload, rank);
+            let known_as = registry.identity(&present(key, at_address, &self.quarantines));
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());
@@ -218,7 +243,7 @@ impl Index {
                 None => EndpointState::Remote,
             };
             self.counts[state as usize] += 1;
-            self.placed.insert(name, Placed { cgroup: *cgroup, bound, known_as, state });
+            self.placed.insert(name, Placed { rank, cgroup: *cgroup, bound, known_as, state });
         }
         let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
         self.say(About::Workload(key.clone()), unused);
@@ -241,8 +266,9 @@ impl Index {
         for cgroup in &touched.cgroups {
             self.cgroups_due.insert(*cgroup);
             // Two workloads may claim one directory; as with their flows, the first by name is shown.
-            match self.cgroups.of(cgroup).first() {
-                Some(first) => self.names.cgroups.insert_mut(*cgroup, first.clone()),
+            let first = self.foremost(self.cgroups.of(cgroup)).next().cloned();
+            match first {
+                Some(first) => self.names.cgroups.insert_mut(*cgroup, first),
                 None => _ = self.names.cgroups.remove_mut(cgroup),
             }
             self.names_changed = true;
@@ -266,13 +292,24 @@ impl Index {
         }
     }
 
+    /// Those of the claimants whose source's word counts most.
+    fn foremost<'a>(&'a self, claimants: &'a [ByName]) -> impl Iterator<Item = &'a ByName> {
+        let rank = |name: &ByName| self.placed.get(name).map(|placed| placed.rank);
+        let best = claimants.iter().filter_map(rank).min();
+        claimants.iter().filter(move |name| rank(name) == best)
+    }
+
     /// The first of several claimants, and the end of a sentence about the place.
     fn dispute(&self, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
-        let [first, rest @ ..] = claimants else { return None };
-        if rest.is_empty() {
+        if claimants.len() < 2 {
             return None;
         }
-        let rest: Vec<String> = rest.iter().map(|name| name.to_string()).collect();
+        let mut foremost = self.foremost(claimants);
+        let first = foremost.next()?;
+        let rest: Vec<String> = foremost.map(|name| name.to_string()).collect();
+        if rest.is_empty() {
+            return self.outranked(first, claimants);
+        }
         let (bound, _) = self.claimed(claimants)?;
         let consequence = if bound.identity == IdentityId::UNMANAGED {
             "it is denied everything until only one of them claims it"
@@ -282,9 +319,26 @@ impl Index {
         Some((Arc::clone(&first.0), format!("{} and to {} as well; {consequence}", **first, rest.join(", "))))
     }
 
-    /// Whose it is: by a directory, and by an address.
+    /// What is said where a claim of a file counts less than another. That a runtime knows something by another name is as it
+    /// should be.
+    fn outranked(&self, first: &ByName, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
+        let is_file = |name: &&ByName| {
+            *name != first && self.placed.get(*name).is_some_and(|placed| placed.rank == Rank::File)
+        };
+        let others: Vec<String> = claimants.iter().filter(is_file).map(|name| name.to_string()).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let others = others.join(", ");
+        Some((
+            Arc::clone(&first.0),
+            format!("{} as the cluster says, and not to {others} of the file", **first),
+        ))
+    }
+
+    /// Whose it is, by a directory and by an address: of several, who is named by the source whose word counts most.
     fn claimed(&self, claimants: &[ByName]) -> Option<(Bound, IdentityId)> {
-        let placed = claimants.iter().filter_map(|name| self.placed.get(name));
+        let placed = self.foremost(claimants).filter_map(|name| self.placed.get(name));
         let mut bounds = placed.map(|placed| (placed.bound, placed.known_as));
         let first = bounds.next()?;
         if bounds.all(|bound| bound == first) {
@@ -317,6 +371,25 @@ impl Index {
         }
         let workload = self.claimed(self.nets.of(net)).map(|(_, known_as)| known_as);
         workload.or_else(|| self.services.claimed(net))
+    }
+
+    /// Everything that directories should be bound to.
+    pub(super) fn wanted_bindings(&self) -> impl Iterator<Item = (CgroupId, Bound)> {
+        let overflow = self.overflow.bindings.keys().copied();
+        let places: BTreeSet<CgroupId> = self
+            .cgroups
+            .places()
+            .chain(&self.managed)
+            .copied()
+            .chain(self.canary.map(|(cgroup, _)| cgroup))
+            .chain(overflow)
+            .collect();
+        places.into_iter().filter_map(|cgroup| Some((cgroup, self.wanted_cgroup(cgroup)?)))
+    }
+
+    /// Everybody for whom addresses should stand.
+    pub(super) fn wanted_addresses(&self) -> impl Iterator<Item = (IpNet, IdentityId)> {
+        self.nets().filter_map(|net| Some((*net, self.wanted_net(net)?)))
     }
 
     /// The operations that bring the kernel's tables to what is wanted.

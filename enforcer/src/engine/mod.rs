@@ -41,6 +41,8 @@ mod confirm;
 mod event;
 mod explain;
 mod index;
+mod keys;
+mod objects;
 mod phase;
 mod planning;
 mod policies;
@@ -49,6 +51,7 @@ mod room;
 mod schedule;
 mod services;
 mod state;
+mod sums;
 mod told;
 mod views;
 
@@ -56,12 +59,13 @@ mod views;
 mod tests;
 
 pub use event::{
-    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, Remembered, Report, Save, Step,
-    Ticket,
+    Adopted, Done, Effect, Event, Facts, Level, MANAGED, OWN, POLICIES, POLICY_OBJECTS, Remembered, Report,
+    Save, Step, Ticket,
 };
 pub use phase::{Area, Phase};
 pub use room::Limits;
 pub use state::{Error, State};
+pub use sums::Sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -69,7 +73,7 @@ use std::sync::Arc;
 
 use self::policies::refused;
 use self::state::Waiting;
-use self::told::{Changed, Source};
+use self::told::{Changed, Origin, Source};
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::delta::Tables;
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
@@ -84,8 +88,10 @@ const SHOWN_DIAGNOSTICS: usize = 3;
 pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
     let mut effects = Vec::new();
     // Time and questions change none of the numbers, and counting ten thousand workloads every second is not free.
-    state.touched |=
+    let is_news =
         !matches!(event, Event::Tick(_) | Event::Quiet | Event::Coverage(_) | Event::Request { .. });
+    state.touched |= is_news;
+    state.unsummed |= is_news;
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
         Event::Workloads(WorkloadEvent::Snapshot { source, workloads, namespaces, services }) => {
@@ -100,6 +106,8 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Managed(directories) => managed(state, directories),
         Event::OwnAddresses(addresses) => own_addresses(state, addresses),
         Event::PolicyFiles(files) => policy_files(state, files),
+        Event::PolicyObjects(objects) => objects::take(state, objects),
+        Event::Source(info) => objects::source(state, info),
         Event::SourceProblem { source, message } => {
             state.set_problem(Area::Source, source, Some(message));
         }
@@ -168,7 +176,7 @@ fn adopt(state: &mut State, adopted: Adopted, effects: &mut Vec<Effect>) {
 fn told(state: &mut State, name: String, is_all: bool, take: impl FnOnce(&mut Source, &mut Changed)) {
     state.set_problem(Area::Source, &name, None);
     state.dirty |= is_all && state.missing.remove(&name);
-    take(state.sources.entry(name).or_default(), &mut state.changed);
+    take(state.sources.entry(Origin::new(name)).or_default(), &mut state.changed);
     let namespaces = std::mem::take(&mut state.changed.namespaces);
     if !namespaces.is_empty() {
         cluster::follow(&mut state.namespaces, &state.sources, &namespaces);
@@ -252,9 +260,10 @@ fn policy_files(state: &mut State, files: Vec<PolicyFile>) {
     }
 }
 
-/// Notes which documents of the directory a pushed policy keeps from counting.
+/// Notes which documents a policy of another origin keeps from counting, and which objects of the cluster are refused.
 fn note_conflicts(state: &mut State) {
-    let conflicts: Vec<_> = state.asked.policies.conflicts().collect();
+    let mut conflicts: Vec<_> = state.asked.policies.conflicts().collect();
+    conflicts.extend(objects::refused(&state.objects));
     state.set_problems(Area::Policy, conflicts);
 }
 
@@ -265,6 +274,7 @@ fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Ef
         | Request::IdentityList
         | Request::EndpointList
         | Request::QuarantineList
+        | Request::PolicyObjects
         | Request::Explain { .. }
         | Request::Status => {
             effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });
@@ -300,6 +310,10 @@ fn refuse_blocked(state: &mut State, effects: &mut Vec<Effect>) {
 
 fn tick(state: &mut State, now: Clocks) {
     state.now = now;
+    if std::mem::take(&mut state.unsummed) {
+        state.sums = sums::sums(state);
+        state.touched = true;
+    }
     if state.retry.is_some_and(|retry| retry.at <= now.up) && state.in_flight.is_none() {
         state.dirty = true;
     }

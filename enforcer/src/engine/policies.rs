@@ -19,12 +19,14 @@ pub(super) struct Loaded {
 /// Policies by key.
 pub(super) type Documents = BTreeMap<PolicyKey, Arc<Loaded>>;
 
-/// All loaded policies. Where both origins have a policy of the same name, the pushed one counts: whoever can change
-/// a file must not be able to replace, unseen, what an administrator pushed.
+/// All loaded policies. Where several origins have a policy of the same name, the pushed one counts, else that of the
+/// directory: whoever can change a file must not be able to replace, unseen, what an administrator pushed, nor whoever can
+/// write an object of the cluster what the administrator of this host wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PolicySet {
     pub(super) pushed: Documents,
     pub(super) directory: Documents,
+    pub(super) cluster: Documents,
 }
 
 /// A policy that a request touches: what becomes of it, and the document that says whom it selects.
@@ -34,20 +36,44 @@ impl PolicySet {
     /// The policies that count, in the order of names; `true` marks the pushed ones.
     pub(super) fn effective(&self) -> impl Iterator<Item = (&Arc<Loaded>, bool)> {
         let mut all: BTreeMap<&PolicyKey, (&Arc<Loaded>, bool)> =
-            self.directory.iter().map(|(key, loaded)| (key, (loaded, false))).collect();
+            self.cluster.iter().chain(&self.directory).map(|(key, loaded)| (key, (loaded, false))).collect();
         all.extend(self.pushed.iter().map(|(key, loaded)| (key, (loaded, true))));
         all.into_values()
     }
 
     /// How many policies count.
     pub(super) fn len(&self) -> usize {
-        let hidden = if self.pushed.is_empty() { 0 } else { self.conflicts().count() };
-        self.pushed.len() + self.directory.len() - hidden
+        let of_files = self.directory.keys().filter(|key| !self.pushed.contains_key(*key)).count();
+        let of_cluster = self.cluster.keys().filter(|key| self.hides(key).is_none()).count();
+        self.pushed.len() + of_files + of_cluster
     }
 
-    /// Documents of the directory that a pushed policy keeps from counting, one sentence each.
+    /// Whether a policy of this name is loaded.
+    pub(super) fn has(&self, key: &PolicyKey) -> bool {
+        [&self.pushed, &self.directory, &self.cluster].into_iter().any(|of| of.contains_key(key))
+    }
+
+    /// The origin whose policy of this name keeps that of the cluster from counting.
+    pub(super) fn hides(&self, key: &PolicyKey) -> Option<&str> {
+        if self.pushed.contains_key(key) {
+            return Some("pushed");
+        }
+        self.directory.get(key).map(|loaded| loaded.file.as_str())
+    }
+
+    /// Documents that a policy of the same name keeps from counting, one sentence each.
     pub(super) fn conflicts(&self) -> impl Iterator<Item = (String, String)> {
-        self.directory.values().filter(|loaded| self.pushed.contains_key(&loaded.policy.key)).map(|loaded| {
+        let of_cluster = self.cluster.keys().filter_map(|key| {
+            let instead = match self.hides(key)? {
+                "pushed" => {
+                    "one was pushed on this node: remove that with `enforcer policy delete`".to_owned()
+                }
+                file => format!("{file} has one of the same name: remove it there"),
+            };
+            let message = format!("policy {key} of the cluster is not used because {instead}");
+            Some((format!("cluster {key}"), message))
+        });
+        let of_files = self.directory.values().filter(|loaded| self.pushed.contains_key(&loaded.policy.key)).map(|loaded| {
             let Loaded { policy, file, .. } = &**loaded;
             let key = &policy.key;
             let message = format!(
@@ -55,7 +81,8 @@ impl PolicySet {
                  pushed one with `enforcer policy delete {key}`"
             );
             (key.to_string(), message)
-        })
+        });
+        of_files.chain(of_cluster)
     }
 
     /// The set after a push.
@@ -105,13 +132,24 @@ impl PolicySet {
         }
         let mut next = self.clone();
         let mut touched = Touched::new();
-        let (mut owned, mut missing) = (Vec::new(), Vec::new());
+        let (mut owned, mut missing, mut of_cluster) = (Vec::new(), Vec::new(), Vec::new());
         for key in keys {
             match (next.pushed.remove(&key), self.directory.get(&key)) {
                 (Some(loaded), _) => drop(touched.insert(key, (Change::Deleted, loaded))),
                 (None, Some(loaded)) => owned.push(format!("{key} comes from {}", loaded.file)),
+                (None, None) if self.cluster.contains_key(&key) => of_cluster.push(key),
                 (None, None) => missing.push(key.to_string()),
             }
+        }
+        if let Some(key) = of_cluster.first() {
+            let kind = key.kind.prefix();
+            let namespace =
+                if key.kind.is_namespaced() { format!(" -n {}", key.namespace) } else { String::new() };
+            return Err(refused(format!(
+                "policy {key} comes from the cluster: `kubectl delete {kind}{namespace} {}` removes it on every node; \
+                 nothing was changed",
+                key.name
+            )));
         }
         if !missing.is_empty() {
             let names = missing.join(", ");

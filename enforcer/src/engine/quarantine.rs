@@ -105,7 +105,7 @@ pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
         let all = containers.chain([key]).filter_map(known).flat_map(|resolved| {
             let workload = &resolved.workload;
             // Somebody who is in quarantine as well is who they were bound to.
-            [present_key(workload, quarantines), present_at_address(workload, quarantines)]
+            [present_key(state, workload, quarantines), present_at_address(state, workload, quarantines)]
         });
         all.filter_map(|key| state.registry.known(&key)).collect::<BTreeSet<_>>()
     };

@@ -6,11 +6,41 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::cluster::{Namespace, Service, ServiceKey};
+use crate::domain::cluster_policy::KUBERNETES;
 use crate::domain::labels::LabelSet;
 use crate::domain::workload::{ByName, Changes, Resolved, WorkloadKey};
 
-/// Sources by name.
-pub(super) type Sources = BTreeMap<String, Source>;
+/// Sources in the order in which they count.
+pub(super) type Sources = BTreeMap<Origin, Source>;
+
+/// How much the word of a source counts where several speak of one thing; less is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// The cluster's API, where labels and accounts are what somebody was allowed to write.
+    Cluster,
+    /// The administrator of this host.
+    File,
+    /// Runtimes, which repeat what they were told when something was started.
+    Runtime,
+}
+
+/// A source: its rank, and its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Origin {
+    pub(super) rank: Rank,
+    pub(super) name: String,
+}
+
+impl Origin {
+    pub(super) fn new(name: String) -> Self {
+        let rank = match name.as_str() {
+            KUBERNETES => Rank::Cluster,
+            "static" => Rank::File,
+            _ => Rank::Runtime,
+        };
+        Self { rank, name }
+    }
+}
 
 /// What one source has told. Of two things with the same name the first of a snapshot counts.
 #[derive(Debug, Default)]
@@ -144,7 +174,7 @@ impl Source {
     }
 }
 
-/// The workload of this name that counts: that of the first source, in the order of names.
+/// The workload of this name that counts: that of the first source, in the order of ranks and names.
 pub(super) fn workload<'a>(sources: &'a Sources, key: &WorkloadKey) -> Option<&'a Resolved> {
     sources.values().find_map(|source| source.workloads.get(key))
 }
@@ -157,6 +187,12 @@ pub(super) fn containers<'a>(sources: &'a Sources, pod: &WorkloadKey) -> BTreeSe
         range.map(|(name, _)| &**name)
     };
     sources.values().flat_map(between).collect()
+}
+
+/// The rank of the source whose workload of this name counts.
+pub(super) fn rank(sources: &Sources, key: &WorkloadKey) -> Option<Rank> {
+    let having = sources.iter().find(|(_, source)| source.workloads.contains_key(key));
+    having.map(|(origin, _)| origin.rank)
 }
 
 /// The workloads that count, in the order of names. Goes through all of them: for questions, not for changes.
@@ -201,17 +237,18 @@ pub(super) fn namespace<'a>(sources: &'a Sources, name: &str) -> Option<&'a Labe
     sources.values().find_map(|source| source.namespaces.get(name))
 }
 
-/// The source that has something, and the last one that has it too: whether a source has it, and more than once.
+/// The source that has something, and the last one that has it too: whether a source has it, and more than once. That a
+/// runtime repeats what a source of a better rank says is as it should be.
 fn unused(sources: &Sources, tell: impl Fn(&Source) -> (bool, bool)) -> Option<(&str, &str)> {
-    let having =
-        sources.iter().map(|(name, source)| (name.as_str(), tell(source))).filter(|(_, (has, _))| *has);
-    let mut first = None;
+    let having = sources.iter().map(|(origin, source)| (origin, tell(source))).filter(|(_, (has, _))| *has);
+    let mut first: Option<&Origin> = None;
     let mut unused = None;
-    for (name, (_, repeated)) in having {
-        if first.is_some() || repeated {
-            unused = Some(name);
+    for (origin, (_, repeated)) in having {
+        let repeats = first.is_some_and(|first| origin.rank != Rank::Runtime || first.rank == Rank::Runtime);
+        if repeats || repeated {
+            unused = Some(origin.name.as_str());
         }
-        first = first.or(Some(name));
+        first = first.or(Some(origin));
     }
-    first.zip(unused)
+    Some(first?.name.as_str()).zip(unused)
 }

@@ -9,7 +9,7 @@ use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
 use super::told::workloads as told_workloads;
-use super::{canary, conditions, confirm, explain, quarantine};
+use super::{canary, conditions, confirm, explain, objects, quarantine};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::{IdentityId, RuleId};
@@ -30,6 +30,7 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::IdentityList => Reply::Identities(identities(state)),
         Request::EndpointList => Reply::Endpoints(endpoints(state)),
         Request::QuarantineList => Reply::Quarantines(quarantine::list(state)),
+        Request::PolicyObjects => Reply::PolicyObjects(objects::infos(state)),
         Request::Explain { from, to, protocol, port } => {
             explain::explain(state, from, to, (*protocol, *port))
         }
@@ -119,8 +120,8 @@ fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<Workload
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
     for (key, resolved) in endpoints {
         let workload = &resolved.workload;
-        let by_directory = present_key(workload, &asked.quarantines);
-        let by_address = present_at_address(workload, &asked.quarantines);
+        let by_directory = present_key(state, workload, &asked.quarantines);
+        let by_address = present_at_address(state, workload, &asked.quarantines);
         for identity in BTreeSet::from([by_directory, by_address]) {
             workloads.entry(identity).or_default().push(key.clone());
         }
@@ -158,7 +159,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
     };
     let info = |resolved: &Resolved| {
         let workload = &resolved.workload;
-        let identity = state.registry.known(&present_key(workload, &state.asked.quarantines));
+        let identity = state.registry.known(&present_key(state, workload, &state.asked.quarantines));
         EndpointInfo {
             namespace: workload.key.namespace.clone(),
             name: workload.key.name.clone(),
@@ -199,12 +200,20 @@ fn status(state: &State) -> Status {
         kernel: facts.kernel.clone(),
         cgroup_root: facts.cgroup_root.clone(),
         pins: facts.pins.clone(),
+        confinement: facts.confinement.clone(),
         hooks: state.hooks.clone().unwrap_or_default(),
         absent_hooks: state.coverage.absent.clone(),
         notices: state.notices.clone(),
         unguarded: state.coverage.unguarded.clone(),
         uptime_seconds: state.now.up.as_secs(),
+        sources: state.infos.values().cloned().collect(),
     }
+}
+
+fn sources(state: &State) -> BTreeMap<(String, String), (u64, bool)> {
+    let kinds = state.infos.values().flat_map(|info| info.kinds.iter().map(|kind| (info.name.clone(), kind)));
+    let is_up = |state: &str| matches!(state, "synced" | "not-installed");
+    kinds.map(|(name, kind)| ((name, kind.kind.clone()), (kind.objects, is_up(&kind.state)))).collect()
 }
 
 /// Numbers for the metrics.
@@ -216,6 +225,8 @@ pub(super) fn report(state: &State) -> Report {
         quarantined: state.asked.quarantines.len() as u64,
         canary: canary::is_armed(state),
         standing: conditions::counts(state),
+        sums: state.sums,
+        sources: sources(state),
         ..Report::default()
     };
     if let Some(published) = &state.published {
@@ -232,7 +243,8 @@ pub(super) fn report(state: &State) -> Report {
         counts.extend(STATES.map(|stands| (stands, state.index.standing(stands))));
     } else {
         for resolved in told_workloads(&state.sources).into_values() {
-            let identity = state.registry.known(&present_key(&resolved.workload, &state.asked.quarantines));
+            let identity =
+                state.registry.known(&present_key(state, &resolved.workload, &state.asked.quarantines));
             *counts.entry(stands(state, resolved, identity)).or_default() += 1;
         }
     }

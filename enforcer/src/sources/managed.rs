@@ -8,14 +8,14 @@ use enforcer_common::id::CgroupId;
 use super::{Cause, CgroupTree, Found, Look};
 
 /// Ids of all managed directories, by their configured name.
-pub type Directories = BTreeMap<String, Option<CgroupId>>;
+pub type ManagedDirectories = BTreeMap<String, Option<CgroupId>>;
 
 /// The source of managed directories.
 #[derive(Debug)]
 pub struct Managed {
     tree: CgroupTree,
     directories: BTreeSet<String>,
-    told: Option<Directories>,
+    told: Option<ManagedDirectories>,
 }
 
 impl Managed {
@@ -26,10 +26,10 @@ impl Managed {
 }
 
 impl Look for Managed {
-    type Event = Directories;
+    type Event = ManagedDirectories;
 
-    fn look(&mut self, _cause: &Cause) -> Found<Directories> {
-        let now: Directories =
+    fn look(&mut self, _cause: &Cause) -> Found<ManagedDirectories> {
+        let now: ManagedDirectories =
             self.directories.iter().map(|name| (name.clone(), self.tree.resolve(name))).collect();
         let changed = self.told.as_ref() != Some(&now);
         self.told = Some(now.clone());

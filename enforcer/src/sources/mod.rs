@@ -13,7 +13,9 @@
 //! * What can't be read is a problem with one sentence; the last good snapshot is never replaced by it.
 //! * A source numbers nothing and touches no map.
 
+mod directories;
 mod files;
+pub mod kubernetes;
 mod managed;
 mod own_addresses;
 mod policy_dir;
@@ -25,7 +27,8 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use managed::{Directories, Managed};
+pub use directories::{Directories, Directory, Moved};
+pub use managed::{Managed, ManagedDirectories};
 pub use own_addresses::{OwnEvent, run as run_own_addresses};
 pub use policy_dir::{PolicyDir, PolicyEvent, PolicyPath};
 pub use run::run;

@@ -102,7 +102,7 @@ impl Watcher {
     reason = "sound here, because `Inotify` owns its descriptor and never changes it; what replaces it is unsafe, \
               which only the kernel room may be"
 )]
-fn inotify() -> io::Result<AsyncFd<Inotify>> {
+pub(super) fn inotify() -> io::Result<AsyncFd<Inotify>> {
     AsyncFd::new(Inotify::init()?)
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, VERSION, seal};
 
 /// How names of files begin that are not finished. Nothing else begins so.
-const UNFINISHED: &str = ".unfinished-";
+pub(super) const UNFINISHED: &str = ".unfinished-";
 /// The journal, in the directory that it is about.
 const JOURNAL: &str = "journal.json";
 

@@ -9,6 +9,7 @@
 //!   policies/           one file per pushed policy: NAMESPACE.NAME.yaml, as it was pushed, and its seal
 //!   unconfirmed.json    while a push is not confirmed: the documents in force; `policies/` has those before it
 //!   quarantines.json    workloads in quarantine
+//!   cluster.json        what the cluster's API told last; see `kept.rs`
 //!   journal.json        while several files change: what is left to do, see [`atomic`]
 //! ```
 //!
@@ -25,6 +26,7 @@
 
 mod atomic;
 mod error;
+mod kept;
 mod lock;
 mod parts;
 mod seal;
@@ -42,6 +44,7 @@ use serde::{Deserialize, Serialize};
 
 use self::atomic::Batch;
 pub use self::error::Error;
+pub use self::kept::Kept;
 use self::lock::Lock;
 use self::parts::Parts;
 use crate::domain::command::PolicyFile;
@@ -61,6 +64,7 @@ const REGISTRY: &str = "registry.json";
 const POLICIES: &str = "policies";
 const QUARANTINES: &str = "quarantines.json";
 const UNCONFIRMED: &str = "unconfirmed.json";
+const CLUSTER: &str = "cluster.json";
 const EXTENSION: &str = "yaml";
 
 /// The state directory of the one running instance.
@@ -149,6 +153,11 @@ impl Store {
     /// Fails if an agent runs that has this directory.
     pub fn require_stopped(root: &Path) -> Result<(), Error> {
         if root.is_dir() { Lock::take(root).map(drop) } else { Ok(()) }
+    }
+
+    /// What is known of the cluster.
+    pub fn cluster(&self) -> Kept {
+        Kept::new(&self.root, CLUSTER)
     }
 
     /// Saves the registry (if given) and then everything else, together. When it returns, all of it is on disk; when it

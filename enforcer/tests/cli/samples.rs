@@ -3,9 +3,10 @@
 use enforcer::domain::SocketKind;
 use enforcer::domain::answer::{Answer, Explained, Side};
 use enforcer::domain::canary::CanaryInfo;
+use enforcer::domain::cluster_policy::{KindInfo, SourceInfo};
 use enforcer::domain::command::{
-    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo, Status,
-    UnconfirmedInfo,
+    Change, Changed, Confinement, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo,
+    Status, UnconfirmedInfo,
 };
 use enforcer::domain::conditions::{Condition, ConditionStatus, ConditionType, PolicyStatus};
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
@@ -295,11 +296,18 @@ pub(crate) fn status() -> Status {
         kernel: "6.12.0".into(),
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
+        confinement: Confinement {
+            seccomp: true,
+            no_new_privileges: true,
+            capabilities: texts(&["CAP_BPF", "CAP_NET_ADMIN"]),
+            problems: Vec::new(),
+        },
         hooks: coverage_hooks(),
         absent_hooks: coverage().absent,
         notices: Vec::new(),
         unguarded: coverage().unguarded,
         uptime_seconds: 192,
+        sources: Vec::new(),
     }
 }
 
@@ -325,6 +333,22 @@ pub(crate) fn degraded() -> Status {
         endpoints_waiting: 2,
         quarantined: texts(&["default/web", "shop/gone"]),
         hooks: Vec::new(),
+        sources: vec![SourceInfo {
+            name: "kubernetes".into(),
+            state: "restored".into(),
+            since: "2026-11-22T12:53:39Z".into(),
+            known: "2026-11-22T12:50:00Z".into(),
+            server: "https://192.0.2.1:6443".into(),
+            kinds: vec![
+                KindInfo { kind: "Pod".into(), objects: 12, state: "restored".into(), ..KindInfo::default() },
+                KindInfo {
+                    kind: "ClusterNetworkPolicy".into(),
+                    state: "not-installed".into(),
+                    ..KindInfo::default()
+                },
+            ],
+            problems: texts(&["the API server https://192.0.2.1:6443 is away"]),
+        }],
         ..status()
     }
 }

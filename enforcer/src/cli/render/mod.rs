@@ -12,12 +12,12 @@ pub mod lists;
 pub mod metrics;
 pub mod offline;
 pub mod policy;
+pub mod preflight;
 pub mod probe;
 pub mod quarantine;
 pub mod status;
 mod table;
 pub mod top;
-pub mod yaml;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,6 +26,7 @@ use std::io::{self, IsTerminal as _, Write};
 use super::args::ColorChoice;
 
 pub use crate::domain::policy::diagnostic::quote;
+pub use crate::domain::yaml::write as yaml;
 
 /// Where results and talk go.
 pub struct Screen {

@@ -11,6 +11,7 @@
 mod parse;
 mod read;
 mod scalar;
+pub mod write;
 
 use std::ops::Range;
 

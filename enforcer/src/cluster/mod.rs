@@ -1,0 +1,3 @@
+//! What talks to the API server of a Kubernetes cluster, besides the source of workloads and policies.
+
+pub mod client;
