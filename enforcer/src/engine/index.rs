@@ -18,16 +18,16 @@ use ipnet::IpNet;
 use super::claims::Claims;
 use super::keys::Keys;
 use super::planning::Asked;
+use super::present::{bound, present};
 use super::room::Overflow;
 use super::services::Services;
-use super::state::State;
 use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::quarantine::{self, Quarantines, marked};
-use crate::domain::registry::{IdentityKey, Registry};
+use crate::domain::quarantine::Quarantines;
+use crate::domain::registry::Registry;
 use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
 
 /// What a problem is about. The order is that of importance: of two about one object, the last is told.
@@ -91,44 +91,6 @@ pub(super) struct Index {
 pub(super) struct Touched {
     cgroups: BTreeSet<CgroupId>,
     pub(super) nets: BTreeSet<IpNet>,
-}
-
-/// The identity that a workload has now: one of its own while it is in quarantine.
-pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    present(&workload.key, state.ordinary(workload), quarantines)
-}
-
-/// The identity that its addresses stand for now.
-pub(super) fn present_at_address(
-    state: &State,
-    workload: &Workload,
-    quarantines: &Quarantines,
-) -> IdentityKey {
-    present(&workload.key, state.ordinary_at_address(workload), quarantines)
-}
-
-fn present(key: &WorkloadKey, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
-    match quarantine::of(quarantines, key) {
-        Some(_) => marked(&ordinary, &key.name),
-        None => ordinary,
-    }
-}
-
-/// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
-fn bound(
-    key: &WorkloadKey,
-    ordinary: &IdentityKey,
-    quarantines: &Quarantines,
-    registry: &mut Registry,
-) -> Bound {
-    let number = registry.identity(ordinary);
-    let Some(quarantine) = quarantine::of(quarantines, key) else { return Bound::always(number) };
-    let identity = registry.identity(&marked(ordinary, &key.name));
-    let ordinary = number;
-    match &quarantine.until {
-        Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
-        None => Bound::always(identity),
-    }
 }
 
 /// What the index is brought up to date with.

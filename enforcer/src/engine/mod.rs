@@ -46,6 +46,7 @@ mod objects;
 mod phase;
 mod planning;
 mod policies;
+mod present;
 mod quarantine;
 mod room;
 mod schedule;
