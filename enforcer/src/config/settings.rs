@@ -105,9 +105,6 @@ settings! {
     /// Read again when it changes. None means no static workloads.
     "workloads" workloads: Option<PathBuf> = Some(PathBuf::from("/etc/enforcer/workloads.yaml")), "FILE";
 
-    /// Trust domain of the workloads' SPIFFE IDs, which policies may name
-    "trust-domain" trust_domain: TrustDomain = TrustDomain::default(), "DOMAIN";
-
     /// Whether pods, services and policies come from the API server of a Kubernetes cluster: on or off
     /// Policies of its API hold beside those of files and those that are pushed. Takes effect at the start.
     "kubernetes" kubernetes: Switch = Switch::Off, "SWITCH";
@@ -124,6 +121,8 @@ settings! {
     /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
     /// anyway; labels of the file of workloads all do. Takes effect at the start.
     "export-labels" export_labels: Vec<String> = Vec::new(), "LABEL";
+    /// Trust domain of the workloads' SPIFFE IDs, which policies may name
+    "trust-domain" trust_domain: TrustDomain = TrustDomain::default(), "DOMAIN";
 
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";

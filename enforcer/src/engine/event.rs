@@ -44,10 +44,10 @@ pub struct Facts {
     pub pins: String,
     /// What is done with a denial.
     pub mode: Mode,
-    /// The trust domain of every workload.
-    pub trust_domain: TrustDomain,
     /// What the agent has given up.
     pub confinement: Confinement,
+    /// The trust domain of every workload.
+    pub trust_domain: TrustDomain,
     /// Names this run of the host.
     pub boot_id: String,
     /// What the clocks said at the start.

@@ -93,6 +93,44 @@ pub(super) struct Touched {
     pub(super) nets: BTreeSet<IpNet>,
 }
 
+/// The identity that a workload has now: one of its own while it is in quarantine.
+pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    present(workload, state.ordinary(workload), quarantines)
+}
+
+/// The identity that its addresses stand for now.
+pub(super) fn present_at_address(
+    state: &State,
+    workload: &Workload,
+    quarantines: &Quarantines,
+) -> IdentityKey {
+    present(workload, state.ordinary_at_address(workload), quarantines)
+}
+
+fn present(workload: &Workload, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
+    match quarantine::of(quarantines, &workload.key) {
+        Some(_) => marked(&ordinary, &workload.key.name),
+        None => ordinary,
+    }
+}
+
+/// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
+fn bound(
+    workload: &Workload,
+    ordinary: &IdentityKey,
+    quarantines: &Quarantines,
+    registry: &mut Registry,
+) -> Bound {
+    let number = registry.identity(ordinary);
+    let Some(quarantine) = quarantine::of(quarantines, &workload.key) else { return Bound::always(number) };
+    let identity = registry.identity(&marked(ordinary, &workload.key.name));
+    let ordinary = number;
+    match &quarantine.until {
+        Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
+        None => Bound::always(identity),
+    }
+}
+
 /// What the index is brought up to date with.
 pub(super) struct Facts<'a> {
     pub(super) sources: &'a Sources,
@@ -185,9 +223,9 @@ impl Index {
         if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
             let Resolved { workload, cgroup, .. } = resolved;
             let ordinary = self.keys.identity(workload, rank);
-            let bound = bound(key, &ordinary, &self.quarantines, registry);
-            let at_address = self.keys.at_address(workload, rank);
-            let known_as = registry.identity(&present(key, at_address, &self.quarantines));
+            let bound = bound(workload, &ordinary, &self.quarantines, registry);
+            let by_address = self.keys.identity_at_address(workload, rank);
+            let known_as = registry.identity(&present(workload, by_address, &self.quarantines));
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());

@@ -51,15 +51,15 @@ impl Keys {
 
     /// What a workload is to policies, as long as it is in no quarantine.
     pub(super) fn identity(&self, workload: &Workload, rank: Rank) -> IdentityKey {
-        self.trimmed(IdentityKey::of(workload), rank)
+        self.restrict(IdentityKey::of(workload), rank)
     }
 
     /// The same where it is known by its address.
-    pub(super) fn at_address(&self, workload: &Workload, rank: Rank) -> IdentityKey {
-        self.trimmed(IdentityKey::at_address(workload), rank)
+    pub(super) fn identity_at_address(&self, workload: &Workload, rank: Rank) -> IdentityKey {
+        self.restrict(IdentityKey::at_address(workload), rank)
     }
 
-    fn trimmed(&self, mut key: IdentityKey, rank: Rank) -> IdentityKey {
+    fn restrict(&self, mut key: IdentityKey, rank: Rank) -> IdentityKey {
         if rank != Rank::File {
             key.labels.0.retain(|label, _| label == container::LABEL || self.0.contains(label));
         }
@@ -105,7 +105,7 @@ impl State {
     /// The same where it is known by its address.
     pub(super) fn ordinary_at_address(&self, workload: &Workload) -> IdentityKey {
         let rank = told::rank(&self.sources, &workload.key).unwrap_or(Rank::File);
-        self.keys.at_address(workload, rank)
+        self.keys.identity_at_address(workload, rank)
     }
 
     /// The keys that count for what is asked for.

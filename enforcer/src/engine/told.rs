@@ -179,6 +179,12 @@ pub(super) fn workload<'a>(sources: &'a Sources, key: &WorkloadKey) -> Option<&'
     sources.values().find_map(|source| source.workloads.get(key))
 }
 
+/// The rank of the source whose workload of this name counts.
+pub(super) fn rank(sources: &Sources, key: &WorkloadKey) -> Option<Rank> {
+    let having = sources.iter().find(|(_, source)| source.workloads.contains_key(key));
+    having.map(|(origin, _)| origin.rank)
+}
+
 /// The names of the containers that some source tells of a pod.
 pub(super) fn containers<'a>(sources: &'a Sources, pod: &WorkloadKey) -> BTreeSet<&'a WorkloadKey> {
     let all = pod.containers();
@@ -187,12 +193,6 @@ pub(super) fn containers<'a>(sources: &'a Sources, pod: &WorkloadKey) -> BTreeSe
         range.map(|(name, _)| &**name)
     };
     sources.values().flat_map(between).collect()
-}
-
-/// The rank of the source whose workload of this name counts.
-pub(super) fn rank(sources: &Sources, key: &WorkloadKey) -> Option<Rank> {
-    let having = sources.iter().find(|(_, source)| source.workloads.contains_key(key));
-    having.map(|(origin, _)| origin.rank)
 }
 
 /// The workloads that count, in the order of names. Goes through all of them: for questions, not for changes.
