@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
+use super::index::{present_at_address, present_key};
 use super::policies::refused;
-use super::present::{present_at_address, present_key};
 use super::state::{Published, State};
 use super::told;
 use crate::domain::Mode;

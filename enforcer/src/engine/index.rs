@@ -18,16 +18,16 @@ use ipnet::IpNet;
 use super::claims::Claims;
 use super::keys::Keys;
 use super::planning::Asked;
-use super::present::{bound, present};
 use super::room::Overflow;
 use super::services::Services;
+use super::state::State;
 use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::quarantine::Quarantines;
-use crate::domain::registry::Registry;
+use crate::domain::quarantine::{self, Quarantines, marked};
+use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
 
 /// What a problem is about. The order is that of importance: of two about one object, the last is told.

@@ -46,7 +46,6 @@ mod objects;
 mod phase;
 mod planning;
 mod policies;
-mod present;
 mod quarantine;
 mod room;
 mod schedule;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Effect, Level};
+use super::index::{present_at_address, present_key};
 use super::policies::refused;
-use super::present::{present_at_address, present_key};
 use super::state::State;
 use super::told;
 use crate::domain::audit::fact::Changed;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::event::Report;
+use super::index::{present_at_address, present_key};
 use super::planning::Asked;
 use super::policies::Loaded;
-use super::present::{present_at_address, present_key};
 use super::state::State;
 use super::told::workloads as told_workloads;
 use super::{canary, conditions, confirm, explain, objects, quarantine};
