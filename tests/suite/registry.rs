@@ -63,10 +63,16 @@ const ONE_KERNEL: &[(&str, &str)] = &[
 ];
 
 /// What runs only when it is asked for by name, on every machine.
-const LONG: &[(&str, &str)] = &[(
-    "bypass::what_closes_it_is_enough",
-    "a third pass of all probes, which tells which hook is enough alone",
-)];
+const LONG: &[(&str, &str)] = &[
+    (
+        "bypass::what_closes_it_is_enough",
+        "a third pass of all probes, which tells which hook is enough alone; `cargo xtask bypass` runs it",
+    ),
+    (
+        "protocols::sctp_by_port",
+        "it waits for time-outs, and only emulated kernels have SCTP: `cargo xtask vm 6.12 -- protocols::sctp` runs it",
+    ),
+];
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
@@ -107,7 +113,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
 fn left_out(name: &str) -> Option<String> {
     let find = |list: &'static [(&str, &str)]| list.iter().find(|(start, _)| name.starts_with(start));
     if let Some((_, reason)) = find(LONG) {
-        return Some(format!("{reason}: `cargo xtask bypass` runs it"));
+        return Some((*reason).to_owned());
     }
     if !patience::is_emulated() {
         return None;
