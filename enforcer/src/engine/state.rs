@@ -192,6 +192,8 @@ pub struct State {
     pub(super) looks: Option<Looks>,
     /// The labels that count.
     pub(super) keys: Keys,
+    /// Those that count for this.
+    pub(super) keys_of: Option<(Arc<Asked>, Keys)>,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
@@ -309,6 +311,7 @@ impl State {
             namespaces_version: 0,
             looks: None,
             keys: Keys::default(),
+            keys_of: None,
             managed: BTreeMap::new(),
             own: None,
             files: None,
