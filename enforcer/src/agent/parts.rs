@@ -20,7 +20,7 @@ use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, cluster, lock, revoke, sample};
+use super::{Error, SharedKernel, clock, cluster, lock, report, revoke, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
@@ -89,6 +89,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         exporter: scrape::exporter(config),
         started: Instant::now(),
     });
+    let questions = calls.clone();
     let backend = Backend {
         requests: logs.gate(config, calls),
         history: logs.reader(),
@@ -110,6 +111,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
     let heard = (&shared.events, &shared.closing);
     cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
+    report::spawn(&mut parts, config, &started_as, &questions, &gauges, heard);
+    drop(questions);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,

@@ -61,7 +61,9 @@ pub enum Error {
         problem: String,
     },
     /// The file names no context, or one that it does not have.
-    #[error("the kubeconfig {origin} {problem}; it has {known}: `kubectl config use-context NAME` chooses one")]
+    #[error(
+        "the kubeconfig {origin} {problem}; it has {known}: `kubectl config use-context NAME` chooses one"
+    )]
     Context {
         /// The file, or the files.
         origin: String,
@@ -199,11 +201,10 @@ fn client(mut config: Config, origin: String) -> Result<Connection, Error> {
     }
     let certificate = match (text("client-certificate-data"), text("client-certificate")) {
         (Some(data), _) => STANDARD.decode(data).ok(),
-        (None, Some(path)) => {
-            Some(std::fs::read(path).map_err(|error| {
-                credentials(format!("read the client certificate {path}: {error}"))
-            })?)
-        }
+        (None, Some(path)) => Some(
+            std::fs::read(path)
+                .map_err(|error| credentials(format!("read the client certificate {path}: {error}")))?,
+        ),
         (None, None) => None,
     };
     if certificate.is_some_and(|pem| is_version_1(&pem)) {

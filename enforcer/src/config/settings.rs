@@ -116,6 +116,11 @@ settings! {
     /// None means the name of the host.
     "node-name" node_name: Option<String> = None, "NAME";
 
+    /// The namespace in which the nodes of the cluster say that they are there and what they enforce
+    /// Each node has a Lease there; one of them writes the status of policies for all. None means that this node tells the
+    /// cluster nothing.
+    "report-namespace" report_namespace: Option<String> = Some("enforcer-system".to_owned()), "NAMESPACE";
+
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 

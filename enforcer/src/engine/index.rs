@@ -285,7 +285,10 @@ impl Index {
             return None;
         }
         let others = others.join(", ");
-        Some((Arc::clone(&first.0), format!("{} as the cluster says, and not to {others} of the file", **first)))
+        Some((
+            Arc::clone(&first.0),
+            format!("{} as the cluster says, and not to {others} of the file", **first),
+        ))
     }
 
     /// Whose it is: of several, who is named by the source whose word counts most.

@@ -35,12 +35,8 @@ pub(super) type Touched = BTreeMap<PolicyKey, (Change, Arc<Loaded>)>;
 impl PolicySet {
     /// The policies that count, in the order of names; `true` marks the pushed ones.
     pub(super) fn effective(&self) -> impl Iterator<Item = (&Arc<Loaded>, bool)> {
-        let mut all: BTreeMap<&PolicyKey, (&Arc<Loaded>, bool)> = self
-            .cluster
-            .iter()
-            .chain(&self.directory)
-            .map(|(key, loaded)| (key, (loaded, false)))
-            .collect();
+        let mut all: BTreeMap<&PolicyKey, (&Arc<Loaded>, bool)> =
+            self.cluster.iter().chain(&self.directory).map(|(key, loaded)| (key, (loaded, false))).collect();
         all.extend(self.pushed.iter().map(|(key, loaded)| (key, (loaded, true))));
         all.into_values()
     }
@@ -69,7 +65,9 @@ impl PolicySet {
     pub(super) fn conflicts(&self) -> impl Iterator<Item = (String, String)> {
         let of_cluster = self.cluster.keys().filter_map(|key| {
             let instead = match self.hides(key)? {
-                "pushed" => "one was pushed on this node: remove that with `enforcer policy delete`".to_owned(),
+                "pushed" => {
+                    "one was pushed on this node: remove that with `enforcer policy delete`".to_owned()
+                }
                 file => format!("{file} has one of the same name: remove it there"),
             };
             let message = format!("policy {key} of the cluster is not used because {instead}");

@@ -329,7 +329,11 @@ impl Mirror {
         Saved {
             kinds: known.map(|(kind, _)| *kind).collect(),
             nodes: self.world.nodes().cloned().collect(),
-            namespaces: self.world.namespaces().map(|(name, labels)| (name.clone(), labels.clone())).collect(),
+            namespaces: self
+                .world
+                .namespaces()
+                .map(|(name, labels)| (name.clone(), labels.clone()))
+                .collect(),
             pods: self.world.pods().map(|(pod, seen)| (pod.clone(), seen)).collect(),
             services: self.world.services().cloned().collect(),
             slices: self.world.slices().map(|(name, slice)| (name.clone(), slice.clone())).collect(),

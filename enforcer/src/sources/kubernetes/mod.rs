@@ -115,7 +115,11 @@ pub enum Told {
 ///
 /// # Errors
 /// That the index of directories ended.
-pub async fn run(settings: Settings, directories: Directories, told: mpsc::Sender<Told>) -> Result<(), String> {
+pub async fn run(
+    settings: Settings,
+    directories: Directories,
+    told: mpsc::Sender<Told>,
+) -> Result<(), String> {
     let moved = directories.subscribe();
     tokio::select! {
         () = directories.scanned() => {}

@@ -124,11 +124,7 @@ pub(super) fn pod(value: Value) -> Result<(Pod, Notes), String> {
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         deleting: metadata.deletion_timestamp.is_some(),
         created: metadata.created(),
-        addresses: if spec.host_network == Some(true) {
-            Vec::new()
-        } else {
-            addresses(&status, &mut notes)?
-        },
+        addresses: if spec.host_network == Some(true) { Vec::new() } else { addresses(&status, &mut notes)? },
         ports: ports(&spec),
         account,
         key,

@@ -59,10 +59,7 @@ pub(super) fn policy(
 }
 
 /// The policy of a document, or everything that is wrong with it.
-pub(super) fn judge(
-    key: &PolicyKey,
-    text: &str,
-) -> Result<Policy, Vec<String>> {
+pub(super) fn judge(key: &PolicyKey, text: &str) -> Result<Policy, Vec<String>> {
     let file = PolicyFile { name: key.to_string(), text: text.to_owned() };
     let checked = check(std::slice::from_ref(&file))
         .into_result()

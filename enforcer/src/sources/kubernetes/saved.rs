@@ -67,7 +67,8 @@ impl Saved {
 
     /// The namespaces.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = Namespace> {
-        let named = |(name, labels): &(String, LabelSet)| Namespace { name: name.clone(), labels: labels.clone() };
+        let named =
+            |(name, labels): &(String, LabelSet)| Namespace { name: name.clone(), labels: labels.clone() };
         self.namespaces.iter().map(named)
     }
 }

@@ -276,7 +276,8 @@ impl World {
 
     /// All there is, as it was told.
     pub(super) fn snapshot(&self, source: &str) -> WorkloadEvent {
-        let named = |(name, labels): (&String, &LabelSet)| Namespace { name: name.clone(), labels: labels.clone() };
+        let named =
+            |(name, labels): (&String, &LabelSet)| Namespace { name: name.clone(), labels: labels.clone() };
         WorkloadEvent::Snapshot {
             source: source.to_owned(),
             workloads: self.told.workloads.values().cloned().collect(),
@@ -385,7 +386,9 @@ impl World {
         let said = match living.as_slice() {
             [first, second, ..] if !first.pod.deleting && !second.pod.deleting => {
                 let (first, second) = (&first.pod.key, &second.pod.key);
-                Some(format!("{address} is the address of pod {first} and of pod {second}; it stands for {first}, the newer one"))
+                Some(format!(
+                    "{address} is the address of pod {first} and of pod {second}; it stands for {first}, the newer one"
+                ))
             }
             _ => None,
         };
@@ -442,12 +445,7 @@ fn names_of_ended(known: &Known) -> [WorkloadKey; 2] {
     [key, other]
 }
 
-fn resolved(
-    key: WorkloadKey,
-    known: &Known,
-    addresses: Vec<IpNet>,
-    is_local: bool,
-) -> Resolved {
+fn resolved(key: WorkloadKey, known: &Known, addresses: Vec<IpNet>, is_local: bool) -> Resolved {
     let Known { pod, labels, directory, .. } = known;
     let waits = || format!("/.../pod{}", name_of(pod));
     let path = directory.as_ref().map(|directory| directory.path.clone());
