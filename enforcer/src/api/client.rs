@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 
 use super::{ApplyBody, Error, LostEvents, QuarantineBody};
 use crate::domain::answer::Explained;
+use crate::domain::cluster_policy::ClusterPolicyInfo;
 use crate::domain::command::{
     Changed, EndpointInfo, IdentityInfo, PolicyFile, PolicyInfo, QuarantineInfo, Refused, Status,
 };
@@ -95,6 +96,11 @@ impl Client {
     pub async fn release(&self, workload: &str) -> Result<QuarantineInfo, Error> {
         let path = with_query("/v1/quarantines", [("workload", workload)].into_iter());
         self.call(Method::DELETE, &path, Vec::new()).await
+    }
+
+    /// Where every policy object of the cluster stands.
+    pub async fn policy_objects(&self) -> Result<Vec<ClusterPolicyInfo>, Error> {
+        self.call(Method::GET, "/v1/policy-objects", Vec::new()).await
     }
 
     /// All quarantines.

@@ -108,6 +108,7 @@ fn routes(shared: Shared) -> Router {
             "/v1/quarantines",
             get(async |state| ask(state, Request::QuarantineList).await).post(quarantine).delete(release),
         )
+        .route("/v1/policy-objects", get(async |state| ask(state, Request::PolicyObjects).await))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/history", get(history))
         .route("/v1/edges", get(edges))

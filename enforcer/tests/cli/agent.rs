@@ -89,6 +89,7 @@ fn answer(request: Request, status: &Status) -> Reply {
             Reply::Quarantine(Box::new(samples::quarantines().remove(0)))
         }
         Request::QuarantineList => Reply::Quarantines(samples::quarantines()),
+        Request::PolicyObjects => Reply::PolicyObjects(Vec::new()),
         Request::Explain { from, to, protocol, port } => {
             Reply::Explained(Box::new(samples::explained(&from, &to, (protocol, port))))
         }

@@ -145,6 +145,7 @@ fn answer(request: Request) -> Option<Reply> {
             Reply::Quarantine(Box::new(QuarantineInfo { by, ..quarantine(&workload) }))
         }
         Request::QuarantineList => Reply::Quarantines(vec![quarantine("default/web")]),
+        Request::PolicyObjects => Reply::PolicyObjects(Vec::new()),
         Request::Status => Reply::Status(Box::new(Status { state: "enforcing".into(), ..Status::default() })),
     })
 }

@@ -4,6 +4,7 @@ use enforcer_common::hook::Hook;
 
 use super::{Paint, clean};
 use crate::domain::canary::CanaryInfo;
+use crate::domain::cluster_policy::{KindInfo, SourceInfo};
 use crate::domain::command::Status;
 
 /// Width of the words on the left.
@@ -64,6 +65,7 @@ pub fn status(status: &Status, color: bool) -> String {
         let names = format!("{}: {}", status.quarantined.len(), clean(&status.quarantined.join(" ")));
         lines.push(("Quarantined", Paint::Yellow.on(&names, color)));
     }
+    lines.extend(status.sources.iter().map(|source| ("Source", of_source(source, color))));
     lines.extend(status.problems.iter().map(|problem| ("Problem", Paint::Red.on(&clean(problem), color))));
     lines.extend(status.notices.iter().map(|notice| ("Notice", Paint::Yellow.on(&clean(notice), color))));
     lines.push((
@@ -88,6 +90,22 @@ fn canary(canary: &CanaryInfo, color: bool) -> Option<(&'static str, String)> {
         _ => Paint::Yellow.on(&text, color),
     };
     Some(("Canary", text))
+}
+
+/// How a source is, and what it knows.
+fn of_source(source: &SourceInfo, color: bool) -> String {
+    let SourceInfo { name, state, since, known, server, kinds, problems: _ } = source;
+    let paint = if state == "synced" { Paint::Green } else { Paint::Yellow };
+    let at = |server: &str| if server.is_empty() { String::new() } else { format!(" at {}", clean(server)) };
+    let known = if known.is_empty() { String::new() } else { format!(", known as of {}", clean(known)) };
+    let count = |kind: &KindInfo| match kind.state.as_str() {
+        "not-installed" => format!("{} not installed", clean(&kind.kind)),
+        _ => format!("{} {}", kind.objects, clean(&kind.kind)),
+    };
+    let counts: Vec<String> = kinds.iter().map(count).collect();
+    let state = paint.on(&clean(state), color);
+    let since = if since.is_empty() { String::new() } else { format!(" since {}", clean(since)) };
+    format!("{}{}: {state}{since}{known}; {}", clean(name), at(server), counts.join(", "))
 }
 
 /// Every hook that there is, attached or not: a missing one should be seen without knowing the list by heart.

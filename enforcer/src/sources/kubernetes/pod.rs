@@ -160,7 +160,11 @@ fn addresses(status: &Status, notes: &mut Notes) -> Result<Vec<IpAddr>, String> 
     let of_host: Vec<IpAddr> =
         texts(&status.host_ip, &status.host_ips).iter().filter_map(|text| text.parse().ok()).collect();
     let mut found: Vec<IpAddr> = Vec::new();
-    for text in texts(&status.pod_ip, &status.pod_ips).iter().take(ADDRESSES) {
+    let mut own = texts(&status.pod_ip, &status.pod_ips);
+    own.truncate(ADDRESSES);
+    own.sort_unstable();
+    own.dedup();
+    for text in &own {
         let Ok(address) = text.parse::<IpAddr>() else {
             return Err(format!("its address can't be {}", quote(text)));
         };
