@@ -40,4 +40,6 @@ pub mod workload;
 pub mod world;
 
 #[cfg(test)]
+mod cluster_api;
+#[cfg(test)]
 mod properties;

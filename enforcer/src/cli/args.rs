@@ -1,5 +1,6 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
+pub mod cluster;
 mod filters;
 mod logs;
 mod observe;
@@ -234,6 +235,9 @@ pub struct Status {
     /// Show the ways past enforcer that are open on this host, and why
     #[arg(long)]
     pub unguarded: bool,
+    /// The cluster, if one is meant: then how each of its nodes is; exit code 1 unless all enforce
+    #[command(flatten)]
+    pub to: cluster::ToCluster,
     /// Output format
     #[command(flatten)]
     pub output: Output,

@@ -20,7 +20,7 @@ const SHARED: &str = "the words of the design and the numbers of the kernel's ta
 const WIRING: &str = "the agent is where the adapters meet";
 
 /// Rooms of `enforcer` by their names, other crates by their package names.
-const ALLOWED: [Edge; 42] = [
+const ALLOWED: [Edge; 46] = [
     edge("domain", "enforcer_common", "the verdict and its tables are values that the kernel shares"),
     edge("config", "domain", "a setting is checked by the type it becomes"),
     edge("engine", "domain", "the state is made of domain values"),
@@ -36,6 +36,8 @@ const ALLOWED: [Edge; 42] = [
     edge("telemetry", "enforcer_common", SHARED),
     edge("api", "domain", SHARED),
     edge("api", "enforcer_common", SHARED),
+    edge("cluster", "domain", SHARED),
+    edge("agent", "cluster", WIRING),
     edge("agent", "engine", WIRING),
     edge("agent", "config", WIRING),
     edge("agent", "kernel", WIRING),
@@ -51,6 +53,8 @@ const ALLOWED: [Edge; 42] = [
     edge("cli", "enforcer_common", "names of reasons and limits are printed from their one table"),
     edge("cli/agent", "agent", "`enforcer run` is the agent"),
     edge("cli/agent", "api", "a stopped agent is recognised by its socket before anything is removed"),
+    edge("cli", "cluster::policies", "verbs with --cluster ask the API server with the user's own rights"),
+    edge("cli", "cluster::client", "a kubeconfig becomes a client in one place"),
     edge("cli", "api::Error", "the client's errors become exit codes"),
     edge("cli/render/flow", "api::LostEvents", "a stream of flows says what it lost"),
     edge("cli/render/metrics", "telemetry::metrics", "prints the table of metrics"),
@@ -69,8 +73,19 @@ const ALLOWED: [Edge; 42] = [
     edge("xtask", "enforcer_common", "limits and tables for generated documents"),
 ];
 
-const ROOMS: [&str; 10] =
-    ["domain", "config", "engine", "kernel", "sources", "store", "telemetry", "api", "agent", "cli"];
+const ROOMS: [&str; 11] = [
+    "domain",
+    "config",
+    "engine",
+    "kernel",
+    "sources",
+    "store",
+    "telemetry",
+    "api",
+    "cluster",
+    "agent",
+    "cli",
+];
 
 /// Crates whose use is an arrow of the design; any other crate is the manifests' business.
 const CRATES: [&str; 5] = ["enforcer", "enforcer_common", "aya", "aya_obj", "aya_log"];

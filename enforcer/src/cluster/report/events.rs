@@ -68,7 +68,8 @@ impl Events {
                 type_: EventType::Warning,
                 reason: reason.to_owned(),
                 note: Some(note.chars().take(LETTERS).collect()),
-                action: "Load".to_owned(),
+                // Part of what tells events apart, so that another version is another event.
+                action: format!("LoadGeneration{}", info.object.generation),
                 secondary: None,
             };
             match self.recorder.publish(&event, &reference(info)).await {
