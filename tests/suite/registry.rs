@@ -26,6 +26,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("explain::", "it is about user space, and takes too long"),
     ("revocation::audit_mode_cuts_nothing", "it takes too long"),
     ("canary::", "it is about user space, and takes too long"),
+    ("cluster_api::", "it is about user space alone"),
     ("bypass::everything_leaks_without_its_hooks", "each probe with its hooks off takes too long"),
     ("lifecycle::", "`faults::kills` ends and follows daemons here"),
     ("live_changes::quarantine", "it takes too long"),
@@ -56,11 +57,12 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 21] = [
+    let modules: [(&str, &[Test]); 22] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("canary", crate::canary::TESTS),
+        ("cluster_api", crate::cluster_api::TESTS),
         ("churn", crate::churn::TESTS),
         ("conformance", crate::conformance::TESTS),
         ("counters", crate::counters::TESTS),

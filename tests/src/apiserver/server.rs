@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::access::{Access, User};
 use super::faults::{Fault, Network};
 use super::http::{Shared, lock, now, serve};
-use super::settle;
+use super::remove;
 use super::status::Failure;
 use super::store::{Place, Store, Write};
 
@@ -127,7 +127,7 @@ impl ApiServer {
         let place = self.place(resource, namespace, name);
         self.shared.change(|store| {
             let kind = store.kinds.stored_as(resource).next().cloned();
-            kind.is_some_and(|kind| settle::remove(store, &kind, &place).is_some())
+            kind.is_some_and(|kind| remove::remove(store, &kind, &place).is_some())
         })
     }
 
@@ -152,7 +152,7 @@ impl ApiServer {
         };
         self.shared.change(|store| {
             let kind = store.kinds.stored_as(resource).next().cloned().ok_or_else(Failure::no_such_path)?;
-            settle::delete(store, &kind, &write, &Value::Null, None).map(|_| ())
+            remove::delete(store, &kind, &write, &Value::Null, None).map(|_| ())
         })
     }
 

@@ -1,3 +1,5 @@
+//! What the command line asks of a cluster.
+
 use enforcer::cluster::policies::{Cluster, Error, Sight};
 use enforcer::domain::fleet::progress;
 use tokio::time::Instant;

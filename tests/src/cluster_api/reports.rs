@@ -1,3 +1,5 @@
+//! What nodes tell a cluster of themselves.
+
 use super::*;
 use crate::apiserver::{Failure, Fault, Network, User};
 
