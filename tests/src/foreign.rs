@@ -14,20 +14,48 @@ const OBJ_GET: libc::c_long = 7;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 
-/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`
-const SOCK_ADDR: u32 = 18;
-/// `BPF_CGROUP_INET4_CONNECT`
-const CONNECT4: u32 = 10;
+/// A hook of a cgroup: type of program and type of attachment, by their numbers in linux/bpf.h.
+#[derive(Clone, Copy, Debug)]
+struct Place(u32, u32);
 
-/// A program for `connect4` that lets everything pass.
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`, `BPF_CGROUP_INET4_CONNECT`
+const CONNECT4: Place = Place(18, 10);
+/// Where a workload that speaks IPv4 meets the product.
+const IPV4: [Place; 8] = [
+    // BPF_PROG_TYPE_CGROUP_SKB: INGRESS, EGRESS
+    Place(8, 0),
+    Place(8, 1),
+    // BPF_PROG_TYPE_CGROUP_SOCK: INET_SOCK_CREATE
+    Place(9, 2),
+    // BPF_PROG_TYPE_SOCK_OPS: SOCK_OPS
+    Place(13, 3),
+    // BPF_PROG_TYPE_CGROUP_SOCK_ADDR: INET4_BIND, INET4_CONNECT, UDP4_SENDMSG
+    Place(18, 8),
+    CONNECT4,
+    Place(18, 14),
+    // BPF_PROG_TYPE_CGROUP_SOCKOPT: SETSOCKOPT
+    Place(25, 22),
+];
+
+/// Programs that do nothing, at every hook that IPv4 traffic meets, for as long as the answer lives.
+pub fn idle(directory: &Path) -> Vec<OwnedFd> {
+    IPV4.map(|place| Foreign::load_at(place, "nothing").attach(directory)).into()
+}
+
+/// A program that lets everything pass.
 #[derive(Debug)]
 pub struct Foreign {
     program: OwnedFd,
+    place: Place,
 }
 
 impl Foreign {
-    /// Loads one with this name.
+    /// Loads one for `connect4`, with this name.
     pub fn load(name: &str) -> Self {
+        Self::load_at(CONNECT4, name)
+    }
+
+    fn load_at(place: Place, name: &str) -> Self {
         #[repr(C)]
         struct Attr {
             kind: u32,
@@ -48,7 +76,7 @@ impl Foreign {
         let mut bytes = [0; 16];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         let mut attr = Attr {
-            kind: SOCK_ADDR,
+            kind: place.0,
             count: 2,
             instructions: instructions.as_ptr().addr() as u64,
             license: c"GPL".as_ptr().addr() as u64,
@@ -59,16 +87,16 @@ impl Foreign {
             flags: 0,
             name: bytes,
             device: 0,
-            attach_type: CONNECT4,
+            attach_type: place.1,
         };
-        Self { program: call(PROG_LOAD, &mut attr).expect("load a program").expect("a program") }
+        Self { program: call(PROG_LOAD, &mut attr).expect("load a program").expect("a program"), place }
     }
 
     /// Attaches it to a directory, as long as the answer lives.
     pub fn attach(&self, directory: &Path) -> OwnedFd {
         let directory = File::open(directory).expect("the directory");
         let number = |fd: i32| u32::try_from(fd).expect("descriptors are not negative");
-        let mut attr = [number(self.program.as_raw_fd()), number(directory.as_raw_fd()), CONNECT4, 0];
+        let mut attr = [number(self.program.as_raw_fd()), number(directory.as_raw_fd()), self.place.1, 0];
         call(LINK_CREATE, &mut attr).expect("attach a program").expect("a link")
     }
 

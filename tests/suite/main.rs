@@ -16,6 +16,7 @@ mod bypass;
 mod canary;
 mod churn;
 mod cluster_api;
+mod confinement;
 mod conformance;
 mod counters;
 mod differential;

@@ -25,6 +25,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("policies::offline", "it is about user space alone"),
     ("explain::", "it is about user space, and takes too long"),
     ("revocation::audit_mode_cuts_nothing", "it takes too long"),
+    ("confinement::without", "it is about user space alone"),
     ("canary::", "it is about user space, and takes too long"),
     ("cluster_api::", "it is about user space alone"),
     ("bypass::everything_leaks_without_its_hooks", "each probe with its hooks off takes too long"),
@@ -49,6 +50,14 @@ const NATIVE: &[(&str, &str)] = &[
     ("faults::stalled", "it takes too long"),
 ];
 
+/// What takes long in an emulated machine, and runs in one of them only: the beginning of its kernel's release.
+const ONE_KERNEL: &[(&str, &str)] = &[
+    ("faults::kills", "6.1."),
+    ("faults::memory", "6.12."),
+    ("hooks::an_own_address_besides_loopback", "6.1."),
+    ("live_changes::a_rule_expires", "6.1."),
+];
+
 /// What runs only when it is asked for by name, on every machine.
 const LONG: &[(&str, &str)] = &[(
     "bypass::what_closes_it_is_enough",
@@ -57,13 +66,14 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 22] = [
+    let modules: [(&str, &[Test]); 23] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
         ("canary", crate::canary::TESTS),
         ("cluster_api", crate::cluster_api::TESTS),
         ("churn", crate::churn::TESTS),
+        ("confinement", crate::confinement::TESTS),
         ("conformance", crate::conformance::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
@@ -91,8 +101,20 @@ fn left_out(name: &str) -> Option<String> {
     if let Some((_, reason)) = find(LONG) {
         return Some(format!("{reason}: `cargo xtask bypass` runs it"));
     }
-    let (_, reason) = find(NATIVE).filter(|_| patience::is_emulated())?;
+    if !patience::is_emulated() {
+        return None;
+    }
+    if let Some((_, release)) = find(ONE_KERNEL).filter(|(_, release)| !is_release(release)) {
+        return Some(format!("of the emulated machines, {release}x runs it"));
+    }
+    let (_, reason) = find(NATIVE)?;
     Some(format!("{reason}: it ran natively, and runs here by `cargo xtask vm 6.1 6.12 -- {name}`"))
+}
+
+/// Whether this kernel is of a line.
+fn is_release(start: &str) -> bool {
+    nix::sys::utsname::uname()
+        .is_ok_and(|system| system.release().to_str().is_some_and(|release| release.starts_with(start)))
 }
 
 /// Ends this test as skipped.

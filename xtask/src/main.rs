@@ -5,15 +5,20 @@
     reason = "these commands exist to tell a person something"
 )]
 
+mod archive;
 mod bench;
 mod bypass;
 mod clean;
 mod conformance;
 mod dashboards;
+mod deb;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod image;
 mod lint;
+mod manifests;
+mod release;
 mod setup;
 mod shell;
 mod soak;
@@ -56,6 +61,9 @@ enum Command {
     Soak(soak::Arguments),
     Telemetry(telemetry::Arguments),
     Dashboards(dashboards::Arguments),
+    Manifests(manifests::Arguments),
+    Image(image::Arguments),
+    Deb(deb::Arguments),
     Fuzz(fuzz::Arguments),
     Clean(clean::Arguments),
 }
@@ -86,6 +94,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Telemetry(arguments) => telemetry::run(&arguments),
         Command::Dashboards(arguments) => dashboards::run(&arguments),
+        Command::Manifests(arguments) => manifests::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
+        Command::Deb(arguments) => deb::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Clean(arguments) => clean::run(&arguments),
     }

@@ -25,10 +25,14 @@ pub(crate) enum Profile {
     Release,
 }
 
-/// Builds them in one call, so that their common dependencies are compiled once.
+/// Every package of the workspace. Cargo unifies the features of what is built in one call: calls that name different
+/// packages compile their common dependencies, and `enforcer`, once more each.
+pub(crate) const PACKAGES: &[&str] = &["--workspace"];
+
+/// Builds them in one call, with the same packages as the tests.
 pub(crate) fn build(root: &Path, profile: Profile) -> Result<Binaries> {
     let mut cargo = shell::cargo(root);
-    cargo.args(["build", "--package", "enforcer", "--package", "enforcer-tests", "--bins", "--test", "live"]);
+    cargo.arg("build").args(PACKAGES).args(["--bins", "--test", "live"]);
     if profile == Profile::Release {
         cargo.arg("--release");
     }

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::lint;
 use crate::setup::{self, Scope};
 use crate::suite::{self, Binaries, Profile, Tally};
-use crate::{shell, telemetry, vm};
+use crate::{manifests, shell, telemetry, vm};
 
 /// Run format, lints, unit and property tests, the live suite here and on other kernels, and Prometheus
 ///
@@ -39,6 +39,7 @@ enum Step {
     Tidy,
     Clippy,
     ClippyEbpf,
+    Manifests,
     Unit,
     Live,
     Telemetry,
@@ -72,8 +73,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         Scope::Test
     };
-    // These two need nothing but the stable toolchain, and are wanted alone while writing.
-    let is_bare = |step: &Step| [Step::Fmt, Step::Tidy].contains(step);
+    // These need nothing but the stable toolchain, and are wanted alone while writing.
+    let is_bare = |step: &Step| [Step::Fmt, Step::Tidy, Step::Manifests].contains(step);
     if arguments.only.is_empty() || !arguments.only.iter().all(is_bare) {
         run.check("setup", |root| setup::ensure(root, scope));
     }
@@ -82,6 +83,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(step) {
             run.check(name, check);
         }
+    }
+    if wanted(Step::Manifests) {
+        run.manifests();
     }
     if wanted(Step::Unit) {
         run.unit(arguments.proptest_cases);
@@ -128,19 +132,25 @@ impl Run {
         self.add(row, start);
     }
 
+    fn manifests(&mut self) {
+        shell::heading("manifests");
+        let start = Instant::now();
+        let mut row = Row::new("manifests");
+        match manifests::check(&self.root) {
+            Ok(manifests::Outcome::Valid(_)) => row.passed = 1,
+            Ok(manifests::Outcome::Skipped(reason)) => row.skip(&reason),
+            Err(error) => row.fail(format!("{error:#}")),
+        }
+        self.add(row, start);
+    }
+
     fn unit(&mut self, cases: u64) {
         shell::heading("unit and property tests");
         let start = Instant::now();
-        let calls: [&[&str]; 2] = [
-            &["--package", "enforcer-common", "--package", "enforcer", "--package", "xtask"],
-            &["--package", "enforcer-tests", "--lib", "--bins"],
-        ];
         let mut row = Row::new("unit");
-        for packages in calls {
-            let mut cargo = shell::cargo(&self.root);
-            cargo.args(["test", "--no-fail-fast"]).args(packages).env(CASES_ENV, cases.to_string());
-            row.harness(&mut cargo);
-        }
+        let mut cargo = shell::cargo(&self.root);
+        cargo.args(["test", "--no-fail-fast"]).args(suite::PACKAGES).env(CASES_ENV, cases.to_string());
+        row.harness(&mut cargo);
         self.add(row, start);
     }
 

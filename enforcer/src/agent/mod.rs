@@ -45,17 +45,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use error::Error;
 
-use crate::config::Config;
+use crate::config::{Config, Switch};
+use crate::domain::command::Confinement;
 use crate::kernel::Kernel;
 use crate::store::Store;
+
+/// Gives up what an agent does not need: capabilities, new privileges and, unless the configuration says otherwise, system
+/// calls. To be called before there is a second thread, because each has rights of its own.
+pub fn confine(config: &Config) -> Confinement {
+    crate::kernel::confine::confine(config.seccomp == Switch::On)
+}
 
 /// Runs the agent until it is told to end. To be called from the main thread of a multi-threaded runtime.
 ///
 /// # Errors
 /// Says in one sentence what is missing and what to do next.
-pub async fn run(config: Config) -> Result<(), Error> {
+pub async fn run(config: Config, confinement: Confinement) -> Result<(), Error> {
     start::log(&config)?;
-    let started = start::start(&config)?;
+    for problem in &confinement.problems {
+        tracing::warn!("{problem}: the agent keeps what it does not need");
+    }
+    let started = start::start(&config, confinement)?;
     tracing::info!(
         "enforcer {} on Linux {}, cgroups under {}, pins in {}, API on {}",
         start::VERSION,

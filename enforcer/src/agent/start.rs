@@ -14,6 +14,7 @@ use super::{Error, clock};
 use crate::api::{self, Access};
 use crate::config::{self, Config, LogFormat, LogLevel};
 use crate::domain::cluster_policy::KUBERNETES;
+use crate::domain::command::Confinement;
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
 use crate::sources::STATIC;
@@ -67,14 +68,14 @@ pub(super) fn log(config: &Config) -> Result<(), Error> {
 }
 
 /// Makes everything, cheap checks first: nothing in the kernel is touched before the lock and the socket are ours.
-pub(super) fn start(config: &Config) -> Result<Started, Error> {
+pub(super) fn start(config: &Config, confinement: Confinement) -> Result<Started, Error> {
     require_root()?;
     let cgroup_root = config::cgroup_root(config.cgroup_root.as_deref())?;
     require_cgroup2(&cgroup_root)?;
     let attach = attach(config, &cgroup_root)?;
     let (store, saved) = Store::open(&config.state_dir)?;
     fail_point!("state-opened");
-    let facts = facts(config, &cgroup_root);
+    let facts = Facts { confinement, ..facts(config, &cgroup_root) };
     let state = {
         let Saved { registry, documents, quarantines, confirmation } = saved;
         State::new(facts.clone(), engine::Remembered { registry, documents, quarantines, confirmation })?
@@ -176,6 +177,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         cgroup_root: cgroup_root.display().to_string(),
         pins: config.pins.display().to_string(),
         mode: config.mode,
+        confinement: Confinement::default(),
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),

@@ -19,13 +19,15 @@ pub(super) fn run(context: &mut Context, flags: SettingFlags) -> anyhow::Result<
         1 => LogLevel::Debug,
         _ => LogLevel::Trace,
     };
+    // Threads inherit what is given up here; later ones could not be reached.
+    let confinement = crate::agent::confine(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    runtime.context("start the runtime")?.block_on(crate::agent::run(config))?;
+    runtime.context("start the runtime")?.block_on(crate::agent::run(config, confinement))?;
     Ok(Answer::Yes)
 }
 
 pub(super) fn uninstall(context: &mut Context, uninstall: Uninstall) -> anyhow::Result<Answer> {
-    let Uninstall { pins } = uninstall;
+    let Uninstall { pins, stay } = uninstall;
     let flags = pins.map(|pins| ("pins", Value::Text(pins.display().to_string())));
     let config = context.config(SettingFlags(flags.into_iter().collect()))?.config;
     // Its open links would keep the programs attached, and it would go on as if its maps were pinned.
@@ -41,5 +43,19 @@ pub(super) fn uninstall(context: &mut Context, uninstall: Uninstall) -> anyhow::
     for thing in removed {
         context.screen.data(&format!("removed {thing}\n"))?;
     }
+    if stay {
+        block_on(async { Ok(until_told().await?) })?;
+    }
     Ok(Answer::Yes)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn until_told() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
 }

@@ -127,6 +127,12 @@ pub enum Command {
     /// Show which metrics /metrics has
     #[command(subcommand, after_help = "Example:\n  enforcer metrics list")]
     Metrics(Metrics),
+    /// Check whether this node is fit for an agent, before one is installed; exit code 1 if it is not
+    ///
+    /// Looks at rights, kernel, file systems, other programs, ports, space, runtimes and clock with the configuration that an
+    /// agent would have here, and says what to do about each. Changes nothing.
+    #[command(after_help = "Example:\n  enforcer preflight")]
+    Preflight(Output),
     /// Show what this kernel can do; exit code 1 if something required is missing
     #[command(after_help = "Example:\n  enforcer probe")]
     Probe(Probe),
@@ -260,6 +266,9 @@ pub struct Uninstall {
     /// Directory of the pins
     #[arg(long, value_name = "DIR", help = "Directory of the pins [env: ENFORCER_PINS]")]
     pub pins: Option<PathBuf>,
+    /// Stay until SIGTERM or SIGINT when it is done, for a pod that should not be started again
+    #[arg(long)]
+    pub stay: bool,
 }
 
 /// `enforcer config`

@@ -19,6 +19,7 @@ mod identity;
 mod metrics;
 mod observe;
 mod policy;
+mod preflight;
 mod probe;
 mod quarantine;
 pub mod render;
@@ -82,6 +83,7 @@ fn dispatch(context: &mut Context, command: Command) -> anyhow::Result<Answer> {
         Command::Audit(verb) => audit::audit(context, verb),
         Command::Status(asked) => status::status(context, &asked),
         Command::Metrics(verb) => metrics::metrics(context, &verb),
+        Command::Preflight(output) => preflight::preflight(context, output),
         Command::Probe(probe) => probe::probe(context, &probe),
         Command::Config(verb) => config::config(context, verb),
         Command::Canary { directory } => canary::run(&directory),

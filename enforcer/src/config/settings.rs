@@ -199,6 +199,10 @@ settings! {
     /// How large the database of flows may become; beyond it the oldest are removed
     "history-size" history_size: Size = Size(256 << 20), "SIZE";
 
+    /// Whether the kernel refuses the agent all system calls that it does not need: on or off
+    /// What is refused is in the kernel's log. Takes effect at the start; `enforcer status` tells.
+    "seccomp" seccomp: Switch = Switch::On, "SWITCH";
+
     /// How much the agent says on stderr: error, warn, info, debug or trace
     "log-level" log_level: LogLevel = LogLevel::Info, "LEVEL";
 

@@ -272,6 +272,19 @@ pub struct UnconfirmedInfo {
     pub by: Option<u32>,
 }
 
+/// What an agent has given up at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Whether system calls that it does not need are refused.
+    pub seccomp: bool,
+    /// Whether nothing that it starts can get privileges that it has not.
+    pub no_new_privileges: bool,
+    /// The capabilities that it has kept.
+    pub capabilities: Vec<String>,
+    /// What could not be given up, one sentence each.
+    pub problems: Vec<String>,
+}
+
 /// How the agent is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -313,6 +326,9 @@ pub struct Status {
     pub cgroup_root: String,
     /// Where pins are.
     pub pins: String,
+    /// What the agent has given up.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// Hooks attached, by program name.
     pub hooks: Vec<String>,
     /// Hooks that this kernel does without.

@@ -11,7 +11,7 @@ use crate::domain::Mode;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
 use crate::domain::cluster_policy::{ClusterPolicy, SourceInfo};
-use crate::domain::command::{PolicyFile, Reply, Request};
+use crate::domain::command::{Confinement, PolicyFile, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{CgroupId, Generation, IdentityId, RuleId};
 use crate::domain::names::Names;
@@ -42,6 +42,8 @@ pub struct Facts {
     pub pins: String,
     /// What is done with a denial.
     pub mode: Mode,
+    /// What the agent has given up.
+    pub confinement: Confinement,
     /// Names this run of the host.
     pub boot_id: String,
     /// What the clocks said at the start.

@@ -195,6 +195,7 @@ fn status(state: &State) -> Status {
         kernel: facts.kernel.clone(),
         cgroup_root: facts.cgroup_root.clone(),
         pins: facts.pins.clone(),
+        confinement: facts.confinement.clone(),
         hooks: state.hooks.clone().unwrap_or_default(),
         absent_hooks: state.coverage.absent.clone(),
         notices: state.notices.clone(),

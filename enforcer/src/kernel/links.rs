@@ -137,7 +137,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: Hook, settings: &Settings) -> Result
 }
 
 /// The kernel's number of an attach point (`enum bpf_attach_type`, linux/bpf.h).
-fn attach_type(hook: Hook) -> u32 {
+pub(super) fn attach_type(hook: Hook) -> u32 {
     match hook {
         Hook::Ingress => 0,
         Hook::Egress => 1,
@@ -177,7 +177,7 @@ fn attach_beside(program: &mut Program, hook: Hook, pin: &Path) -> Result<OwnedF
 }
 
 /// Whether a hook is attached to a directory of the cgroup tree; otherwise it is to the whole host.
-fn is_cgroup(hook: Hook) -> bool {
+pub(super) fn is_cgroup(hook: Hook) -> bool {
     !matches!(hook, Hook::SocketCreate)
 }
 

@@ -3,13 +3,17 @@
 
 /// The list of active security modules.
 const ACTIVE: &str = "/sys/kernel/security/lsm";
+/// The same by way of the first process.
+const HOST: &str = "/proc/1/root/sys/kernel/security/lsm";
 
 /// Whether BPF programs are among the active security modules.
 ///
 /// # Errors
 /// One sentence, where that can't be known.
 pub fn calls_bpf() -> Result<bool, String> {
-    match std::fs::read_to_string(ACTIVE) {
+    // A container has no securityfs of its own; who may look at the first process sees the host's.
+    let read = std::fs::read_to_string(ACTIVE);
+    match read.or_else(|error| std::fs::read_to_string(HOST).or(Err(error))) {
         Ok(modules) => Ok(names_bpf(&modules)),
         Err(error) => Err(format!(
             "whether the kernel calls BPF security modules can't be known, because {ACTIVE} can't be read ({error}); \

@@ -6,6 +6,7 @@
 
 pub mod canary;
 mod cgroups;
+pub mod confine;
 mod counters;
 mod diag;
 mod error;
@@ -17,6 +18,7 @@ pub mod lsm;
 mod maps;
 mod namespaces;
 mod own;
+pub mod preflight;
 pub mod probe;
 mod query;
 mod repair;

@@ -91,6 +91,8 @@ pub struct StaticFile {
     tree: CgroupTree,
     /// Whether a file that has never been there is as good as an empty one.
     optional: bool,
+    /// Whether it has ever been there.
+    seen: bool,
     settling: Settling<Option<Version>>,
     /// The last good file.
     file: Option<Known>,
@@ -103,7 +105,8 @@ impl StaticFile {
     /// The file at `path`, for directories of `tree`.
     pub fn new(path: PathBuf, tree: CgroupTree, optional: bool) -> Self {
         let settling = Settling::new();
-        Self { path, tree, optional, settling, file: None, problem: None, told: None, told_problem: None }
+        let (file, problem, told, told_problem) = (None, None, None, None);
+        Self { path, tree, optional, seen: false, settling, file, problem, told, told_problem }
     }
 
     /// Reads the file if it changed.
@@ -121,7 +124,7 @@ impl StaticFile {
         if read_now {
             match found {
                 Some(_) => self.take(),
-                None if self.optional && self.file.is_none() => self.accept(Outcome::default()),
+                None if self.optional && !self.seen => self.accept(Outcome::default()),
                 None => {
                     let path = self.path.display();
                     self.problem = Some(format!(
@@ -140,6 +143,7 @@ impl StaticFile {
     }
 
     fn take(&mut self) {
+        self.seen = true;
         let file = match read(&self.path) {
             Ok(file) => file,
             Err(problem) => return self.unreadable(problem),

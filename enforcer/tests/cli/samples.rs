@@ -5,8 +5,8 @@ use enforcer::domain::answer::{Answer, Explained, Side};
 use enforcer::domain::canary::CanaryInfo;
 use enforcer::domain::cluster_policy::{KindInfo, SourceInfo};
 use enforcer::domain::command::{
-    Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo, Status,
-    UnconfirmedInfo,
+    Change, Changed, Confinement, EndpointInfo, IdentityInfo, PolicyChange, PolicyInfo, QuarantineInfo,
+    Status, UnconfirmedInfo,
 };
 use enforcer::domain::conditions::{Condition, ConditionStatus, ConditionType, PolicyStatus};
 use enforcer::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess, FlowRule};
@@ -296,6 +296,12 @@ pub(crate) fn status() -> Status {
         kernel: "6.12.0".into(),
         cgroup_root: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/enforcer".into(),
+        confinement: Confinement {
+            seccomp: true,
+            no_new_privileges: true,
+            capabilities: texts(&["CAP_BPF", "CAP_NET_ADMIN"]),
+            problems: Vec::new(),
+        },
         hooks: coverage_hooks(),
         absent_hooks: coverage().absent,
         notices: Vec::new(),

@@ -9,6 +9,7 @@ use super::events;
 use super::kinds::Kind;
 use super::remove::remove;
 use super::schema;
+use super::settle::is_name;
 use super::status::Failure;
 use super::store::{Place, Store, Write};
 

@@ -114,7 +114,7 @@ fn check_names(kind: &Kind, write: &Write, object: &Value) -> Result<(), Failure
 }
 
 /// A name as a DNS subdomain, which is the least that all kinds ask for.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let inner =
         |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-.".contains(letter);
     let outer = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();

@@ -150,6 +150,12 @@ impl Bench {
             let label = Label { what: "enforced", with: "none", gate: Some(gate) };
             comparisons.push(self.compare(label, kind, &mut none, &mut enforced));
         }
+        let mut idle = Site::idle("idle");
+        for kind in Kind::ALL {
+            let label = Label { what: "programs that do nothing", with: "none", gate: None };
+            comparisons.push(self.compare(label, kind, &mut none, &mut idle));
+        }
+        drop(idle);
         let programs = programs::measure(&mut enforced);
         if site::has("nft") {
             for (name, rules) in NFTABLES {

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 use super::load::{Kind, Load, TCP_PORTS, UDP_PORT};
 use crate::direct::Direct;
+use crate::foreign;
 use crate::workload::Workload;
 use crate::world::{self, World};
 
@@ -90,6 +91,7 @@ pub(super) struct Site {
     at: Ipv4Addr,
     spread: u32,
     direct: Option<Direct>,
+    _idle: Vec<OwnedFd>,
     _workloads: [Workload; 2],
     world: World,
     _far: Option<OwnedFd>,
@@ -99,6 +101,12 @@ impl Site {
     /// Nothing is enforced.
     pub(super) fn bare(name: &str) -> Self {
         Self::start(name, Wire::Loopback, 1, |_, _| None)
+    }
+
+    /// Programs that do nothing at the hooks: what a verdict costs before it begins.
+    pub(super) fn idle(name: &str) -> Self {
+        let site = Self::bare(name);
+        Self { _idle: foreign::idle(&site.world.guarded()), ..site }
     }
 
     /// Three policies.
@@ -166,7 +174,17 @@ impl Site {
         }
         server.serve();
         let at = if far.is_some() { ENDS[1] } else { Ipv4Addr::LOCALHOST };
-        Self { client, server, at, spread, direct, _workloads: workloads, world, _far: far }
+        Self {
+            client,
+            server,
+            at,
+            spread,
+            direct,
+            _idle: Vec::new(),
+            _workloads: workloads,
+            world,
+            _far: far,
+        }
     }
 
     /// One round of so many operations.

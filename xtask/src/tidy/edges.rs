@@ -20,7 +20,7 @@ const SHARED: &str = "the words of the design and the numbers of the kernel's ta
 const WIRING: &str = "the agent is where the adapters meet";
 
 /// Rooms of `enforcer` by their names, other crates by their package names.
-const ALLOWED: [Edge; 46] = [
+const ALLOWED: [Edge; 49] = [
     edge("domain", "enforcer_common", "the verdict and its tables are values that the kernel shares"),
     edge("config", "domain", "a setting is checked by the type it becomes"),
     edge("engine", "domain", "the state is made of domain values"),
@@ -60,6 +60,9 @@ const ALLOWED: [Edge; 46] = [
     edge("cli/render/metrics", "telemetry::metrics", "prints the table of metrics"),
     edge("cli/probe", "kernel::probe", "`enforcer probe` must work without a daemon"),
     edge("cli/render/probe", "kernel::probe", "prints the report"),
+    edge("cli/preflight", "kernel::preflight", "`enforcer preflight` must work before there is a daemon"),
+    edge("cli/preflight", "kernel::probe", "what the kernel can do is part of the judgement"),
+    edge("cli/render/preflight", "kernel::preflight", "prints the judgement"),
     edge(
         "cli/canary",
         "kernel::canary",

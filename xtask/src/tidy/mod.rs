@@ -2,6 +2,7 @@
 //!
 //! Every check sees every file and all findings are printed at once, each as `file:line: words`.
 
+mod dependencies;
 mod edges;
 mod examples;
 mod forbidden;
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell;
 use lex::Source;
 
-/// Check allowed edges between rooms, sizes, forbidden names and paths, SAFETY comments
+/// Check allowed edges between rooms, sizes, forbidden names and paths, SAFETY comments, dependencies
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {}
 
@@ -71,6 +72,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         }
     }
     examples::check(root, &mut findings)?;
+    dependencies::check(root, &mut findings)?;
     findings.sort();
     findings.dedup();
     for finding in &findings {

@@ -13,6 +13,7 @@ pub mod lists;
 pub mod metrics;
 pub mod offline;
 pub mod policy;
+pub mod preflight;
 pub mod probe;
 pub mod quarantine;
 pub mod status;

@@ -5,7 +5,7 @@ use enforcer_common::hook::Hook;
 use super::{Paint, clean};
 use crate::domain::canary::CanaryInfo;
 use crate::domain::cluster_policy::{KindInfo, SourceInfo};
-use crate::domain::command::Status;
+use crate::domain::command::{Confinement, Status};
 
 /// Width of the words on the left.
 const MARGIN: usize = 12;
@@ -39,6 +39,7 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Kernel", absent(&status.kernel)),
         ("Cgroups", absent(&status.cgroup_root)),
         ("Pins", absent(&status.pins)),
+        ("Confined", confined(&status.confinement, color)),
     ];
     lines.extend(status.absent_hooks.iter().map(|it| {
         ("Absent", Paint::Yellow.on(&format!("hook {}: {}", clean(&it.hook), clean(&it.reason)), color))
@@ -73,6 +74,21 @@ pub fn status(status: &Status, color: bool) -> String {
         format!("{} ways past enforcer, see `enforcer status --unguarded`", status.unguarded.len()),
     ));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
+}
+
+/// What the agent has given up, and what it could not.
+fn confined(confinement: &Confinement, color: bool) -> String {
+    let Confinement { seccomp, no_new_privileges, capabilities, problems } = confinement;
+    let on = |on: bool| if on { "on" } else { "off" };
+    let text = format!(
+        "seccomp {}, no new privileges {}, {} capabilities",
+        on(*seccomp),
+        on(*no_new_privileges),
+        capabilities.len()
+    );
+    let paint = if *seccomp && *no_new_privileges { Paint::Green } else { Paint::Yellow };
+    let problems = problems.iter().map(|problem| format!("; {}", clean(problem)));
+    paint.on(&(text + &problems.collect::<String>()), color)
 }
 
 /// What the canary has proven; nothing where an agent knows of none.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::command::{Changed, Refused, Status};
+use crate::domain::command::{Changed, Confinement, Refused, Status};
 use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
@@ -69,6 +69,7 @@ pub(super) struct World {
 
 pub(super) fn facts(required: &[&str]) -> Facts {
     Facts {
+        confinement: Confinement::default(),
         version: "1".into(),
         pins: "/pins".into(),
         required: required.iter().map(|&it| it.into()).collect(),

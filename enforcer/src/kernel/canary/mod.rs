@@ -8,6 +8,7 @@ pub mod child;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
@@ -47,6 +48,8 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // It ends when nobody asks it any more, even where the right to end it is missing.
+        self.socket.get_ref().shutdown(Shutdown::Both).ok();
         // It may have ended already.
         self.child.kill().ok();
         self.child.wait().ok();
