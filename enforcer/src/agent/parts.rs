@@ -90,18 +90,7 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         started: Instant::now(),
     });
     let questions = calls.clone();
-    let backend = Backend {
-        requests: logs.gate(config, calls),
-        history: logs.reader(),
-        recent: {
-            let pipeline = Arc::clone(&pipeline);
-            Arc::new(move |count| pipeline.recent(count))
-        },
-        live: pipeline.live(),
-        edges: Arc::clone(&scrape).edges(config),
-        metrics: Arc::new(move || scrape.text()),
-        readiness: readiness_seen,
-    };
+    let backend = backend(config, (&logs, calls), &pipeline, &scrape, readiness_seen);
     let shared = Shared { events, demand: demanded, closing };
     let mut parts = JoinSet::new();
     let (canary, target) = watch::channel(canary::Target::default());
@@ -139,6 +128,26 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     logs.stop(&ended).await;
     fail_point!("parts-ended");
     ended
+}
+
+/// What the servers need.
+fn backend(
+    config: &Config,
+    (logs, calls): (&Logs, mpsc::Sender<api::Call>),
+    pipeline: &Arc<Pipeline>,
+    scrape: &Arc<Scrape>,
+    readiness: watch::Receiver<Readiness>,
+) -> Backend {
+    let (recent, text) = (Arc::clone(pipeline), Arc::clone(scrape));
+    Backend {
+        requests: logs.gate(config, calls),
+        history: logs.reader(),
+        recent: Arc::new(move |count| recent.recent(count)),
+        live: pipeline.live(),
+        edges: Arc::clone(scrape).edges(config),
+        metrics: Arc::new(move || text.text()),
+        readiness,
+    }
 }
 
 /// Waits for the parts, but not for ever.

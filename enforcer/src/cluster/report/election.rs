@@ -10,8 +10,8 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Settings;
 use super::lease::{micro_time, now};
+use super::{Settings, within};
 
 /// The Lease's name.
 pub const LEASE: &str = "enforcer-reporter";
@@ -27,16 +27,16 @@ impl Election {
     pub(super) async fn stand(&mut self, settings: &Settings, client: &Client) -> Result<bool, kube::Error> {
         let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
         let params = PostParams { field_manager: Some(LEASE.to_owned()), ..PostParams::default() };
-        let Some(found) = leases.get_opt(LEASE).await? else {
+        let Some(found) = within(leases.get_opt(LEASE)).await? else {
             let lease = wanted(settings, None);
-            return won(leases.create(&params, &lease).await);
+            return won(within(leases.create(&params, &lease)).await);
         };
         let holder = found.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         if holder != settings.node && !holder.is_empty() && !self.is_over(settings, &found) {
             return Ok(false);
         }
         let lease = wanted(settings, Some(&found));
-        won(leases.replace(LEASE, &params, &lease).await)
+        won(within(leases.replace(LEASE, &params, &lease)).await)
     }
 
     /// Whether the holder has not been heard of for its term.

@@ -8,7 +8,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time::Instant;
 
-use super::{Counts, Settings};
+use super::{Counts, Settings, within};
 use crate::domain::cluster_policy::ClusterPolicyInfo;
 use crate::domain::policy::model::{PolicyKey, PolicyKind};
 
@@ -72,7 +72,7 @@ impl Events {
                 action: format!("LoadGeneration{}", info.object.generation),
                 secondary: None,
             };
-            match self.recorder.publish(&event, &reference(info)).await {
+            match within(self.recorder.publish(&event, &reference(info))).await {
                 Ok(()) => {
                     counts.count("event", "done");
                     self.told.insert(info.key.clone(), new);

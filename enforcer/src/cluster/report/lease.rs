@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Backoff, Counts, Facts, Pace, Settings};
+use super::{Backoff, Counts, Facts, Pace, Settings, within};
 use crate::domain::fleet::{LABEL, LEASE_PREFIX, Node, NodeReport};
 use crate::domain::timestamp::Timestamp;
 
@@ -70,7 +70,7 @@ fn document(settings: &Settings, report: &NodeReport, owner: Option<&Value>) -> 
 /// The node's own object, as an owner.
 async fn owner(client: &Client, node: &str) -> Option<Value> {
     let nodes: Api<KubeNode> = Api::all(client.clone());
-    let uid = nodes.get_opt(node).await.ok()??.metadata.uid?;
+    let uid = within(nodes.get_opt(node)).await.ok()??.metadata.uid?;
     Some(json!({ "apiVersion": "v1", "kind": "Node", "name": node, "uid": uid }))
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn run(
         }
         let report = facts.borrow_and_update().report.clone();
         let lease = document(settings, &report, known.as_ref());
-        match leases.patch(&name, &params, &Patch::Apply(&lease)).await {
+        match within(leases.patch(&name, &params, &Patch::Apply(&lease))).await {
             Ok(_) => {
                 counts.count("lease", "done");
                 backoff.reset();

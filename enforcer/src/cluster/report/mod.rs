@@ -31,6 +31,9 @@ pub struct Facts {
     pub objects: Vec<ClusterPolicyInfo>,
 }
 
+/// Longest time for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// What can be told: labels of the metric.
 pub const WHATS: [&str; 4] = ["lease", "election", "status", "event"];
 /// What can come of it.
@@ -130,6 +133,16 @@ impl Backoff {
 
     pub(super) fn reset(&mut self) {
         self.0 = Self::FIRST;
+    }
+}
+
+/// An answer, or the end of patience: a server that takes connections and says nothing must not stop what is told next.
+pub(super) async fn within<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(kube::Error::Service("timed out: no answer within 10 seconds".into())),
     }
 }
 

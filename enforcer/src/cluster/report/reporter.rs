@@ -19,7 +19,7 @@ use super::election::{Election, LEASE};
 use super::events::Events;
 use super::lease::{node_of, now};
 use super::status::{plural, status};
-use super::{Backoff, Counts, Facts, Settings};
+use super::{Backoff, Counts, Facts, Settings, within};
 use crate::domain::cluster_policy::ClusterPolicyInfo;
 use crate::domain::fleet::{LABEL, Node};
 use crate::domain::policy::model::PolicyKey;
@@ -139,7 +139,7 @@ impl Writer {
             let done = async {
                 let before = match self.known.get(&at) {
                     Some(before) => before.clone(),
-                    None => match api.get_opt(&info.key.name).await? {
+                    None => match within(api.get_opt(&info.key.name)).await? {
                         Some(object) => object.data["status"].clone(),
                         None => return Ok(None),
                     },
@@ -153,7 +153,7 @@ impl Writer {
                     });
                     // One name for whoever writes it, so that fields don't change hands with the office.
                     let params = PatchParams::apply(LEASE).force();
-                    api.patch_status(&info.key.name, &params, &Patch::Apply(&document)).await?;
+                    within(api.patch_status(&info.key.name, &params, &Patch::Apply(&document))).await?;
                 }
                 Ok(Some((wanted, is_new)))
             };
