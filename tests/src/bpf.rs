@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+const MAP_LOOKUP: libc::c_long = 1;
 const MAP_UPDATE: libc::c_long = 2;
 const MAP_DELETE: libc::c_long = 3;
 const PROG_LOAD: libc::c_long = 5;
@@ -180,6 +181,17 @@ impl PinnedMap {
     pub fn set<K: Copy, V: Copy>(&self, key: &K, value: &V) -> io::Result<()> {
         let value = address(std::ptr::from_ref(value));
         bpf(MAP_UPDATE, &mut self.element(key, value)).map(drop)
+    }
+
+    /// The value of a key, if it has one. Both must have exactly the sizes that the map was made with.
+    pub fn get<K: Copy, V: Copy + Default>(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::default();
+        let place = address(std::ptr::from_mut(&mut value).cast_const());
+        match bpf(MAP_LOOKUP, &mut self.element(key, place)) {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a key; one that is not there is removed already.

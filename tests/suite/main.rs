@@ -24,6 +24,7 @@ mod explain;
 mod faults;
 mod hooks;
 mod identity;
+mod kubernetes;
 mod lifecycle;
 mod live_changes;
 mod never_a_gap;

@@ -46,6 +46,8 @@ impl Outputs {
             gauges.bindings = report.bindings;
             gauges.addresses = report.addresses;
             gauges.standing.clone_from(&report.standing);
+            gauges.hashes = [report.sums.desired, report.sums.loaded];
+            gauges.sources.clone_from(&report.sources);
             gauges.endpoints = [
                 ("bound", report.bound),
                 ("waiting-for-cgroup", report.waiting),

@@ -181,6 +181,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),
+        labels: config.export_labels.iter().chain(&config.metrics_name_labels).cloned().collect(),
         required,
     }
 }

@@ -241,12 +241,12 @@ pub struct Status {
     /// Show the ways past enforcer that are open on this host, and why
     #[arg(long)]
     pub unguarded: bool,
-    /// The cluster, if one is meant: then how each of its nodes is; exit code 1 unless all enforce
-    #[command(flatten)]
-    pub to: cluster::ToCluster,
     /// Output format
     #[command(flatten)]
     pub output: Output,
+    /// The cluster, if one is meant: then how each of its nodes is; exit code 1 unless all enforce
+    #[command(flatten)]
+    pub to: cluster::ToCluster,
 }
 
 /// `enforcer probe`

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::args::cluster::{ToCluster, Waiting};
 use super::args::{DocumentFormat, ObjectFormat};
@@ -257,7 +257,7 @@ async fn wait_for(
                 context.screen.note("the API server is back");
             }
             for (key, version) in wanted {
-                let new = progress(nodes, version, now());
+                let new = progress(nodes.values(), version, now());
                 let old = seen.get(key);
                 if old != Some(&new) {
                     context.screen.say(&render::progress(key, version, old, &new));
@@ -315,7 +315,6 @@ async fn wait_by_status(
             return Ok(done);
         }
         sleep_until((Instant::now() + LOOK).min(until)).await;
-        sleep(Duration::ZERO).await;
     }
 }
 

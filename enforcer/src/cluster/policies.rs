@@ -147,8 +147,8 @@ impl std::fmt::Debug for Cluster {
 /// What is seen while policies are waited for.
 #[derive(Debug)]
 pub enum Sight<'a> {
-    /// The nodes, as they are now.
-    Nodes(&'a [Node]),
+    /// The nodes, as they are now, by the names of their Leases.
+    Nodes(&'a BTreeMap<String, Node>),
     /// The API server is away; why.
     Away(String),
 }
@@ -324,8 +324,7 @@ impl Cluster {
                 }
                 None => return Ok(false),
             }
-            let shown: Vec<Node> = nodes.values().cloned().collect();
-            if complete && look(Sight::Nodes(&shown)) {
+            if complete && look(Sight::Nodes(&nodes)) {
                 return Ok(true);
             }
         }

@@ -121,6 +121,11 @@ settings! {
     /// cluster nothing.
     "report-namespace" report_namespace: Option<String> = Some("enforcer-system".to_owned()), "NAMESPACE";
 
+    /// Labels of pods and containers that count for identities although no policy names them
+    /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
+    /// anyway; labels of the file of workloads all do. Takes effect at the start.
+    "export-labels" export_labels: Vec<String> = Vec::new(), "LABEL";
+
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";
 

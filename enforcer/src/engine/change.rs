@@ -14,7 +14,7 @@ use super::phase::Area;
 use super::planning::{Answer, Plan, as_it_is, known_only as known_operations, plan, requested};
 use super::policies::refused;
 use super::state::{Published, Retry, State, Stored};
-use super::{audit, schedule, views};
+use super::{audit, keys, schedule, views};
 use crate::domain::command::Reply;
 use crate::domain::delta::Operation;
 
@@ -48,6 +48,10 @@ pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
     while state.in_flight.is_none() {
         let Some(waiting) = state.queue.pop_front() else { break };
         match requested(state, &waiting) {
+            Ok(plan) if plan.widens => {
+                state.queue.push_front(waiting);
+                start(state, plan, effects);
+            }
             Ok(plan) => start(state, plan, effects),
             Err(reply) => effects.push(Effect::Reply { ticket: waiting.ticket, reply }),
         }
@@ -59,6 +63,14 @@ pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
 
 /// Brings the kernel to what the sources say.
 fn refresh(state: &mut State, effects: &mut Vec<Effect>) {
+    let asked = Arc::clone(&state.asked);
+    if let Some(first) = keys::widen(state, &asked) {
+        start(state, first, effects);
+        state.dirty = true;
+        return;
+    }
+    // What nobody names any more is left out.
+    state.keys = state.keys_of(&asked);
     state.dirty = false;
     match plan(state, Arc::clone(&state.asked), state.revision) {
         Ok(plan) => {
@@ -87,7 +99,7 @@ fn start(state: &mut State, plan: Plan, effects: &mut Vec<Effect>) {
 fn unsaved(state: &State, plan: &Plan) -> Save {
     let registry = plan.registry.as_ref().unwrap_or(&state.registry);
     let registry = (registry.last() != state.saved).then(|| registry.clone());
-    if is_settled(state, plan) {
+    if plan.widens || is_settled(state, plan) {
         return Save { registry, ..Save::default() };
     }
     let Stored { documents, quarantines, confirmation } = Stored::of(&plan.asked);
@@ -115,7 +127,9 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
             return;
         }
         state.set_problem(Area::Store, "save", None);
-        state.settled = Some(Arc::clone(&flight.plan.asked));
+        if !flight.plan.widens {
+            state.settled = Some(Arc::clone(&flight.plan.asked));
+        }
         flight.step = Step::Publish;
     }
     if flight.step == Step::Publish {
@@ -162,22 +176,28 @@ fn advance(state: &mut State, mut flight: InFlight, effects: &mut Vec<Effect>) {
 
 /// The policies of the plan are what the kernel's hooks go by: answers who asked for it, unless there are no hooks yet.
 fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
-    if !Arc::ptr_eq(&state.asked, &flight.plan.asked) {
+    let is_asked = !flight.plan.widens;
+    if is_asked && !Arc::ptr_eq(&state.asked, &flight.plan.asked) {
         state.asked = Arc::clone(&flight.plan.asked);
         super::note_conflicts(state);
+        state.dirty |= state.keys != state.keys_of(&state.asked);
     }
-    if state.revision != flight.plan.revision {
+    if is_asked && state.revision != flight.plan.revision {
         // Of the pushes before this one there is nothing to be said any more.
         state.rolled_back = None;
     }
-    state.revision = flight.plan.revision;
+    if is_asked {
+        state.revision = flight.plan.revision;
+    }
     if let Some(published) = flight.plan.table.take() {
         if flight.plan.placed.is_empty() {
             schedule::tell(state, published.inputs.schedule.at, effects);
         }
         state.published = Some(published);
     }
-    audit::tell(state, flight.plan.answer.as_ref().map(|answer| answer.ticket), effects);
+    if is_asked {
+        audit::tell(state, flight.plan.answer.as_ref().map(|answer| answer.ticket), effects);
+    }
     if state.hooks.is_some() && flight.plan.answer.as_ref().is_some_and(|answer| !answer.bindings) {
         answer(flight, effects);
     }
@@ -243,7 +263,7 @@ pub(super) fn done(state: &mut State, done: Done, effects: &mut Vec<Effect>) {
             if let Some(registry) = &flight.save.registry {
                 state.saved = registry.last();
             }
-            if !is_settled(state, &flight.plan) {
+            if !flight.plan.widens && !is_settled(state, &flight.plan) {
                 state.stored = Stored::of(&flight.plan.asked);
             }
             flight.save = Save::default();

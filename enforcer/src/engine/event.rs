@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::room::Limits;
+use super::sums::Sums;
 use crate::domain::Mode;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
@@ -50,6 +51,8 @@ pub struct Facts {
     pub now: Clocks,
     /// How much the kernel's maps hold.
     pub limits: Limits,
+    /// Keys of labels that count for identities, whether a policy names them or not.
+    pub labels: BTreeSet<String>,
     /// Sources without whose first snapshot nothing is published: `static`, `kubernetes`, [`POLICIES`],
     /// [`POLICY_OBJECTS`], [`MANAGED`].
     pub required: BTreeSet<String>,
@@ -250,6 +253,10 @@ pub struct Report {
     pub canary: bool,
     /// Policies by the word for where they stand, words without policies included.
     pub standing: BTreeMap<&'static str, u64>,
+    /// Of what is wanted and what is in force: equal once the node has converged.
+    pub sums: Sums,
+    /// Sources and their kinds: how many objects there are, and whether what is told of them is as the source has it now.
+    pub sources: BTreeMap<(String, String), (u64, bool)>,
     /// Number of problems by [`Area::label`](super::Area::label).
     pub problems: BTreeMap<&'static str, u64>,
 }

@@ -187,7 +187,7 @@ impl<'a> Live<'a> {
     }
 
     fn registered(&self, resolved: &Resolved) -> Option<IdentityId> {
-        let key = present_key(&resolved.workload, &self.state.asked.quarantines);
+        let key = present_key(self.state, &resolved.workload, &self.state.asked.quarantines);
         self.state.registry.known(&key)
     }
 

@@ -16,9 +16,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
+use super::keys::Keys;
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
+use super::state::State;
 use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
@@ -63,6 +65,8 @@ pub(super) struct Index {
     pub(super) own: BTreeSet<IpAddr>,
     /// The quarantines that are counted in.
     quarantines: Quarantines,
+    /// The labels that count.
+    keys: Keys,
     /// What there is no room for.
     overflow: Overflow,
     /// Places that may not be in the kernel what they should be.
@@ -88,16 +92,22 @@ pub(super) struct Touched {
 }
 
 /// The identity that a workload has now: one of its own while it is in quarantine.
-pub(super) fn present_key(workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    let ordinary = IdentityKey::of(workload);
+pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    let ordinary = state.ordinary(workload);
     if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
-fn bound(workload: &Workload, quarantines: &Quarantines, registry: &mut Registry) -> Bound {
-    let ordinary = registry.identity(&IdentityKey::of(workload));
-    let Some(quarantine) = quarantines.get(&workload.key) else { return Bound::always(ordinary) };
-    let identity = registry.identity(&present_key(workload, quarantines));
+fn bound(
+    key: &WorkloadKey,
+    ordinary: &IdentityKey,
+    quarantines: &Quarantines,
+    registry: &mut Registry,
+) -> Bound {
+    let number = registry.identity(ordinary);
+    let Some(quarantine) = quarantines.get(key) else { return Bound::always(number) };
+    let identity = registry.identity(&marked(ordinary, &key.name));
+    let ordinary = number;
     match &quarantine.until {
         Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
         None => Bound::always(identity),
@@ -111,6 +121,7 @@ pub(super) struct Facts<'a> {
     pub(super) managed: &'a BTreeMap<String, Option<CgroupId>>,
     pub(super) own: BTreeSet<IpAddr>,
     pub(super) quarantines: &'a Quarantines,
+    pub(super) keys: &'a Keys,
     /// The directory of the agent's own process that has itself refused.
     pub(super) canary: Option<(CgroupId, Bound)>,
     pub(super) programmed: &'a Tables,
@@ -119,7 +130,7 @@ pub(super) struct Facts<'a> {
 impl Index {
     /// Brings it up to date. Gives numbers to new identities.
     pub(super) fn follow(&mut self, facts: Facts<'_>, registry: &mut Registry) -> Touched {
-        let Facts { sources, mut changed, managed, own, quarantines, canary, programmed } = facts;
+        let Facts { sources, mut changed, managed, own, quarantines, keys, canary, programmed } = facts;
         let mut touched = Touched::default();
         if !std::mem::replace(&mut self.is_made, true) {
             touched.cgroups.extend(programmed.bindings.keys());
@@ -135,6 +146,10 @@ impl Index {
             let keys = before.keys().chain(quarantines.keys());
             let differ = keys.filter(|key| before.get(*key) != quarantines.get(*key));
             changed.workloads.extend(differ.cloned());
+        }
+        if self.keys != *keys {
+            let before = std::mem::replace(&mut self.keys, keys.clone());
+            changed.workloads.extend(keys.differ(&before, sources).map(|workload| workload.key.clone()));
         }
         for key in &changed.workloads {
             self.place(key, sources, registry, &mut touched);
@@ -183,7 +198,8 @@ impl Index {
         }
         if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
             let Resolved { workload, cgroup, .. } = resolved;
-            let bound = bound(workload, &self.quarantines, registry);
+            let ordinary = self.keys.identity(workload, rank);
+            let bound = bound(key, &ordinary, &self.quarantines, registry);
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());
@@ -325,6 +341,25 @@ impl Index {
         }
         let workload = self.claimed(self.nets.of(net)).map(|bound| bound.identity);
         workload.or_else(|| self.services.claimed(net))
+    }
+
+    /// Everything that directories should be bound to.
+    pub(super) fn wanted_bindings(&self) -> impl Iterator<Item = (CgroupId, Bound)> {
+        let overflow = self.overflow.bindings.keys().copied();
+        let places: BTreeSet<CgroupId> = self
+            .cgroups
+            .places()
+            .chain(&self.managed)
+            .copied()
+            .chain(self.canary.map(|(cgroup, _)| cgroup))
+            .chain(overflow)
+            .collect();
+        places.into_iter().filter_map(|cgroup| Some((cgroup, self.wanted_cgroup(cgroup)?)))
+    }
+
+    /// Everybody for whom addresses should stand.
+    pub(super) fn wanted_addresses(&self) -> impl Iterator<Item = (IpNet, IdentityId)> {
+        self.nets().filter_map(|net| Some((*net, self.wanted_net(net)?)))
     }
 
     /// The operations that bring the kernel's tables to what is wanted.

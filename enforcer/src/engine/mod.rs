@@ -41,6 +41,7 @@ mod confirm;
 mod event;
 mod explain;
 mod index;
+mod keys;
 mod objects;
 mod phase;
 mod planning;
@@ -50,6 +51,7 @@ mod room;
 mod schedule;
 mod services;
 mod state;
+mod sums;
 mod told;
 mod views;
 
@@ -63,6 +65,7 @@ pub use event::{
 pub use phase::{Area, Phase};
 pub use room::Limits;
 pub use state::{Error, State};
+pub use sums::Sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -85,8 +88,10 @@ const SHOWN_DIAGNOSTICS: usize = 3;
 pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
     let mut effects = Vec::new();
     // Time and questions change none of the numbers, and counting ten thousand workloads every second is not free.
-    state.touched |=
+    let is_news =
         !matches!(event, Event::Tick(_) | Event::Quiet | Event::Coverage(_) | Event::Request { .. });
+    state.touched |= is_news;
+    state.unsummed |= is_news;
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
         Event::Workloads(WorkloadEvent::Snapshot { source, workloads, namespaces, services }) => {
@@ -305,6 +310,10 @@ fn refuse_blocked(state: &mut State, effects: &mut Vec<Effect>) {
 
 fn tick(state: &mut State, now: Clocks) {
     state.now = now;
+    if std::mem::take(&mut state.unsummed) {
+        state.sums = sums::sums(state);
+        state.touched = true;
+    }
     if state.retry.is_some_and(|retry| retry.at <= now.up) && state.in_flight.is_none() {
         state.dirty = true;
     }

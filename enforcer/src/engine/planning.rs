@@ -11,7 +11,7 @@ use super::phase::Area;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
 use super::state::{Inputs, Published, State, Waiting};
-use super::{confirm, quarantine, room, schedule, told, views};
+use super::{confirm, keys, quarantine, room, schedule, told, views};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{Generation, IdentityId};
@@ -41,6 +41,8 @@ pub(super) struct Plan {
     /// What brings the kernel's bindings and addresses to what is wanted.
     pub(super) operations: Vec<Operation>,
     pub(super) answer: Option<Answer>,
+    /// Whether it only has more labels count; what is asked for is not in force with it.
+    pub(super) widens: bool,
 }
 
 impl Plan {
@@ -54,6 +56,7 @@ impl Plan {
             placed: Vec::new(),
             operations: Vec::new(),
             answer: None,
+            widens: false,
         }
     }
 }
@@ -69,7 +72,8 @@ pub(super) struct Answer {
     pub(super) log: Option<String>,
 }
 
-/// Makes the change that a request asks for, or its answer if there is nothing to do.
+/// Makes the change that a request asks for, or its answer if there is nothing to do. A plan that only widens is to be
+/// carried out first; then it is asked for again.
 pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Reply> {
     let Waiting { ticket, request } = waiting;
     match request {
@@ -151,6 +155,9 @@ fn policies(state: &mut State, ticket: Ticket, push: Result<Push, Refused>) -> R
     let same_policies = asked.policies == state.asked.policies;
     let revision = if same_policies { state.revision } else { state.revision + 1 };
     let confirm_until = asked.unconfirmed.as_ref().map(|push| push.until.wall.whole_seconds());
+    if !dry_run && let Some(first) = keys::widen(state, &asked) {
+        return Ok(first);
+    }
     let mut plan = plan(state, Arc::new(asked), revision).map_err(Reply::Refused)?;
     let entries_before =
         state.published.as_ref().map_or(0, |published| published.publication.table.entries() as u64);
@@ -181,6 +188,9 @@ fn quarantines(
 ) -> Result<Plan, Reply> {
     let quarantine::Change { quarantines, info, log } = changed.map_err(Reply::Refused)?;
     let asked = Asked { quarantines, ..(*state.asked).clone() };
+    if let Some(first) = keys::widen(state, &asked) {
+        return Ok(first);
+    }
     let mut plan = plan(state, Arc::new(asked), state.revision).map_err(Reply::Refused)?;
     let reply = Reply::Quarantine(Box::new(info));
     plan.answer = Some(Answer { ticket, reply, bindings: true, log: Some(log) });
@@ -225,7 +235,8 @@ pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Resul
     let mut registry = state.registry.clone();
     let generation = Generation(state.generation.0 + 1);
     let (publication, classifiers) = schedule::tables(&plan.asked, &inputs, &mut registry, generation)?;
-    plan.table = Some(Published { publication: Arc::new(publication), classifiers, inputs, grows: true });
+    let (publication, asked) = (Arc::new(publication), Arc::clone(&plan.asked));
+    plan.table = Some(Published { asked, publication, classifiers, inputs, grows: true });
     plan.registry = Some(registry);
     Ok(plan)
 }
@@ -248,6 +259,7 @@ fn want(state: &mut State, asked: &Asked) -> Vec<Operation> {
         // Before the source speaks, what an earlier agent found stays.
         own: state.own.as_ref().unwrap_or(&programmed.own).clone(),
         quarantines: &asked.quarantines,
+        keys: &state.keys,
         canary: state.canary.binding(),
         programmed,
     };

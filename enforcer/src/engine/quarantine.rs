@@ -14,7 +14,6 @@ use crate::domain::policy::compile::{Guest, Guests};
 use crate::domain::policy::diagnostic::{nearest, quote};
 use crate::domain::policy::model::{Entity, Namespaces, Peer};
 use crate::domain::quarantine::{AllowFrom, MAX_ALLOW_FROM, Quarantine, Quarantines, marked, workload_key};
-use crate::domain::registry::IdentityKey;
 use crate::domain::workload::WorkloadKey;
 
 /// Longest time that a quarantine can be given; longer is without an end.
@@ -98,7 +97,7 @@ fn known(state: &State, workload: &str) -> Result<WorkloadKey, Refused> {
 /// Who may open flows to whom in quarantine, in numbers. To be called when every workload has its number.
 pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
     let number = |key: &WorkloadKey, marked_too: bool| {
-        let ordinary = IdentityKey::of(&told::workload(&state.sources, key)?.workload);
+        let ordinary = state.ordinary(&told::workload(&state.sources, key)?.workload);
         let key = if marked_too { marked(&ordinary, &key.name) } else { ordinary };
         state.registry.known(&key)
     };

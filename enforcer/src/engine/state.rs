@@ -14,12 +14,14 @@ use super::conditions::Book;
 use super::confirm::Unconfirmed;
 use super::event::{Effect, Facts, Level, Remembered, Report, Ticket};
 use super::index::Index;
+use super::keys::Keys;
 use super::objects::Objects;
 use super::phase::{Area, Phase};
 use super::planning::Asked;
 use super::policies::{Documents, parse};
 use super::schedule::{Schedule, taken_back};
 use super::services::Known;
+use super::sums::Sums;
 use super::told::{Changed, Sources};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::cluster_policy::SourceInfo;
@@ -114,6 +116,8 @@ impl Stored {
 /// The tables that the kernel enforces, or is to.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
+    /// What was asked for, but for quarantines.
+    pub(super) asked: Arc<Asked>,
     pub(super) publication: Arc<Publication>,
     /// Tells classes in each of the tables, in their order.
     pub(super) classifiers: Arc<[Classifier]>,
@@ -145,7 +149,8 @@ impl Published {
         let schedule = self.inputs.schedule.clone();
         let inputs = Inputs { schedule, ..inputs.clone() };
         let classifiers = Arc::clone(&self.classifiers);
-        Some((Self { publication, classifiers, inputs, grows: true }, placed))
+        let asked = Arc::clone(&self.asked);
+        Some((Self { asked, publication, classifiers, inputs, grows: true }, placed))
     }
 }
 
@@ -181,6 +186,8 @@ pub struct State {
     /// Counts their changes.
     pub(super) namespaces_version: u64,
     pub(super) looks: Option<Looks>,
+    /// The labels that count.
+    pub(super) keys: Keys,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
@@ -226,6 +233,9 @@ pub struct State {
     /// Where policies stand.
     pub(super) conditions: Book,
     pub(super) canary: Canary,
+    /// Of what is wanted and what is in force, and whether they may be others by now.
+    pub(super) sums: Sums,
+    pub(super) unsummed: bool,
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
     told: Told,
@@ -292,6 +302,7 @@ impl State {
             namespaces: NamespaceLabels::default(),
             namespaces_version: 0,
             looks: None,
+            keys: Keys::default(),
             managed: BTreeMap::new(),
             own: None,
             files: None,
@@ -322,6 +333,8 @@ impl State {
             problems: BTreeMap::new(),
             conditions: Book::default(),
             canary: Canary::default(),
+            sums: Sums::default(),
+            unsummed: true,
             touched: true,
             told: Told::default(),
         };

@@ -119,7 +119,10 @@ fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<Workload
     let endpoints = told_workloads(&state.sources);
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
     for (key, resolved) in endpoints {
-        workloads.entry(present_key(&resolved.workload, &asked.quarantines)).or_default().push(key.clone());
+        workloads
+            .entry(present_key(state, &resolved.workload, &asked.quarantines))
+            .or_default()
+            .push(key.clone());
     }
     workloads
 }
@@ -154,7 +157,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
     };
     let info = |resolved: &Resolved| {
         let workload = &resolved.workload;
-        let identity = state.registry.known(&present_key(workload, &state.asked.quarantines));
+        let identity = state.registry.known(&present_key(state, workload, &state.asked.quarantines));
         EndpointInfo {
             namespace: workload.key.namespace.clone(),
             name: workload.key.name.clone(),
@@ -205,6 +208,12 @@ fn status(state: &State) -> Status {
     }
 }
 
+fn sources(state: &State) -> BTreeMap<(String, String), (u64, bool)> {
+    let kinds = state.infos.values().flat_map(|info| info.kinds.iter().map(|kind| (info.name.clone(), kind)));
+    let is_up = |state: &str| matches!(state, "synced" | "not-installed");
+    kinds.map(|(name, kind)| ((name, kind.kind.clone()), (kind.objects, is_up(&kind.state)))).collect()
+}
+
 /// Numbers for the metrics.
 pub(super) fn report(state: &State) -> Report {
     let mut report = Report {
@@ -214,6 +223,8 @@ pub(super) fn report(state: &State) -> Report {
         quarantined: state.asked.quarantines.len() as u64,
         canary: canary::is_armed(state),
         standing: conditions::counts(state),
+        sums: state.sums,
+        sources: sources(state),
         ..Report::default()
     };
     if let Some(published) = &state.published {
@@ -230,7 +241,8 @@ pub(super) fn report(state: &State) -> Report {
         counts.extend(STATES.map(|stands| (stands, state.index.standing(stands))));
     } else {
         for resolved in told_workloads(&state.sources).into_values() {
-            let identity = state.registry.known(&present_key(&resolved.workload, &state.asked.quarantines));
+            let identity =
+                state.registry.known(&present_key(state, &resolved.workload, &state.asked.quarantines));
             *counts.entry(stands(state, resolved, identity)).or_default() += 1;
         }
     }

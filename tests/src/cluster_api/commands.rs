@@ -121,7 +121,7 @@ async fn waiting_outlasts_an_outage() {
                 Sight::Nodes(nodes) => {
                     told.send("nodes").ok();
                     let now = enforcer::domain::timestamp::Timestamp { seconds: 0, nanos: 0 };
-                    progress(nodes, &version, now).is_done()
+                    progress(nodes.values(), &version, now).is_done()
                 }
             })
             .await

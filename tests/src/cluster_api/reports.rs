@@ -1,5 +1,9 @@
 //! What nodes tell a cluster of themselves.
 
+use enforcer::domain::command::PolicyFile;
+use enforcer::domain::policy::diagnostic::Source;
+use enforcer::domain::yaml::{self, Reader};
+
 use super::*;
 use crate::apiserver::{Failure, Fault, Network, User};
 
@@ -161,4 +165,29 @@ async fn a_status_that_fails_is_written_later() {
     let reporting = reporting(&server, "n1", facts(&[seen(&object, "Enforcing")]));
     until("one of one", || (counted(&server, "p")? == (1, 1)).then_some(())).await;
     assert_eq!(reporting.counts.all()[&("status", "failed")], 2);
+}
+
+#[tokio::test]
+async fn the_rights_of_the_manifests_are_enough() {
+    let text = include_str!("../../../deploy/kubernetes/rbac.yaml");
+    let file = PolicyFile { name: "rbac.yaml".into(), text: text.into() };
+    let source = Source::new(0, &file);
+    let mut reader = Reader::new(&source);
+    let documents: Vec<Value> =
+        yaml::parse(&mut reader).iter().map(|it| yaml::json::json(&it.root)).collect();
+    let mut agent = User::nobody("system:serviceaccount:enforcer-system:enforcer");
+    for role in documents.iter().filter(|it| it["kind"] == "Role" || it["kind"] == "ClusterRole") {
+        agent = agent.with_role(role);
+    }
+    let server = cluster();
+    server.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } }));
+    server.anonymous(None);
+    server.allow("t", agent);
+    let (good, bad) = (server.put(policy("p")), server.put(policy("q")));
+    let refused = ClusterPolicyInfo { problems: vec!["wrong".into()], in_force: None, ..seen(&bad, "") };
+    let _reporting = reporting_as(&server, "n1", "t", facts(&[seen(&good, "Enforcing"), refused]));
+    until("a status", || (counted(&server, "p")? == (1, 1)).then_some(())).await;
+    until("an event", || (!server.all("events").is_empty()).then_some(())).await;
+    let denied: Vec<_> = server.asked().into_iter().filter(|it| it.code == 401 || it.code == 403).collect();
+    assert!(denied.is_empty(), "{denied:?}");
 }

@@ -24,6 +24,12 @@ const UNUSED: &[(&str, &str)] = &[
         "enforcer_canary_last_success_timestamp_seconds",
         "what does not come is a problem, which enforcer_degraded has; this is for alerts of one's own",
     ),
+    (
+        "enforcer_state_hash",
+        "what is not in force is a problem, which enforcer_degraded has; this proves that all of it is",
+    ),
+    ("enforcer_source_up", "a source that is away is a problem, which enforcer_degraded has"),
+    ("enforcer_source_objects", "`enforcer status` tells it by node, where it means something"),
     ("enforcer_canary_verdicts_total", "so that sums add up to what the kernel has counted"),
     ("enforcer_socket_storage_charged", "never changes while a host is up; `enforcer status` tells it"),
     ("enforcer_audit_records_total", "the log is there to be read"),

@@ -29,6 +29,9 @@ pub enum Policy {
         /// The kernel goes back by itself, whatever becomes of the agent or of the way to this host.
         #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["dry_run", "cluster", "context", "kubeconfig"])]
         confirm_within: Option<Duration>,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
         /// Take fields that others have set in objects of the cluster
         #[arg(long, help_heading = "Cluster")]
         force_conflicts: bool,
@@ -38,9 +41,6 @@ pub enum Policy {
         /// Whether to wait for its nodes
         #[command(flatten)]
         waiting: Waiting,
-        /// Output format
-        #[command(flatten)]
-        output: Output,
     },
     /// Keep what was applied with --confirm-within
     #[command(after_help = "Example:\n  enforcer policy confirm")]
@@ -51,12 +51,12 @@ pub enum Policy {
         /// `[namespace/]name`; may be repeated
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
-        /// The cluster, if one is meant
-        #[command(flatten)]
-        to: ToCluster,
         /// Output format
         #[command(flatten)]
         output: Output,
+        /// The cluster, if one is meant
+        #[command(flatten)]
+        to: ToCluster,
     },
     /// Wait until every node of a cluster enforces policies as they are now; exit code 1 if the time is over before
     #[command(after_help = "Example:\n  enforcer policy wait --cluster shop/db-only-from-api --timeout 5m")]
@@ -67,12 +67,12 @@ pub enum Policy {
         /// How long to wait, like 30s or 5m
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
         timeout: Duration,
-        /// The cluster; it is meant in any case
-        #[command(flatten)]
-        to: ToCluster,
         /// Output format
         #[command(flatten)]
         output: Output,
+        /// The cluster; it is meant in any case
+        #[command(flatten)]
+        to: ToCluster,
     },
     /// Print a loaded policy
     #[command(after_help = "Example:\n  enforcer policy get default/db-only-from-api -o yaml")]
@@ -80,12 +80,12 @@ pub enum Policy {
         /// `[namespace/]name`
         #[arg(value_name = "NAME")]
         name: String,
-        /// The cluster, if one is meant
-        #[command(flatten)]
-        to: ToCluster,
         /// `yaml` is the document with its status, `json` all that the agent knows of it
         #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
         output: DocumentFormat,
+        /// The cluster, if one is meant
+        #[command(flatten)]
+        to: ToCluster,
     },
     /// List the loaded policies, and where each stands
     ///

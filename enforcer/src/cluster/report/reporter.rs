@@ -77,14 +77,25 @@ async fn lead(
     let mut tick = interval(settings.pace.status);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewed = Instant::now();
+    let mut facts = facts.clone();
+    // When the status of all policies was what it should be.
+    let mut worked_out: Option<Instant> = None;
     loop {
         tokio::select! {
             event = stream.next() => match event {
                 Some(Ok(Watched::Init)) => fresh.clear(),
-                Some(Ok(Watched::InitApply(lease))) => note(&mut fresh, &lease),
-                Some(Ok(Watched::InitDone)) => (nodes, complete) = (std::mem::take(&mut fresh), true),
-                Some(Ok(Watched::Apply(lease))) => note(&mut nodes, &lease),
-                Some(Ok(Watched::Delete(lease))) => drop(nodes.remove(&lease.name_any())),
+                Some(Ok(Watched::InitApply(lease))) => {
+                    note(&mut fresh, &lease);
+                }
+                Some(Ok(Watched::InitDone)) => {
+                    (nodes, complete) = (std::mem::take(&mut fresh), true);
+                    worked_out = None;
+                }
+                Some(Ok(Watched::Apply(lease))) => if note(&mut nodes, &lease) { worked_out = None },
+                Some(Ok(Watched::Delete(lease))) => {
+                    nodes.remove(&lease.name_any());
+                    worked_out = None;
+                }
                 Some(Err(error)) => tracing::debug!("the nodes' Leases are not seen: {error}"),
                 None => return Err("the watch of Leases ended".to_owned()),
             },
@@ -97,21 +108,27 @@ async fn lead(
                         Err(_) => return Ok(()),
                     }
                 }
-                if complete {
-                    let facts = facts.borrow().clone();
-                    let nodes: Vec<Node> = nodes.values().cloned().collect();
-                    writer.write(client, &facts.objects, &nodes, settings, counts).await;
-                    events.tell(&facts.objects, counts).await;
+                let is_news = facts.has_changed().unwrap_or(true);
+                // A heartbeat that says nothing new changes no status; that one is missing does, some time.
+                let is_due = worked_out.is_none_or(|at: Instant| at.elapsed() >= settings.pace.beat);
+                if complete && (is_news || is_due) {
+                    let told = facts.borrow_and_update().clone();
+                    let is_whole = writer.write(client, &told.objects, &nodes, settings, counts).await;
+                    worked_out = is_whole.then(Instant::now);
+                    events.tell(&told.objects, counts).await;
                 }
             }
         }
     }
 }
 
-fn note(nodes: &mut BTreeMap<String, Node>, lease: &Lease) {
-    if let Some(node) = node_of(lease) {
-        nodes.insert(lease.name_any(), node);
-    }
+/// Takes a Lease in; whether it says something new.
+fn note(nodes: &mut BTreeMap<String, Node>, lease: &Lease) -> bool {
+    let Some(node) = node_of(lease) else { return false };
+    let name = lease.name_any();
+    let is_new = nodes.get(&name).is_none_or(|before| before.report != node.report);
+    nodes.insert(name, node);
+    is_new
 }
 
 /// Writes the status of policies, where it is not what it should be.
@@ -123,14 +140,15 @@ struct Writer {
 }
 
 impl Writer {
+    /// Whether all of it is done.
     async fn write(
         &mut self,
         client: &Client,
         objects: &[ClusterPolicyInfo],
-        nodes: &[Node],
+        nodes: &BTreeMap<String, Node>,
         settings: &Settings,
         counts: &Counts,
-    ) {
+    ) -> bool {
         self.known.retain(|(key, uid), _| objects.iter().any(|it| it.key == *key && it.object.uid == *uid));
         let mut written = 0;
         for info in objects {
@@ -176,13 +194,14 @@ impl Writer {
                         tracing::warn!("the status of {} is not written: {said}", info.key);
                         self.problem = said;
                     }
-                    return;
+                    return false;
                 }
             }
             if written == AT_ONCE {
-                return;
+                return false;
             }
         }
+        true
     }
 }
 

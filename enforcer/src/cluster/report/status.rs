@@ -1,5 +1,7 @@
 //! The status of a policy object, made of what all nodes say.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::domain::cluster_policy::ClusterPolicyInfo;
@@ -20,8 +22,13 @@ pub(super) const fn plural(kind: PolicyKind) -> Option<&'static str> {
 }
 
 /// What the status should be; `before` is what it is.
-pub(super) fn status(info: &ClusterPolicyInfo, nodes: &[Node], before: &Value, now: Timestamp) -> Value {
-    let progress = fleet::progress(nodes, &info.object, now);
+pub(super) fn status(
+    info: &ClusterPolicyInfo,
+    nodes: &BTreeMap<String, Node>,
+    before: &Value,
+    now: Timestamp,
+) -> Value {
+    let progress = fleet::progress(nodes.values(), &info.object, now);
     let refused: Vec<&str> =
         progress.waiting.iter().filter(|(_, why)| why == REFUSED).map(|(node, _)| node.as_str()).collect();
     let accepted = if !info.problems.is_empty() {

@@ -4,6 +4,7 @@
 
 mod audit;
 mod cluster;
+mod cluster_api;
 mod conditions;
 mod converge;
 mod deltas;

@@ -49,7 +49,7 @@ use crate::domain::workload::{Changes, WorkloadEvent};
 /// Time between looks at everything that no event tells.
 const TICK: Duration = Duration::from_secs(1);
 /// Time between heartbeats while the server answers and nothing else is heard from it.
-const BEAT: Duration = Duration::from_secs(15);
+const BEAT: Duration = Duration::from_secs(10);
 /// The same while it does not answer, or some watch fails.
 const ANXIOUS_BEAT: Duration = Duration::from_secs(2);
 /// Time that an answer may take.

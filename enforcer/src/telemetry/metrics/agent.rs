@@ -67,6 +67,10 @@ pub struct Gauges {
     pub reports: BTreeMap<(&'static str, &'static str), u64>,
     /// Policies by the word for where they stand.
     pub standing: BTreeMap<&'static str, u64>,
+    /// Hashes of what is wanted and of what is in force.
+    pub hashes: [u64; 2],
+    /// Objects of sources by kind, and whether they are as the source has them.
+    pub sources: BTreeMap<(String, String), (u64, bool)>,
 }
 
 /// What became of open sockets after changes, since the start.
@@ -128,6 +132,13 @@ pub(super) fn write(exposition: &mut Exposition, gauges: &Gauges, names: &Names)
     exposition.add_value(m::CANARY_SUCCESS, &[], gauges.canary_success);
     for ((what, outcome), count) in &gauges.reports {
         exposition.add(m::CLUSTER_REPORTS, &[what, outcome], *count);
+    }
+    for (state, hash) in ["desired", "loaded"].into_iter().zip(gauges.hashes) {
+        exposition.add(m::STATE_HASH, &[state], hash);
+    }
+    for ((source, kind), (objects, is_up)) in &gauges.sources {
+        exposition.add(m::SOURCE_UP, &[source, kind], u64::from(*is_up));
+        exposition.add(m::SOURCE_OBJECTS, &[source, kind], *objects);
     }
 }
 

@@ -220,6 +220,12 @@ metrics! {
         "Databases of flows that were damaged and set aside since the agent's start.";
     HISTORY_BYTES "enforcer_history_bytes" Gauge "bytes" &[], Bound::One,
         "Size of the database of flows.";
+    STATE_HASH "enforcer_state_hash" Gauge "hash" &["state"], Bound::Fixed("2"),
+        "Hash of what sources and people want (desired), and of what is in force (loaded): policies, bindings and addresses. Equal as soon as the node has converged.";
+    SOURCE_UP "enforcer_source_up" Gauge "1 or 0" &["source", "kind"], Bound::Fixed("kinds of objects"),
+        "1 if what is used of this kind is as the source has it now, 0 while the source is away or was not heard yet.";
+    SOURCE_OBJECTS "enforcer_source_objects" Gauge "objects" &["source", "kind"], Bound::Fixed("kinds of objects"),
+        "Objects of this kind that the source has told.";
     READY "enforcer_ready" Gauge "1 or 0" &[], Bound::One,
         "1 if the agent enforces what it was told.";
     DEGRADED "enforcer_degraded" Gauge "problems" &["reason"], Bound::Fixed("areas"),
