@@ -258,6 +258,14 @@ impl Agent {
         output(command)
     }
 
+    /// A command of the command line, in the agent's network namespace.
+    pub fn cli_inside(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.args(arguments);
+        puppet::enter(&mut command, &self.cgroup, self.namespace.as_fd());
+        output(command)
+    }
+
     /// Its status.
     pub fn status(&self) -> Status {
         let output = self.cli(&["status", "-o", "json"]);

@@ -41,4 +41,6 @@ pub mod workload;
 pub mod world;
 
 #[cfg(test)]
+mod cluster_api;
+#[cfg(test)]
 mod properties;

@@ -15,6 +15,7 @@ mod bad_input;
 mod bypass;
 mod canary;
 mod churn;
+mod cluster_api;
 mod confinement;
 mod conformance;
 mod containers;

@@ -68,7 +68,7 @@ fn event(told: Told) -> Event {
 }
 
 /// The name of this node.
-fn node(config: &Config, host: &str) -> String {
+pub(super) fn node(config: &Config, host: &str) -> String {
     config.node_name.clone().unwrap_or_else(|| host.to_lowercase())
 }
 

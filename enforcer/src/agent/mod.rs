@@ -31,6 +31,7 @@ mod outputs;
 mod owner;
 mod parts;
 mod pins;
+mod report;
 mod revoke;
 mod runtimes;
 mod sample;

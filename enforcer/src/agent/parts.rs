@@ -20,7 +20,7 @@ use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, cluster, lock, revoke, runtimes, sample};
+use super::{Error, SharedKernel, clock, cluster, lock, report, revoke, runtimes, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
@@ -89,18 +89,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
         exporter: scrape::exporter(config),
         started: Instant::now(),
     });
-    let backend = Backend {
-        requests: logs.gate(config, calls),
-        history: logs.reader(),
-        recent: {
-            let pipeline = Arc::clone(&pipeline);
-            Arc::new(move |count| pipeline.recent(count))
-        },
-        live: pipeline.live(),
-        edges: Arc::clone(&scrape).edges(config),
-        metrics: Arc::new(move || scrape.text()),
-        readiness: readiness_seen,
-    };
+    let questions = calls.clone();
+    let backend = backend(config, (&logs, calls), &pipeline, &scrape, readiness_seen);
     let shared = Shared { events, demand: demanded, closing };
     let mut parts = JoinSet::new();
     let (canary, target) = watch::channel(canary::Target::default());
@@ -111,6 +101,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     runtimes::spawn(&mut parts, config, &directories, &shared);
     let heard = (&shared.events, &shared.closing);
     cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
+    report::spawn(&mut parts, config, &started_as, &questions, &gauges, heard);
+    drop(questions);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
@@ -137,6 +129,26 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     logs.stop(&ended).await;
     fail_point!("parts-ended");
     ended
+}
+
+/// What the servers need.
+fn backend(
+    config: &Config,
+    (logs, calls): (&Logs, mpsc::Sender<api::Call>),
+    pipeline: &Arc<Pipeline>,
+    scrape: &Arc<Scrape>,
+    readiness: watch::Receiver<Readiness>,
+) -> Backend {
+    let (recent, text) = (Arc::clone(pipeline), Arc::clone(scrape));
+    Backend {
+        requests: logs.gate(config, calls),
+        history: logs.reader(),
+        recent: Arc::new(move |count| recent.recent(count)),
+        live: pipeline.live(),
+        edges: Arc::clone(scrape).edges(config),
+        metrics: Arc::new(move || text.text()),
+        readiness,
+    }
 }
 
 /// Waits for the parts, but not for ever.

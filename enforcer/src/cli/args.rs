@@ -1,5 +1,6 @@
 //! The whole command line as types: noun, then verb. Help, man pages and completions come from here.
 
+pub mod cluster;
 mod filters;
 mod logs;
 mod observe;
@@ -243,6 +244,9 @@ pub struct Status {
     /// Output format
     #[command(flatten)]
     pub output: Output,
+    /// The cluster, if one is meant: then how each of its nodes is; exit code 1 unless all enforce
+    #[command(flatten)]
+    pub to: cluster::ToCluster,
 }
 
 /// `enforcer probe`

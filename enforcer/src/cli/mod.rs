@@ -8,6 +8,7 @@ mod agent;
 pub mod args;
 mod audit;
 mod canary;
+mod cluster;
 mod config;
 mod context;
 mod docs;
@@ -36,6 +37,7 @@ use context::Context;
 use render::Screen;
 
 use crate::api::Error as ApiError;
+use crate::cluster::policies::Error as ClusterError;
 
 /// What a command found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,10 @@ fn report(screen: &mut Screen, error: &anyhow::Error) -> u8 {
         }
         return NEGATIVE;
     }
-    FAILED
+    match error.downcast_ref::<ClusterError>() {
+        Some(error) if error.is_answer() => NEGATIVE,
+        _ => FAILED,
+    }
 }
 
 /// The error and its causes, as far as it doesn't quote them itself.

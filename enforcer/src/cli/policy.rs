@@ -5,11 +5,11 @@ mod offline;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Answer;
 use super::args::{DocumentFormat, ObjectFormat, Output, Policy, WideFormat};
 use super::context::{Context, block_on, now};
 use super::files;
 use super::render::{diagnostic, json, lists, policy as render, quote};
+use super::{Answer, cluster};
 use crate::domain::command::{Changed, PolicyFile, PolicyInfo};
 use crate::domain::policy::check::check_at;
 use crate::domain::policy::diagnostic::nearest;
@@ -18,12 +18,26 @@ use crate::domain::workload::DEFAULT_NAMESPACE;
 
 pub(super) fn policy(context: &mut Context, verb: Policy) -> anyhow::Result<Answer> {
     match verb {
-        Policy::Apply { files, dry_run, confirm_within, output: Output { format } } => {
-            apply(context, &files, dry_run, confirm_within, format)
+        Policy::Apply { files, dry_run, force_conflicts, to, waiting, output, .. } if to.is_meant() => {
+            let how = cluster::How { dry_run: dry_run.is_some(), force: force_conflicts, waiting };
+            cluster::apply(context, &to, &files, &how, output.format)
+        }
+        Policy::Apply { waiting, .. } if waiting.wait => anyhow::bail!(
+            "--wait is for clusters (--cluster): without one, `policy apply` returns when the agent of this host enforces it"
+        ),
+        Policy::Apply { files, dry_run, confirm_within, output: Output { format }, .. } => {
+            apply(context, &files, dry_run.is_some(), confirm_within, format)
+        }
+        Policy::Delete { names, to, output: Output { format } } if to.is_meant() => {
+            cluster::delete(context, &to, &names, format)
+        }
+        Policy::Get { name, to, output } if to.is_meant() => cluster::get(context, &to, &name, output),
+        Policy::Wait { names, timeout, to, output: Output { format } } => {
+            cluster::wait(context, &to, &names, timeout, format)
         }
         Policy::Confirm(Output { format }) => confirm(context, format),
-        Policy::Delete { names, output: Output { format } } => delete(context, &names, format),
-        Policy::Get { name, output } => get(context, &name, output),
+        Policy::Delete { names, output: Output { format }, .. } => delete(context, &names, format),
+        Policy::Get { name, output, .. } => get(context, &name, output),
         Policy::List { output } => list(context, output),
         Policy::Validate { files } => validate(context, &files),
         Policy::Matrix(asked) => offline::matrix(context, &asked),

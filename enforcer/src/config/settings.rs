@@ -130,6 +130,11 @@ settings! {
     /// None means the name of the host.
     "node-name" node_name: Option<String> = None, "NAME";
 
+    /// The namespace in which the nodes of the cluster say that they are there and what they enforce
+    /// Each node has a Lease there; one of them writes the status of policies for all. None means that this node tells the
+    /// cluster nothing.
+    "report-namespace" report_namespace: Option<String> = Some("enforcer-system".to_owned()), "NAMESPACE";
+
     /// Labels of pods and containers that count for identities although no policy names them
     /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
     /// anyway; labels of the file of workloads all do. Takes effect at the start.

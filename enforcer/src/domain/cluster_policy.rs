@@ -55,6 +55,9 @@ pub struct ClusterPolicyInfo {
     pub in_force: Option<ObjectVersion>,
     /// Where the policy that is in force comes from instead, if not from this object: `pushed`, or a file.
     pub hidden_by: Option<String>,
+    /// Where the version in force stands: the reason of its condition Enforcing, or `Auditing` if audit is its own mode.
+    #[serde(default)]
+    pub standing: String,
 }
 
 /// How a source of workloads and policies is.

@@ -15,6 +15,7 @@ pub mod counted;
 pub mod delta;
 pub mod edges;
 pub mod expectation;
+pub mod fleet;
 pub mod flow;
 pub mod flow_filter;
 pub mod history;

@@ -218,6 +218,12 @@ pub(super) fn status(state: &State, loaded: &Loaded) -> PolicyStatus {
     }
 }
 
+/// Where a loaded policy stands, in a word.
+pub(super) fn word(state: &State, loaded: &Loaded) -> &'static str {
+    let entry = state.conditions.entries.get(&loaded.policy.key);
+    entry.map_or(Why::NotPublished.label(), |entry| entry.enforcing.why.label())
+}
+
 /// Policies by the word for where they stand, words without policies included.
 pub(super) fn counts(state: &State) -> BTreeMap<&'static str, u64> {
     let mut counts: BTreeMap<_, u64> = Why::of_policies().map(|why| (why.label(), 0)).collect();

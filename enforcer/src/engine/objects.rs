@@ -7,8 +7,11 @@ use super::event::POLICY_OBJECTS;
 use super::phase::Area;
 use super::policies::{Documents, Loaded};
 use super::state::State;
+use crate::domain::Mode;
 use crate::domain::cluster_policy::{ClusterPolicy, ClusterPolicyInfo, KUBERNETES, SourceInfo};
-use crate::domain::policy::model::PolicyKey;
+use crate::domain::conditions::Why;
+use crate::domain::fleet::AUDITING;
+use crate::domain::policy::model::{PolicyKey, PolicyMode};
 
 /// Problems of one object that are shown in full.
 const SHOWN: usize = 2;
@@ -72,6 +75,13 @@ pub(super) fn source(state: &mut State, info: SourceInfo) {
     state.infos.insert(info.name.clone(), info);
 }
 
+/// Where a policy stands, in a word.
+fn standing(state: &State, loaded: &Loaded) -> String {
+    let word = super::conditions::word(state, loaded);
+    let is_own = loaded.policy.mode == PolicyMode::Audit && state.facts.mode == Mode::Enforce;
+    if is_own && word == Why::AuditMode.label() { AUDITING.to_owned() } else { word.to_owned() }
+}
+
 /// Where every policy object stands.
 pub(super) fn infos(state: &State) -> Vec<ClusterPolicyInfo> {
     let in_force = |object: &ClusterPolicy| {
@@ -86,6 +96,13 @@ pub(super) fn infos(state: &State) -> Vec<ClusterPolicyInfo> {
         problems: object.problems.clone(),
         in_force: in_force(object),
         hidden_by: state.asked.policies.hides(&object.key).map(str::to_owned),
+        standing: state
+            .asked
+            .policies
+            .cluster
+            .get(&object.key)
+            .map(|it| standing(state, it))
+            .unwrap_or_default(),
     };
     state.objects.values().map(info).collect()
 }

@@ -1,20 +1,19 @@
 //! The protocol: requests to the store and back.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use enforcer::domain::timestamp::Timestamp;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::access::Access;
+use super::answer::Answer;
 use super::faults::{Faults, Network};
 use super::kinds::{Kind, Kinds};
 use super::request::{Query, Target};
@@ -23,7 +22,7 @@ use super::settle;
 use super::status::Failure;
 use super::store::{Place, Store, Write};
 use super::watch::{Watch, run};
-use super::{Asked, events};
+use super::{Asked, events, remove};
 
 /// Everything that the server's tasks share.
 #[derive(Debug)]
@@ -78,30 +77,6 @@ impl Shared {
         let answer = change(&mut store);
         self.revision.send_replace(store.revision());
         answer
-    }
-}
-
-/// What comes back: a document, or lines for as long as somebody reads.
-#[derive(Debug)]
-pub enum Answer {
-    /// All of it.
-    Whole(Option<Bytes>),
-    /// One line after the other.
-    Lines(mpsc::Receiver<Bytes>),
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Lines(lines) => lines.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line)))),
-        }
     }
 }
 
@@ -428,7 +403,7 @@ fn delete(shared: &Shared, asking: &Asking, body: &Bytes) -> Done {
     let write = asking.write()?;
     if asking.verb == "delete" {
         let (object, is_gone) =
-            shared.change(|store| settle::delete(store, kind, &write, &options, grace))?;
+            shared.change(|store| remove::delete(store, kind, &write, &options, grace))?;
         if !is_gone || kind.kind == "Pod" {
             return Ok(asking.object(200, &object));
         }
@@ -458,7 +433,7 @@ fn delete_all(
     for object in all {
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
         let one = Write { namespace: text("namespace"), name: text("name"), ..write.clone() };
-        settle::delete(store, kind, &one, options, grace)?;
+        remove::delete(store, kind, &one, options, grace)?;
     }
     Ok(())
 }

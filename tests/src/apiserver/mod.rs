@@ -8,14 +8,17 @@
 //! network away. What is answered is decided in `settle` and `store`, which are values; `http` and `watch` carry it.
 
 pub mod access;
+pub mod answer;
 pub mod apply;
 pub mod defaults;
 pub mod definitions;
 pub mod events;
 pub mod faults;
 pub mod fields;
+pub mod finish;
 pub mod http;
 pub mod kinds;
+pub mod remove;
 pub mod request;
 pub mod schema;
 pub mod selector;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
 use super::access::{Access, User};
 use super::faults::{Fault, Network};
 use super::http::{Shared, lock, now, serve};
-use super::settle;
+use super::remove;
 use super::status::Failure;
 use super::store::{Place, Store, Write};
 
@@ -42,7 +42,8 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// An empty cluster, where whoever comes without a token may do everything.
+    /// An empty cluster, where whoever comes without a token may do everything. It is in the network namespace of the
+    /// calling thread, and stays there.
     pub fn start() -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -126,7 +127,7 @@ impl ApiServer {
         let place = self.place(resource, namespace, name);
         self.shared.change(|store| {
             let kind = store.kinds.stored_as(resource).next().cloned();
-            kind.is_some_and(|kind| settle::remove(store, &kind, &place).is_some())
+            kind.is_some_and(|kind| remove::remove(store, &kind, &place).is_some())
         })
     }
 
@@ -151,7 +152,7 @@ impl ApiServer {
         };
         self.shared.change(|store| {
             let kind = store.kinds.stored_as(resource).next().cloned().ok_or_else(Failure::no_such_path)?;
-            settle::delete(store, &kind, &write, &Value::Null, None).map(|_| ())
+            remove::delete(store, &kind, &write, &Value::Null, None).map(|_| ())
         })
     }
 
@@ -210,6 +211,18 @@ impl ApiServer {
         self.shared.cut.send_modify(|times| *times += 1);
     }
 
+    /// Whether somebody listens, as seen from the server's own network namespace.
+    fn is_there(&self) -> bool {
+        let (sender, answer) = std::sync::mpsc::channel();
+        let address = self.address;
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(async move {
+                let _gone = sender.send(TcpStream::connect(address).await.is_ok());
+            });
+        }
+        answer.recv().unwrap_or(false)
+    }
+
     /// Takes the network away, or gives it back; returns when that is so.
     pub fn network(&self, network: Network) {
         self.shared.network.send_replace(network);
@@ -217,7 +230,7 @@ impl ApiServer {
             self.cut();
         }
         let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(self.address).is_err() != (network == Network::Refused) {
+        while self.is_there() == (network == Network::Refused) {
             assert!(Instant::now() < deadline, "the API server does not become {network:?}");
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::apply::{self, Manager};
+use super::finish::{finish, keep};
 use super::kinds::{Kind, Schema};
 use super::status::Failure;
 use super::store::{Place, Store, Write};
@@ -61,7 +62,7 @@ fn lost(before: &Value, after: &Value, at: &str, gone: &mut Vec<String>) {
     }
 }
 
-fn place(kind: &Kind, namespace: &str, name: &str) -> Place {
+pub fn place(kind: &Kind, namespace: &str, name: &str) -> Place {
     Place { stored: kind.stored.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
@@ -113,7 +114,7 @@ fn check_names(kind: &Kind, write: &Write, object: &Value) -> Result<(), Failure
 }
 
 /// A name as a DNS subdomain, which is the least that all kinds ask for.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let inner =
         |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-.".contains(letter);
     let outer = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
@@ -283,7 +284,7 @@ fn default_type(kind: &Kind, object: &mut Value) {
     }
 }
 
-fn preconditions(kind: &Kind, before: &Value, asked: &Value) -> Result<(), Failure> {
+pub fn preconditions(kind: &Kind, before: &Value, asked: &Value) -> Result<(), Failure> {
     let name = before["metadata"]["name"].as_str().unwrap_or_default();
     let asked = &asked["metadata"];
     let version = asked["resourceVersion"].as_str().unwrap_or_default();
@@ -307,157 +308,9 @@ fn preconditions(kind: &Kind, before: &Value, asked: &Value) -> Result<(), Failu
 }
 
 /// An object as this kind shows it.
-fn shown(store: &Store, kind: &Kind, place: &Place) -> Result<Value, Failure> {
+pub fn shown(store: &Store, kind: &Kind, place: &Place) -> Result<Value, Failure> {
     let object = store.get(place).ok_or_else(|| Failure::not_found(kind, &place.name))?;
     Ok(events::shown_as(kind, &object))
-}
-
-/// Writes the metadata that is the server's, and keeps the object.
-fn finish(
-    store: &mut Store,
-    kind: &Kind,
-    write: &Write,
-    place: &Place,
-    before: &Value,
-    mut object: Value,
-    updates: Option<&Manager>,
-) -> Result<Arc<Value>, Failure> {
-    let is_new = before.is_null();
-    if !is_name(&place.name) {
-        let wrong = format!(
-            "Invalid value: {:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'",
-            place.name
-        );
-        return Err(Failure::invalid(kind, &place.name, &[("metadata.name".into(), wrong)]));
-    }
-    if is_new && kind.namespaced {
-        let namespaces =
-            Place { stored: "namespaces".into(), namespace: String::new(), name: place.namespace.clone() };
-        if store.get(&namespaces).is_none() {
-            let kind = store.kinds.find("", "v1", "namespaces").cloned();
-            return Err(Failure::not_found(&kind.expect("namespaces are served"), &place.namespace));
-        }
-    }
-    part(kind, write, before, &mut object);
-    object["metadata"]["name"] = place.name.clone().into();
-    if kind.namespaced {
-        object["metadata"]["namespace"] = place.namespace.clone().into();
-    }
-    if kind.kind == "Namespace" {
-        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = place.name.clone().into();
-    }
-    if kind.kind == "CustomResourceDefinition" {
-        let wrong = schema::unsound(&object);
-        if !wrong.is_empty() {
-            return Err(Failure::invalid(kind, &place.name, &wrong));
-        }
-        establish(&mut object, &write.now);
-    }
-    if let Some(manager) = updates {
-        apply::note_update(kind, before, &mut object, manager, &write.now);
-    }
-    let uid = if is_new { store.new_uid().into() } else { before["metadata"]["uid"].clone() };
-    own_metadata(kind, before, &mut object, uid, &write.now);
-    let object = events::kept_as(kind, object);
-    if write.dry_run {
-        return Ok(Arc::new(object));
-    }
-    let object = keep(store, kind, place, object);
-    Ok(object)
-}
-
-/// The part of an object that this endpoint does not write is as it was.
-fn part(kind: &Kind, write: &Write, before: &Value, object: &mut Value) {
-    if !kind.status {
-        return;
-    }
-    if write.subresource == "status" {
-        let (status, fields) = (object["status"].take(), object["metadata"]["managedFields"].take());
-        object.clone_from(before);
-        object["status"] = status;
-        object["metadata"]["managedFields"] = fields;
-    } else {
-        object["status"] = before["status"].clone();
-        if before.is_null() && kind.kind == "Pod" {
-            object["status"] = json!({ "phase": "Pending", "qosClass": "BestEffort" });
-        }
-        if before.is_null() && kind.kind == "Namespace" {
-            object["status"] = json!({ "phase": "Active" });
-        }
-    }
-    if let Value::Object(fields) = object
-        && fields.get("status").is_some_and(Value::is_null)
-    {
-        fields.remove("status");
-    }
-}
-
-fn own_metadata(kind: &Kind, before: &Value, object: &mut Value, uid: Value, now: &str) {
-    let is_new = before.is_null();
-    let generation = if !kind.generation {
-        Value::Null
-    } else if is_new {
-        1.into()
-    } else {
-        let is_changed = asked_for(before) != asked_for(object);
-        (before["metadata"]["generation"].as_u64().unwrap_or(1) + u64::from(is_changed)).into()
-    };
-    let old = |name: &str| before["metadata"][name].clone();
-    let created = if is_new { now.into() } else { old("creationTimestamp") };
-    let metadata = [
-        ("uid", uid),
-        ("creationTimestamp", created),
-        ("resourceVersion", old("resourceVersion")),
-        ("generation", generation),
-        ("deletionTimestamp", old("deletionTimestamp")),
-        ("deletionGracePeriodSeconds", old("deletionGracePeriodSeconds")),
-    ];
-    let Some(fields) = object["metadata"].as_object_mut() else { return };
-    for (name, value) in metadata {
-        if value.is_null() {
-            fields.remove(name);
-        } else {
-            fields.insert(name.into(), value);
-        }
-    }
-}
-
-/// An object without what is not asked for.
-fn asked_for(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Value::Object(fields) = &mut object {
-        fields.remove("metadata");
-        fields.remove("status");
-    }
-    object
-}
-
-/// A definition is in force at once.
-fn establish(object: &mut Value, now: &str) {
-    let condition = |kind: &str, reason: &str| json!({ "type": kind, "status": "True", "reason": reason, "message": "", "lastTransitionTime": now });
-    if object["status"]["conditions"].is_array() {
-        return;
-    }
-    object["status"] = json!({
-        "acceptedNames": object["spec"]["names"],
-        "storedVersions": ["v1alpha1"],
-        "conditions": [condition("NamesAccepted", "NoConflicts"), condition("Established", "InitialNamesAccepted")],
-    });
-}
-
-/// Keeps an object, and does what follows from it.
-fn keep(store: &mut Store, kind: &Kind, place: &Place, object: Value) -> Arc<Value> {
-    let is_ended = object["metadata"]["deletionTimestamp"].is_string()
-        && object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
-        && object["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0;
-    let object = store.commit(place.clone(), object);
-    if kind.kind == "CustomResourceDefinition" {
-        store.kinds.define(&object);
-    }
-    if is_ended {
-        remove(store, kind, place);
-    }
-    object
 }
 
 /// An object as a test gives it, whatever was there.
@@ -496,70 +349,4 @@ pub fn put(store: &mut Store, kind: &Kind, object: Value, now: &str) -> Result<A
         made["metadata"]["uid"] = uid;
     }
     Ok(keep(store, kind, &place, made))
-}
-
-/// `DELETE` of one object. `grace` is in seconds, where the request says.
-pub fn delete(
-    store: &mut Store,
-    kind: &Kind,
-    write: &Write,
-    options: &Value,
-    grace: Option<u64>,
-) -> Result<(Arc<Value>, bool), Failure> {
-    let place = place(kind, &write.namespace, &write.name);
-    let before = shown(store, kind, &place)?;
-    let asked = json!({ "metadata": {
-        "uid": options["preconditions"]["uid"], "resourceVersion": options["preconditions"]["resourceVersion"],
-    }});
-    preconditions(kind, &before, &asked)?;
-    let grace = grace.or(options["gracePeriodSeconds"].as_u64());
-    let is_scheduled = kind.kind == "Pod" && before["spec"]["nodeName"].is_string();
-    // The node's agent ends a pod's containers, and then deletes it with no grace.
-    let grace = if is_scheduled {
-        grace.or(before["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30)
-    } else {
-        0
-    };
-    let is_held = before["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
-    if write.dry_run {
-        return Ok((Arc::new(before), !is_held));
-    }
-    if grace == 0 && !is_held {
-        let gone = remove(store, kind, &place).ok_or_else(|| Failure::not_found(kind, &place.name))?;
-        return Ok((gone, true));
-    }
-    let mut object = events::kept_as(kind, before);
-    if object["metadata"]["deletionTimestamp"].is_null() {
-        object["metadata"]["deletionTimestamp"] = write.now.clone().into();
-    }
-    object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
-    Ok((store.commit(place, object), false))
-}
-
-/// Removes an object with everything that can't be without it.
-pub fn remove(store: &mut Store, kind: &Kind, place: &Place) -> Option<Arc<Value>> {
-    let gone = store.forget(place)?;
-    match kind.kind.as_str() {
-        "Namespace" => {
-            let inside = store.places(|other| other.namespace == place.name);
-            for other in inside {
-                store.forget(&other);
-            }
-        }
-        "CustomResourceDefinition" => {
-            let inside = store.places(|other| other.stored == place.name);
-            for other in inside {
-                store.forget(&other);
-            }
-            let (group, plural) = (&gone["spec"]["group"], &gone["spec"]["names"]["plural"]);
-            store.kinds.forget(group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());
-        }
-        _ => {}
-    }
-    // What an object owns goes with it.
-    let uid = gone["metadata"]["uid"].clone();
-    for owned in store.owned_by(&uid) {
-        store.forget(&owned);
-    }
-    Some(gone)
 }

@@ -33,6 +33,8 @@ const SECONDS: u32 = 30;
 const BOUND: usize = 200;
 /// No binding takes this long.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Words of a binding.
+const WORDS: usize = size_of::<Binding>() / 8;
 
 /// Most memory of the daemon, its share of a processor, and the time to bind 99 of 100 pods.
 const MEMORY_GATE: u64 = 128 << 20;
@@ -269,7 +271,7 @@ fn bind(api: &ApiServer, world: &World) -> Vec<Duration> {
         fs::create_dir(&directory).expect("a pod's directory");
         let id = cgroup_id(&directory).0;
         loop {
-            let found: Option<Binding> = bindings.get(&id).expect("the map can be read");
+            let found: Option<[u64; WORDS]> = bindings.get(&id).expect("the map can be read");
             if found.is_some() {
                 return start.elapsed();
             }

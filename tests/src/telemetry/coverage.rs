@@ -17,6 +17,10 @@ const UNUSED: &[(&str, &str)] = &[
     ),
     ("enforcer_policy_status", "`enforcer policy list` says it by name, and what a policy waits for"),
     (
+        "enforcer_cluster_reports_total",
+        "what is not told is seen in the cluster: `enforcer status --cluster` says since when; this is for alerts of one's own",
+    ),
+    (
         "enforcer_canary_last_success_timestamp_seconds",
         "what does not come is a problem, which enforcer_degraded has; this is for alerts of one's own",
     ),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::cluster::{DryRun, ToCluster, Waiting};
 use super::{DocumentFormat, Output, WideFormat, duration};
 use crate::domain::offline::parse_port;
 use crate::domain::policy::model::PolicyKind;
@@ -20,17 +21,26 @@ pub enum Policy {
         /// File, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
         #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]
         files: Vec<PathBuf>,
-        /// Say what would change, change nothing
-        #[arg(long)]
-        dry_run: bool,
+        /// Say what would change, change nothing; whoever would make the change is asked
+        #[arg(long, value_name = "server", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
+        dry_run: Option<DryRun>,
         /// Take it back after so long, like 60s or 10m, unless `enforcer policy confirm` comes first
         ///
         /// The kernel goes back by itself, whatever becomes of the agent or of the way to this host.
-        #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "dry_run")]
+        #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["dry_run", "cluster", "context", "kubeconfig"])]
         confirm_within: Option<Duration>,
         /// Output format
         #[command(flatten)]
         output: Output,
+        /// Take fields that others have set in objects of the cluster
+        #[arg(long, help_heading = "Cluster")]
+        force_conflicts: bool,
+        /// The cluster, if one is meant
+        #[command(flatten)]
+        to: ToCluster,
+        /// Whether to wait for its nodes
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Keep what was applied with --confirm-within
     #[command(after_help = "Example:\n  enforcer policy confirm")]
@@ -44,6 +54,25 @@ pub enum Policy {
         /// Output format
         #[command(flatten)]
         output: Output,
+        /// The cluster, if one is meant
+        #[command(flatten)]
+        to: ToCluster,
+    },
+    /// Wait until every node of a cluster enforces policies as they are now; exit code 1 if the time is over before
+    #[command(after_help = "Example:\n  enforcer policy wait --cluster shop/db-only-from-api --timeout 5m")]
+    Wait {
+        /// `[namespace/]name`; may be repeated
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// How long to wait, like 30s or 5m
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+        timeout: Duration,
+        /// Output format
+        #[command(flatten)]
+        output: Output,
+        /// The cluster; it is meant in any case
+        #[command(flatten)]
+        to: ToCluster,
     },
     /// Print a loaded policy
     #[command(after_help = "Example:\n  enforcer policy get default/db-only-from-api -o yaml")]
@@ -54,6 +83,9 @@ pub enum Policy {
         /// `yaml` is the document with its status, `json` all that the agent knows of it
         #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
         output: DocumentFormat,
+        /// The cluster, if one is meant
+        #[command(flatten)]
+        to: ToCluster,
     },
     /// List the loaded policies, and where each stands
     ///

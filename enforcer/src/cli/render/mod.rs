@@ -4,6 +4,7 @@
 //! what words say already.
 
 pub mod audit;
+pub mod cluster;
 pub mod diagnostic;
 pub mod flow;
 pub mod history;

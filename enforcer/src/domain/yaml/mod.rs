@@ -8,6 +8,7 @@
 //! [`MAX_DEPTH`]; keys of a mapping are unique. JSON is YAML and reads the same. Not supported, and said so where it
 //! is written: aliases, merge keys, tags, keys that are not plain text.
 
+pub mod json;
 mod parse;
 mod read;
 mod scalar;

@@ -63,6 +63,8 @@ pub struct Gauges {
     pub canary_attempts: BTreeMap<&'static str, u64>,
     /// When it was refused last, in seconds since 1970; 0 for never.
     pub canary_success: f64,
+    /// What was told to the cluster, by what it was and what came of it; empty without a cluster.
+    pub reports: BTreeMap<(&'static str, &'static str), u64>,
     /// Policies by the word for where they stand.
     pub standing: BTreeMap<&'static str, u64>,
     /// Hashes of what is wanted and of what is in force.
@@ -128,6 +130,9 @@ pub(super) fn write(exposition: &mut Exposition, gauges: &Gauges, names: &Names)
         exposition.add(m::CANARY_ATTEMPTS, &[result], *count);
     }
     exposition.add_value(m::CANARY_SUCCESS, &[], gauges.canary_success);
+    for ((what, outcome), count) in &gauges.reports {
+        exposition.add(m::CLUSTER_REPORTS, &[what, outcome], *count);
+    }
     for (state, hash) in ["desired", "loaded"].into_iter().zip(gauges.hashes) {
         exposition.add(m::STATE_HASH, &[state], hash);
     }

@@ -186,6 +186,8 @@ metrics! {
         "Attempts of the canary: refused = as it should be, failed = let through or refused by somebody else, unproven = it could not try.";
     CANARY_SUCCESS "enforcer_canary_last_success_timestamp_seconds" Gauge "seconds" &[], Bound::One,
         "When the canary was refused last, in seconds since 1970; 0 for never.";
+    CLUSTER_REPORTS "enforcer_cluster_reports_total" Counter "reports" &["what", "outcome"], Bound::Fixed("12, with a cluster"),
+        "What this node told the cluster (lease, election, status, event): done, failed (it is tried again) or dropped (too many). Nothing enforced depends on it.";
     CANARY_VERDICTS "enforcer_canary_verdicts_total" Counter "verdicts" &[], Bound::One,
         "Verdicts about the canary, which no other metric and no flow shows. With those of enforcer_policy_verdicts_total they are all that the kernel has counted.";
     STORAGE_CHARGED "enforcer_socket_storage_charged" Gauge "1 or 0" &[], Bound::One,

@@ -2,7 +2,6 @@
 
 use enforcer::domain::SocketKind;
 use enforcer::domain::canary::CanaryInfo;
-use enforcer::domain::cluster_policy::{KindInfo, SourceInfo};
 use enforcer::domain::command::{Confinement, Status, UnconfirmedInfo};
 use enforcer::domain::unguarded::{Coverage, Openings};
 use enforcer_common::hook::Hook;
@@ -90,22 +89,7 @@ pub(crate) fn degraded() -> Status {
         endpoints_waiting: 2,
         quarantined: texts(&["default/web", "shop/gone"]),
         hooks: Vec::new(),
-        sources: vec![SourceInfo {
-            name: "kubernetes".into(),
-            state: "restored".into(),
-            since: "2026-11-22T12:53:39Z".into(),
-            known: "2026-11-22T12:50:00Z".into(),
-            server: "https://192.0.2.1:6443".into(),
-            kinds: vec![
-                KindInfo { kind: "Pod".into(), objects: 12, state: "restored".into(), ..KindInfo::default() },
-                KindInfo {
-                    kind: "ClusterNetworkPolicy".into(),
-                    state: "not-installed".into(),
-                    ..KindInfo::default()
-                },
-            ],
-            problems: texts(&["the API server https://192.0.2.1:6443 is away"]),
-        }],
+        sources: vec![crate::away::source()],
         ..status()
     }
 }

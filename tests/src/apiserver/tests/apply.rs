@@ -1,3 +1,5 @@
+//! Server-side apply: who owns which field.
+
 use kube::api::{Patch, PatchParams};
 
 use super::*;

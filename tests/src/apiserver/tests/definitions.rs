@@ -1,3 +1,5 @@
+//! Custom resource definitions, and the resources that they make.
+
 use enforcer::domain::policy::model::PolicyKind;
 use enforcer::domain::policy::schema::crd;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

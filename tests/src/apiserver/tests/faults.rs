@@ -1,3 +1,5 @@
+//! What goes wrong on demand.
+
 use std::time::Instant;
 
 use super::*;

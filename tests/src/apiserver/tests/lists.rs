@@ -1,3 +1,5 @@
+//! Lists, in parts and by selectors.
+
 use super::*;
 
 fn many(server: &ApiServer, count: usize) {

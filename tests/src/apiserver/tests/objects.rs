@@ -1,3 +1,5 @@
+//! Objects: their metadata, conflicts, status and end.
+
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams};

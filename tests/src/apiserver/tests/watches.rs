@@ -1,3 +1,5 @@
+//! Watches: what is told, from where and how it ends.
+
 use std::collections::BTreeMap;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
