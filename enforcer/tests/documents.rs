@@ -124,7 +124,7 @@ fn broken_workload_files_are_told_everything() {
 
 #[test]
 fn a_workload_file_describes_the_cluster_too() {
-    let text = "workloads:\n- {name: web, cgroup: /web, account: api, ports: [{name: http, port: 8080}, {name: dns, \
+    let text = "workloads:\n- {name: web, cgroup: /web, serviceAccount: api, ports: [{name: http, port: 8080}, {name: dns, \
                 protocol: UDP, port: 53}]}\nnamespaces:\n- {name: shop, labels: {team: a}}\nservices:\n- name: db\n  \
                 namespace: shop\n  addresses: [10.96.0.1]\n  ports: [{port: 80, backends: [{address: 10.0.0.1, port: 8080}]}]\n";
     let found = parse_workloads(&PolicyFile { name: "w.yaml".into(), text: text.into() });

@@ -17,6 +17,7 @@ mod canary;
 mod churn;
 mod confinement;
 mod conformance;
+mod containers;
 mod counters;
 mod differential;
 mod explain;
@@ -28,11 +29,13 @@ mod lifecycle;
 mod live_changes;
 mod never_a_gap;
 mod policies;
+mod protocols;
 mod registry;
 mod replies;
 mod residue;
 mod revocation;
 
+mod systemd;
 mod traffic;
 mod verifier;
 

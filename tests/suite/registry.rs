@@ -36,6 +36,9 @@ const NATIVE: &[(&str, &str)] = &[
         "live_changes::an_unconfirmed",
         "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too",
     ),
+    ("containers::", "who is who is told by cgroups alike on every kernel"),
+    ("protocols::icmp", "packets are read and judged alike on every kernel"),
+    ("protocols::echo", "packets are read and judged alike on every kernel"),
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
@@ -66,7 +69,7 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 22] = [
+    let modules: &[(&str, &[Test])] = &[
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -74,6 +77,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("churn", crate::churn::TESTS),
         ("confinement", crate::confinement::TESTS),
         ("conformance", crate::conformance::TESTS),
+        ("containers", crate::containers::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("explain", crate::explain::TESTS),
@@ -85,13 +89,15 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("live_changes", crate::live_changes::TESTS),
         ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
+        ("protocols", crate::protocols::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
+        ("systemd", crate::systemd::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
     ];
-    let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
+    let named = modules.iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run, all)).collect()
 }
 

@@ -31,6 +31,7 @@ use crate::kernel::{Events, Kernel, Repair, Revoker};
 use crate::sources::{
     self, CgroupTree, Directories, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
+use crate::store::Store;
 use crate::telemetry::Pipeline;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Gauges;
@@ -105,11 +106,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let mut parts = JoinSet::new();
     let (canary, target) = watch::channel(canary::Target::default());
     spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
-    let directories = Directories::new(cgroup_root.clone());
-    spawn_directories(&mut parts, &directories, &shared);
+    spawn_indexed(&mut parts, (config, &cgroup_root), (&started_as, &store), &shared);
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
-    let heard = (&shared.events, &shared.closing);
-    cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
     spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
@@ -224,6 +222,19 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
         let make = move || Managed::new(tree.clone(), directories.clone());
         spawn_source(parts, shared, "the source of managed cgroups", make, Event::Managed);
     }
+}
+
+/// The sources that find directories by other names than paths, and the index that they need.
+fn spawn_indexed(
+    parts: &mut JoinSet<()>,
+    (config, cgroup_root): (&Config, &Path),
+    (host, store): (&str, &Store),
+    shared: &Shared,
+) {
+    let directories = Directories::new(cgroup_root.to_owned());
+    spawn_directories(parts, &directories, shared);
+    let heard = (&shared.events, &shared.closing);
+    cluster::spawn(parts, config, host, &store.cluster(), &directories, heard);
 }
 
 /// The index of the cgroup tree, for the sources that need it.

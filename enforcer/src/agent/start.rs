@@ -178,6 +178,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         pins: config.pins.display().to_string(),
         mode: config.mode,
         confinement: Confinement::default(),
+        trust_domain: config.trust_domain.clone(),
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{AuditFsync, AuditMode, Interval, LogFormat, LogLevel, SettingValue, Size, Switch, Value};
+use crate::domain::account::TrustDomain;
 use crate::domain::{EventLimits, Mode, SeriesLabel, SocketKind};
 
 /// One row of the table.
@@ -120,6 +121,8 @@ settings! {
     /// Each identity has its own counters, and is shown with its labels. What policies and `metrics-name-labels` name counts
     /// anyway; labels of the file of workloads all do. Takes effect at the start.
     "export-labels" export_labels: Vec<String> = Vec::new(), "LABEL";
+    /// Trust domain of the workloads' SPIFFE IDs, which policies may name
+    "trust-domain" trust_domain: TrustDomain = TrustDomain::default(), "DOMAIN";
 
     /// What is done with a denial: enforce, audit (count it and let it through) or off
     "mode" mode: Mode = Mode::Enforce, "MODE";

@@ -10,6 +10,7 @@ pub mod cluster_file;
 pub mod cluster_policy;
 pub mod command;
 pub mod conditions;
+pub mod container;
 pub mod counted;
 pub mod delta;
 pub mod edges;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::planning::{Asked, Plan, plan};
 use super::state::State;
 use super::told::{self, Rank, Sources};
-use crate::domain::labels::LabelSet;
+use crate::domain::container;
 use crate::domain::policy::model::{Peer, Peers, Policy};
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::registry::IdentityKey;
@@ -51,17 +51,19 @@ impl Keys {
 
     /// What a workload is to policies, as long as it is in no quarantine.
     pub(super) fn identity(&self, workload: &Workload, rank: Rank) -> IdentityKey {
-        if rank == Rank::File {
-            return IdentityKey::of(workload);
+        self.restrict(IdentityKey::of(workload), rank)
+    }
+
+    /// The same where it is known by its address.
+    pub(super) fn identity_at_address(&self, workload: &Workload, rank: Rank) -> IdentityKey {
+        self.restrict(IdentityKey::at_address(workload), rank)
+    }
+
+    fn restrict(&self, mut key: IdentityKey, rank: Rank) -> IdentityKey {
+        if rank != Rank::File {
+            key.labels.0.retain(|label, _| label == container::LABEL || self.0.contains(label));
         }
-        let labels = workload.labels.0.iter().filter(|(key, _)| self.0.contains(*key));
-        IdentityKey {
-            namespace: workload.key.namespace.clone(),
-            labels: LabelSet(labels.map(|(key, value)| (key.clone(), value.clone())).collect()),
-            ports: workload.ports.clone(),
-            account: workload.account.clone(),
-            service: None,
-        }
+        key
     }
 
     /// Workloads that have a label that counts by only one of the two.
@@ -98,6 +100,12 @@ impl State {
     pub(super) fn ordinary(&self, workload: &Workload) -> IdentityKey {
         let rank = told::rank(&self.sources, &workload.key).unwrap_or(Rank::File);
         self.keys.identity(workload, rank)
+    }
+
+    /// The same where it is known by its address.
+    pub(super) fn ordinary_at_address(&self, workload: &Workload) -> IdentityKey {
+        let rank = told::rank(&self.sources, &workload.key).unwrap_or(Rank::File);
+        self.keys.identity_at_address(workload, rank)
     }
 
     /// The keys that count for what is asked for now. Found once for each that is asked for.

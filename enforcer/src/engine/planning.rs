@@ -226,7 +226,8 @@ pub(super) fn plan(state: &mut State, asked: Arc<Asked>, revision: u64) -> Resul
         state.looks = Some(looks);
     }
     let last = state.registry.last_identity();
-    let inputs = Inputs { revision, last, guests, namespaces, services, schedule };
+    let trust_domain = state.facts.trust_domain.clone();
+    let inputs = Inputs { revision, last, guests, namespaces, services, schedule, trust_domain };
     let mut plan = Plan { operations, ..Plan::new(asked, revision) };
     let grown = state.published.as_ref().and_then(|published| published.grown(&inputs, &state.registry));
     if let Some((grown, placed)) = grown {

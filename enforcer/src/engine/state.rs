@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+
 use std::time::Duration;
 
 use super::audit::Audited;
@@ -23,6 +24,7 @@ use super::schedule::{Schedule, taken_back};
 use super::services::Known;
 use super::sums::Sums;
 use super::told::{Changed, Sources};
+use crate::domain::account::TrustDomain;
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::cluster_policy::SourceInfo;
 use crate::domain::command::{PolicyFile, Request};
@@ -68,12 +70,14 @@ pub(super) struct Inputs {
     /// Services, if policies say what may be called.
     pub(super) services: Known,
     pub(super) schedule: Schedule,
+    /// As the agent was told at its start.
+    pub(super) trust_domain: TrustDomain,
 }
 
 impl Inputs {
     /// Whether tables made from the others say the same, but for identities that are new and for services.
     fn are_as(&self, others: &Self) -> bool {
-        let Self { revision, last: _, guests, namespaces, services: _, schedule } = others;
+        let Self { revision, last: _, guests, namespaces, services: _, schedule, trust_domain: _ } = others;
         (self.revision, &self.guests, &self.namespaces) == (*revision, guests, namespaces)
             && self.schedule.is_as(schedule)
     }
@@ -265,13 +269,7 @@ impl State {
             quarantines: Some(quarantines.clone()),
             confirmation: Some(confirmation.clone()),
         };
-        let mut asked = Asked::default();
-        // Of another run of the host only the wall clock is left; then they are written anew.
-        let offset = facts.now.offset();
-        asked.quarantines = quarantines;
-        for until in asked.quarantines.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
-            *until = until.adopted(&facts.boot_id, offset);
-        }
+        let mut asked = Asked { quarantines: adopted(quarantines, &facts), ..Asked::default() };
         let mut rolled_back = None;
         asked.policies.pushed = match confirmation {
             Confirmation::Settled => before,
@@ -455,6 +453,15 @@ impl State {
             effects.push(Effect::Report(report));
         }
     }
+}
+
+/// Saved quarantines. Of another run of the host only the wall clock is left; then they are written anew.
+fn adopted(mut quarantines: Quarantines, facts: &Facts) -> Quarantines {
+    let offset = facts.now.offset();
+    for until in quarantines.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
+        *until = until.adopted(&facts.boot_id, offset);
+    }
+    quarantines
 }
 
 /// The policies of saved documents.

@@ -188,6 +188,16 @@ pub(super) fn rank(sources: &Sources, key: &WorkloadKey) -> Option<Rank> {
     having.map(|(origin, _)| origin.rank)
 }
 
+/// The names of the containers that some source tells of a pod.
+pub(super) fn containers<'a>(sources: &'a Sources, pod: &WorkloadKey) -> BTreeSet<&'a WorkloadKey> {
+    let all = pod.containers();
+    let between = |source: &'a Source| {
+        let range = source.workloads.range::<WorkloadKey, _>(&all.start..&all.end);
+        range.map(|(name, _)| &**name)
+    };
+    sources.values().flat_map(between).collect()
+}
+
 /// The workloads that count, in the order of names. Goes through all of them: for questions, not for changes.
 pub(super) fn workloads(sources: &Sources) -> BTreeMap<&WorkloadKey, &Resolved> {
     let mut all = BTreeMap::new();

@@ -20,6 +20,7 @@ use super::place::Node;
 use super::pod::Pod;
 use super::service::{Front, Slice};
 use crate::domain::cluster::{Namespace, Service, ServiceKey};
+use crate::domain::container::Containers;
 use crate::domain::labels::LabelSet;
 use crate::domain::workload::{Changes, Resolved, Workload, WorkloadEvent, WorkloadKey};
 use crate::sources::directories::Directory;
@@ -458,6 +459,7 @@ fn resolved(key: WorkloadKey, known: &Known, addresses: Vec<IpNet>, is_local: bo
         addresses,
         ports: pod.ports.clone(),
         account: pod.account.clone(),
+        containers: Containers::Unknown,
     };
     let (cgroup, above) = directory
         .as_ref()

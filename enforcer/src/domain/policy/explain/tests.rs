@@ -7,6 +7,7 @@ use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 
 use super::*;
+use crate::domain::account::TrustDomain;
 use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use crate::domain::policy::compile::{Scene, compile_scene};
 use crate::domain::policy::model::{
@@ -62,10 +63,11 @@ fn the_nearest_miss_comes_first() {
         listen: None,
         expires: None,
     }];
-    let namespaces = NamespaceLabels::default();
+    let (namespaces, trust_domain) = (NamespaceLabels::default(), TrustDomain::default());
     let context = Context {
         registry: &registry,
         namespaces: &namespaces,
+        trust_domain: &trust_domain,
         at: Timestamp::EARLIEST,
         hypothetical: false,
     };
@@ -164,8 +166,13 @@ fn tiers_are_told_with_what_they_pass() {
     let policies = tiers();
     let scene = Scene::default();
     let table = compile_scene(&policies, &scene, &mut registry, Generation(1)).unwrap();
-    let context =
-        Context { registry: &registry, namespaces: &scene.namespaces, at: scene.at, hypothetical: false };
+    let context = Context {
+        registry: &registry,
+        namespaces: &scene.namespaces,
+        trust_domain: &scene.trust_domain,
+        at: scene.at,
+        hypothetical: false,
+    };
     let told = |peer, port| {
         let (address, direction) = (Address::v4(1), Direction::Ingress);
         let query = Query { subject: db, peer, address, port, protocol: 6, direction };
