@@ -78,7 +78,6 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
     let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
-    let started_as = host.clone();
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Arc::new(Scrape {
@@ -106,9 +105,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let mut parts = JoinSet::new();
     let (canary, target) = watch::channel(canary::Target::default());
     spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
-    spawn_indexed(&mut parts, (config, &cgroup_root), (&started_as, &store), &shared);
+    spawn_indexed(&mut parts, (config, &cgroup_root), &store, &shared);
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
-    spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
         (Arc::clone(&pipeline), logs.audit.clone()),
@@ -228,13 +226,15 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
 fn spawn_indexed(
     parts: &mut JoinSet<()>,
     (config, cgroup_root): (&Config, &Path),
-    (host, store): (&str, &Store),
+    store: &Store,
     shared: &Shared,
 ) {
     let directories = Directories::new(cgroup_root.to_owned());
     spawn_directories(parts, &directories, shared);
+    spawn_own_addresses(parts, shared);
     let heard = (&shared.events, &shared.closing);
-    cluster::spawn(parts, config, host, &store.cluster(), &directories, heard);
+    let host = start::fact("/proc/sys/kernel/hostname");
+    cluster::spawn(parts, config, &host, &store.cluster(), &directories, heard);
 }
 
 /// The index of the cgroup tree, for the sources that need it.

@@ -240,8 +240,7 @@ pub struct State {
     pub(super) conditions: Book,
     pub(super) canary: Canary,
     /// Of what is wanted and what is in force, and whether they may be others by now.
-    pub(super) sums: Sums,
-    pub(super) unsummed: bool,
+    pub(super) sums: (Sums, bool),
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
     told: Told,
@@ -334,8 +333,7 @@ impl State {
             problems: BTreeMap::new(),
             conditions: Book::default(),
             canary: Canary::default(),
-            sums: Sums::default(),
-            unsummed: true,
+            sums: (Sums::default(), true),
             touched: true,
             told: Told::default(),
         };
