@@ -31,6 +31,7 @@ use crate::kernel::{Events, Kernel, Repair, Revoker};
 use crate::sources::{
     self, CgroupTree, Directories, Look, Managed, OwnEvent, PolicyDir, PolicyEvent, PolicyPath, StaticFile,
 };
+use crate::store::Store;
 use crate::telemetry::Pipeline;
 use crate::telemetry::audit::Audit;
 use crate::telemetry::metrics::Gauges;
@@ -77,7 +78,6 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let (readiness, readiness_seen) = watch::channel(Readiness::default());
     let (gauges, gauges_seen) = watch::channel(first_gauges(&lock(&kernel)));
-    let started_as = host.clone();
     let pipeline = Arc::new(Pipeline::new(names_seen.clone(), host));
     let malformed = Arc::new(AtomicU64::new(0));
     let scrape = Arc::new(Scrape {
@@ -95,15 +95,8 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let mut parts = JoinSet::new();
     let (canary, target) = watch::channel(canary::Target::default());
     spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
-    let directories = Directories::new(cgroup_root.clone());
-    runtimes::spawn_directories(&mut parts, &directories, &shared);
+    spawn_indexed(&mut parts, (config, &cgroup_root), (&store, questions, &gauges), &shared);
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
-    runtimes::spawn(&mut parts, config, &directories, &shared);
-    let heard = (&shared.events, &shared.closing);
-    cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
-    report::spawn(&mut parts, config, &started_as, &questions, &gauges, heard);
-    drop(questions);
-    spawn_own_addresses(&mut parts, &shared);
     parts.spawn(read_ring(
         ring,
         (Arc::clone(&pipeline), logs.audit.clone()),
@@ -237,6 +230,23 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
         let make = move || Managed::new(tree.clone(), directories.clone());
         spawn_source(parts, shared, "the source of managed cgroups", make, Event::Managed);
     }
+}
+
+/// The sources that find directories by other names than paths, and the index that they need; and what is told the cluster.
+fn spawn_indexed(
+    parts: &mut JoinSet<()>,
+    (config, cgroup_root): (&Config, &Path),
+    (store, questions, gauges): (&Store, mpsc::Sender<api::Call>, &watch::Sender<Gauges>),
+    shared: &Shared,
+) {
+    let directories = Directories::new(cgroup_root.to_owned());
+    runtimes::spawn_directories(parts, &directories, shared);
+    runtimes::spawn(parts, config, &directories, shared);
+    spawn_own_addresses(parts, shared);
+    let heard = (&shared.events, &shared.closing);
+    let host = start::fact("/proc/sys/kernel/hostname");
+    cluster::spawn(parts, config, &host, &store.cluster(), &directories, heard);
+    report::spawn(parts, config, &host, &questions, gauges, heard);
 }
 
 /// The host's own addresses, by which it is found that a peer is here.

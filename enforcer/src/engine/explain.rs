@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::index::{present_at_address, present_key};
+use super::keys::{present_at_address, present_key};
 use super::policies::refused;
 use super::state::{Published, State};
 use super::told;

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
-use super::keys::Keys;
+use super::keys::{Keys, present};
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
-use super::state::State;
 use super::told::{self, Changed, Rank, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
@@ -91,27 +90,6 @@ pub(super) struct Index {
 pub(super) struct Touched {
     cgroups: BTreeSet<CgroupId>,
     pub(super) nets: BTreeSet<IpNet>,
-}
-
-/// The identity that a workload has now: one of its own while it is in quarantine.
-pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    present(workload, state.ordinary(workload), quarantines)
-}
-
-/// The identity that its addresses stand for now.
-pub(super) fn present_at_address(
-    state: &State,
-    workload: &Workload,
-    quarantines: &Quarantines,
-) -> IdentityKey {
-    present(workload, state.ordinary_at_address(workload), quarantines)
-}
-
-fn present(workload: &Workload, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
-    match quarantine::of(quarantines, &workload.key) {
-        Some(_) => marked(&ordinary, &workload.key.name),
-        None => ordinary,
-    }
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.

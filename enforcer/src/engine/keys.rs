@@ -15,7 +15,7 @@ use super::state::State;
 use super::told::{self, Rank, Sources};
 use crate::domain::container;
 use crate::domain::policy::model::{Peer, Peers, Policy};
-use crate::domain::quarantine::AllowFrom;
+use crate::domain::quarantine::{self, AllowFrom, Quarantines, marked};
 use crate::domain::registry::IdentityKey;
 use crate::domain::workload::Workload;
 
@@ -118,6 +118,27 @@ impl State {
         let keys = Keys::of(&self.asked, &self.facts.labels);
         self.keys_of = Some((Arc::clone(&self.asked), keys.clone()));
         keys
+    }
+}
+
+/// The identity that a workload has now: one of its own while it is in quarantine.
+pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
+    present(workload, state.ordinary(workload), quarantines)
+}
+
+/// The identity that its addresses stand for now.
+pub(super) fn present_at_address(
+    state: &State,
+    workload: &Workload,
+    quarantines: &Quarantines,
+) -> IdentityKey {
+    present(workload, state.ordinary_at_address(workload), quarantines)
+}
+
+pub(super) fn present(workload: &Workload, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
+    match quarantine::of(quarantines, &workload.key) {
+        Some(_) => marked(&ordinary, &workload.key.name),
+        None => ordinary,
     }
 }
 

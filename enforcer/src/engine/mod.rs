@@ -91,7 +91,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
     let is_news =
         !matches!(event, Event::Tick(_) | Event::Quiet | Event::Coverage(_) | Event::Request { .. });
     state.touched |= is_news;
-    state.unsummed |= is_news;
+    state.sums.1 |= is_news;
     match event {
         Event::Adopted(adopted) => adopt(state, adopted, &mut effects),
         Event::Workloads(WorkloadEvent::Snapshot { source, workloads, namespaces, services }) => {
@@ -313,8 +313,8 @@ fn refuse_blocked(state: &mut State, effects: &mut Vec<Effect>) {
 
 fn tick(state: &mut State, now: Clocks) {
     state.now = now;
-    if std::mem::take(&mut state.unsummed) {
-        state.sums = sums::sums(state);
+    if state.sums.1 {
+        state.sums = (sums::sums(state), false);
         state.touched = true;
     }
     if state.retry.is_some_and(|retry| retry.at <= now.up) && state.in_flight.is_none() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Effect, Level};
-use super::index::{present_at_address, present_key};
+use super::keys::{present_at_address, present_key};
 use super::policies::refused;
 use super::state::State;
 use super::told;

@@ -242,8 +242,7 @@ pub struct State {
     pub(super) conditions: Book,
     pub(super) canary: Canary,
     /// Of what is wanted and what is in force, and whether they may be others by now.
-    pub(super) sums: Sums,
-    pub(super) unsummed: bool,
+    pub(super) sums: (Sums, bool),
     /// Something happened that the numbers for the metrics may show.
     pub(super) touched: bool,
     told: Told,
@@ -271,13 +270,7 @@ impl State {
             quarantines: Some(quarantines.clone()),
             confirmation: Some(confirmation.clone()),
         };
-        let mut asked = Asked::default();
-        // Of another run of the host only the wall clock is left; then they are written anew.
-        let offset = facts.now.offset();
-        asked.quarantines = quarantines;
-        for until in asked.quarantines.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
-            *until = until.adopted(&facts.boot_id, offset);
-        }
+        let mut asked = Asked { quarantines: adopted(quarantines, &facts), ..Asked::default() };
         let mut rolled_back = None;
         asked.policies.pushed = match confirmation {
             Confirmation::Settled => before,
@@ -343,8 +336,7 @@ impl State {
             problems: BTreeMap::new(),
             conditions: Book::default(),
             canary: Canary::default(),
-            sums: Sums::default(),
-            unsummed: true,
+            sums: (Sums::default(), true),
             touched: true,
             told: Told::default(),
         };
@@ -462,6 +454,15 @@ impl State {
             effects.push(Effect::Report(report));
         }
     }
+}
+
+/// Saved quarantines. Of another run of the host only the wall clock is left; then they are written anew.
+fn adopted(mut quarantines: Quarantines, facts: &Facts) -> Quarantines {
+    let offset = facts.now.offset();
+    for until in quarantines.values_mut().filter_map(|quarantine| quarantine.until.as_mut()) {
+        *until = until.adopted(&facts.boot_id, offset);
+    }
+    quarantines
 }
 
 /// The policies of saved documents.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::event::Report;
-use super::index::{present_at_address, present_key};
+use super::keys::{present_at_address, present_key};
 use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
@@ -226,7 +226,7 @@ pub(super) fn report(state: &State) -> Report {
         quarantined: state.asked.quarantines.len() as u64,
         canary: canary::is_armed(state),
         standing: conditions::counts(state),
-        sums: state.sums,
+        sums: state.sums.0,
         sources: sources(state),
         ..Report::default()
     };

@@ -231,7 +231,7 @@ fn a_node_that_has_converged_says_so_by_one_number() {
     let mut world = World::enforcing();
     let sums = |world: &mut World| {
         world.batch([Event::Tick(world.state.now)]);
-        world.state.sums
+        world.state.sums.0
     };
     let first = sums(&mut world);
     assert_eq!(first.desired, first.loaded);
