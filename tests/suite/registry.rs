@@ -67,7 +67,7 @@ const LONG: &[(&str, &str)] = &[(
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 23] = [
+    let modules: [(&str, &[Test]); 24] = [
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
