@@ -9,9 +9,11 @@
 
 use crate::address::Address;
 
+const ICMP: u64 = 1;
 const TCP: u64 = 6;
 const UDP: u64 = 17;
 const DCCP: u64 = 33;
+const ICMPV6: u64 = 58;
 const SCTP: u64 = 132;
 const UDPLITE: u64 = 136;
 
@@ -115,13 +117,14 @@ impl Packet {
         self.packed & 0xff_ffff_ffff
     }
 
-    /// Destination port. 0 where the protocol has none, and in a later fragment.
+    /// Destination port; of ICMP the type of the message, see [`icmp_type`]. 0 where the protocol has none, and in a later
+    /// fragment.
     #[inline(always)]
     pub const fn destination_port(&self) -> u16 {
         self.packed as u16
     }
 
-    /// Source port. 0 where the protocol has none, and in a later fragment.
+    /// Source port; of ICMP the same as [`Packet::destination_port`]. 0 where the protocol has none, and in a later fragment.
     #[inline(always)]
     pub const fn source_port(&self) -> u16 {
         (self.packed >> 16) as u16
@@ -303,8 +306,14 @@ fn transport<B: Bytes>(bytes: B, network: &Network) -> Option<Packet> {
         if offset + header > length {
             return None;
         }
-        // Source port in the upper half, destination port in the lower: as in `packed`.
-        packed |= u64::from(bytes.word(offset as u32)?);
+        let first = u64::from(bytes.word(offset as u32)?);
+        if protocol == ICMP || protocol == ICMPV6 {
+            let kind = bytes.opaque(icmp_type(protocol as u8, (first >> 24) as u8).into());
+            packed |= (kind << 16) | kind;
+        } else {
+            // Source port in the upper half, destination port in the lower: as in `packed`.
+            packed |= first;
+        }
         if protocol == TCP {
             let word = u64::from(bytes.word(offset as u32 + 12)?);
             let size = (word >> 28) * 4;
@@ -325,12 +334,54 @@ fn transport<B: Bytes>(bytes: B, network: &Network) -> Option<Packet> {
     })
 }
 
-/// The least length of the header of a protocol that has ports, in bytes; 0 of one that has none.
+/// What stands for the port of a flow of ICMP or `ICMPv6`: the type of its messages. An answer belongs to the flow of its
+/// question, so it has the type of that (IANA, "ICMP Type Numbers" and "`ICMPv6` "type" Numbers"). 0 of other protocols.
+///
+/// Written as comparisons, one after the other: a table would be a map of its own in the kernel.
+#[inline(always)]
+pub const fn icmp_type(protocol: u8, kind: u8) -> u8 {
+    if protocol as u64 == ICMP {
+        if kind == 0 {
+            return ECHO;
+        }
+        // Timestamps, information, address masks; the extended echo.
+        if kind == 14 || kind == 16 || kind == 18 || kind == 43 {
+            return kind - 1;
+        }
+        return kind;
+    }
+    if protocol as u64 == ICMPV6 {
+        // The echo, information of nodes, the extended echo.
+        if kind == 129 || kind == 140 || kind == 161 {
+            return kind - 1;
+        }
+        return kind;
+    }
+    0
+}
+
+/// The type of an echo request.
+const ECHO: u8 = 8;
+/// The same of `ICMPv6`.
+const ECHO_V6: u8 = 128;
+
+/// The type of the messages that an ICMP echo socket sends, by its protocol; 0 of other protocols. A call on such a socket
+/// names no type, and the kernel lets it send no other (but the extended echo, whose packets are judged).
+#[inline(always)]
+pub const fn echo_type(protocol: u8) -> u8 {
+    match protocol as u64 {
+        ICMP => ECHO,
+        ICMPV6 => ECHO_V6,
+        _ => 0,
+    }
+}
+
+/// The least length of the header of a protocol that has ports or types, in bytes; 0 of one that has none.
 #[inline(always)]
 const fn header(protocol: u64) -> u64 {
     match protocol {
         TCP => 20,
-        UDP | UDPLITE => 8,
+        UDP | UDPLITE | ICMP | ICMPV6 => 8,
         SCTP | DCCP => 12,
         _ => 0,
     }

@@ -1,6 +1,7 @@
 //! What a call is about, gathered before anything is decided.
 
 use enforcer_common::address::Address;
+use enforcer_common::packet;
 
 use aya_ebpf::programs::SockAddrContext;
 
@@ -142,7 +143,10 @@ impl Facts {
 pub fn gather(hook: u64, ctx: &SockAddrContext, facts: &mut Facts) {
     let to = destination(hook, ctx);
     facts.address = to.address.zero_is_loopback();
-    facts.set(to.port, to.source_port, to.protocol, zero());
+    // A call on an ICMP socket names no type, and its port means nothing.
+    let echo = packet::echo_type(to.protocol).into();
+    let (port, own) = if echo == 0 { (to.port, to.source_port) } else { (echo, echo) };
+    facts.set(port, own, to.protocol, zero());
     facts.source = if to.source.is_unchosen() {
         if !facts.address.is_loopback() {
             facts.add(NO_SOURCE);

@@ -124,7 +124,7 @@ fn broken_workload_files_are_told_everything() {
 
 #[test]
 fn a_workload_file_describes_the_cluster_too() {
-    let text = "workloads:\n- {name: web, cgroup: /web, account: api, ports: [{name: http, port: 8080}, {name: dns, \
+    let text = "workloads:\n- {name: web, cgroup: /web, serviceAccount: api, ports: [{name: http, port: 8080}, {name: dns, \
                 protocol: UDP, port: 53}]}\nnamespaces:\n- {name: shop, labels: {team: a}}\nservices:\n- name: db\n  \
                 namespace: shop\n  addresses: [10.96.0.1]\n  ports: [{port: 80, backends: [{address: 10.0.0.1, port: 8080}]}]\n";
     let found = parse_workloads(&PolicyFile { name: "w.yaml".into(), text: text.into() });
@@ -198,6 +198,25 @@ fn every_whole_example_of_the_manual_is_a_policy() {
         kinds.extend(outcome.policies.iter().map(|checked| checked.policy.key.kind.label()));
     }
     assert_eq!(kinds.len(), 4, "an example of each kind: {kinds:?}");
+}
+
+/// Those of the page for plain hosts are what it says they are.
+#[test]
+fn every_whole_example_for_hosts_is_accepted() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/host.md")).unwrap();
+    let (mut policies, mut workloads) = (0, 0);
+    for text in page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        if text.starts_with("apiVersion:") {
+            let outcome = check_one(text);
+            assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
+            policies += 1;
+        } else if text.starts_with("workloads:") {
+            let outcome = parse_workloads(&file(text));
+            assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
+            workloads += 1;
+        }
+    }
+    assert_eq!((policies, workloads), (3, 1));
 }
 
 #[test]

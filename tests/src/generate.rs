@@ -95,8 +95,13 @@ fn service() -> impl Strategy<Value = Service> {
 fn workload() -> impl Strategy<Value = Side> {
     let named = (protocol(), port()).prop_map(|(protocol, port)| NamedPort { protocol, port });
     let ports = prop_oneof![1 => Just(NamedPorts::new()), 2 => btree_map(port_name(), named, 0..3)];
-    (namespace(), labels(), ports, option::of(account()))
-        .prop_map(|(namespace, labels, ports, account)| Side::Workload { namespace, labels, ports, account })
+    let container = option::weighted(0.25, select(&["main", "proxy", "*"]));
+    (namespace(), labels(), ports, option::of(account()), container).prop_map(
+        |(namespace, mut labels, ports, account, container)| {
+            labels.0.extend(container.map(|name| ("reserved:container".to_owned(), name.to_owned())));
+            Side::Workload { namespace, labels, ports, account }
+        },
+    )
 }
 
 fn port_name() -> impl Strategy<Value = String> {
@@ -133,6 +138,14 @@ pub fn selector() -> impl Strategy<Value = Selector> {
         1 => Just(Selector::default()),
         2 => vec(requirement, 0..3).prop_map(|requirements| Selector { requirements }),
     ]
+}
+
+/// A selector of workloads, which may name a container.
+fn workloads() -> impl Strategy<Value = Selector> {
+    (selector(), option::weighted(0.15, select(&["main", "proxy"]))).prop_map(|(mut selector, container)| {
+        selector.requirements.extend(container.map(enforcer::domain::container::is_called));
+        selector
+    })
 }
 
 /// IPv4 addresses, some in the same blocks.
@@ -191,7 +204,7 @@ pub fn peer() -> impl Strategy<Value = Peer> {
         account,
     });
     prop_oneof![
-        4 => (namespaces, selector(), option::weighted(0.2, pattern)).prop_map(
+        4 => (namespaces, workloads(), option::weighted(0.2, pattern)).prop_map(
             |(namespaces, selector, account)| Peer::Workloads { namespaces, selector, account },
         ),
         4 => (block(), vec(block(), 0..3)).prop_map(|(net, except)| Peer::Cidr { net, except }),
@@ -200,7 +213,7 @@ pub fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn protocol() -> impl Strategy<Value = u8> {
-    select(&[6_u8, 6, 17, 132])
+    select(&[6_u8, 6, 17, 132, 1])
 }
 
 fn port() -> impl Strategy<Value = u16> {
@@ -280,7 +293,7 @@ fn layer(kind: PolicyKind) -> impl Strategy<Value = Layer> {
 
 /// Which workloads a policy of this kind speaks of.
 fn subject(kind: PolicyKind) -> impl Strategy<Value = Subject> {
-    (namespaces(), selector()).prop_map(move |(namespaces, selector)| {
+    (namespaces(), workloads()).prop_map(move |(namespaces, selector)| {
         let namespaces = if kind.is_namespaced() { Namespaces::Own } else { namespaces };
         Subject { namespaces, selector }
     })

@@ -15,7 +15,7 @@ use enforcer::domain::workload::NamedPorts;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::Direction;
 
-use self::matching::{matches_flow, matches_port, selects};
+use self::matching::{is_contested, matches_flow, matches_port, may_be_selected, may_match_flow, selects};
 
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,9 +138,19 @@ pub fn judge(policies: &[Policy], age: Age<'_>, question: &Question) -> Judgemen
 
 /// Judges a flow.
 pub fn judge_in(policies: &[Policy], age: Age<'_>, question: &Question, setting: &Setting) -> Judgement {
+    let live: Vec<&Policy> = policies.iter().filter(|policy| is_live(policy, setting.at)).collect();
     judgement(policies, setting.at, |policies| {
         let flow = |question: &Question| {
-            let matches = |policy: &Policy, rule: &Rule| matches_flow(policy, rule, question, setting);
+            let contested = is_contested(&live, &question.subject, setting);
+            let matches = |policy: &Policy, rule: &Rule| {
+                if matches_flow(policy, rule, question, setting) {
+                    Match::Meant
+                } else if !contested && may_match_flow(policy, rule, question, setting) {
+                    Match::MayBe
+                } else {
+                    Match::No
+                }
+            };
             let section = question.direction.into();
             outcome(policies, age, &question.subject, section, setting, &matches)
         };
@@ -164,7 +174,9 @@ pub fn judge_listen(
     setting: &Setting,
 ) -> Judgement {
     let outcome = judgement(policies, setting.at, |policies| {
-        let matches = |_: &Policy, rule: &Rule| matches_port(rule, subject, protocol, port);
+        let matches = |_: &Policy, rule: &Rule| {
+            if matches_port(rule, subject, protocol, port) { Match::Meant } else { Match::No }
+        };
         outcome(policies, age, subject, RuleDirection::Listen, setting, &matches).1
     });
     // Who belongs to no workload is told so when it talks; listening alone is nobody's harm.
@@ -175,9 +187,21 @@ pub fn judge_listen(
     }
 }
 
+/// Whether a rule means a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Match {
+    No,
+    /// It names a container, and the caller may be that one.
+    MayBe,
+    Meant,
+}
+
+fn is_live(policy: &Policy, at: Timestamp) -> bool {
+    policy.expires.is_none_or(|end| at < end)
+}
+
 fn judgement(policies: &[Policy], at: Timestamp, outcome: impl Fn(&[&Policy]) -> Outcome) -> Judgement {
-    let is_there = |policy: &&Policy| policy.expires.is_none_or(|end| at < end);
-    let all: Vec<&Policy> = policies.iter().filter(is_there).collect();
+    let all: Vec<&Policy> = policies.iter().filter(|policy| is_live(policy, at)).collect();
     let enforced: Vec<&Policy> =
         all.iter().filter(|policy| policy.mode == PolicyMode::Enforce).copied().collect();
     Judgement { enforced: outcome(&enforced), hypothetical: outcome(&all) }
@@ -225,21 +249,34 @@ fn outcome(
     subject: &Side,
     section: RuleDirection,
     setting: &Setting,
-    matches: &dyn Fn(&Policy, &Rule) -> bool,
+    matches: &dyn Fn(&Policy, &Rule) -> Match,
 ) -> (Line, Outcome) {
-    let selecting: Vec<&Policy> =
-        policies.iter().copied().filter(|policy| selects(policy, subject, setting)).collect();
+    let selecting = policies.iter().filter_map(|policy| {
+        let is_meant = selects(policy, subject, setting);
+        let may_be = section != RuleDirection::Listen && may_be_selected(policy, subject, setting);
+        (is_meant || may_be).then_some((*policy, !is_meant))
+    });
+    let selecting: Vec<(&Policy, bool)> = selecting.collect();
+    // What is only perhaps meant never denies, and is let through where it would be passed on. Behind the baseline tier there
+    // is only the default.
+    let action = |policy: &Policy, lenient: bool, rule: &Rule| match (matches(policy, rule), rule.action) {
+        (Match::No, _) => None,
+        (Match::Meant, action) if !lenient => Some(action),
+        (_, Action::Deny) => None,
+        (_, Action::Pass) if !policy.layer.is_admin() => Some(Action::Pass),
+        (_, Action::Allow | Action::Pass) => Some(Action::Allow),
+    };
     // Precedence 2: the first rule of the admin tier that matches, unless it passes.
     let admin = |policy: &Policy| match policy.layer {
         Layer::Admin { priority } => Some(priority),
         _ => None,
     };
-    if let Some((place, action, outcome)) = first(&selecting, section, setting, matches, &admin)
+    if let Some((place, action, outcome)) = first(&selecting, section, setting, &action, &admin)
         && action != Action::Pass
     {
         return ((2, Some(place), 0), outcome);
     }
-    if let Some((line, outcome)) = namespaced(&selecting, age, section, setting, matches) {
+    if let Some((line, outcome)) = namespaced(&selecting, age, section, setting, &action) {
         return ((line.0, None, line.1), outcome);
     }
     // Precedence 6: the first rule of the baseline tier that matches; where it passes, the default.
@@ -247,7 +284,7 @@ fn outcome(
         Layer::Baseline { priority } => Some(priority),
         _ => None,
     };
-    if let Some((place, _, outcome)) = first(&selecting, section, setting, matches, &baseline) {
+    if let Some((place, _, outcome)) = first(&selecting, section, setting, &action, &baseline) {
         return ((6, Some(place), 0), outcome);
     }
     // Precedence 7: the default of the subject.
@@ -261,25 +298,28 @@ fn outcome(
 
 /// Precedence 3, 4 and 5: (line, age of the rule) and what is decided.
 fn namespaced(
-    selecting: &[&Policy],
+    selecting: &[(&Policy, bool)],
     age: Age<'_>,
     section: RuleDirection,
     setting: &Setting,
-    matches: &dyn Fn(&Policy, &Rule) -> bool,
+    action: Does<'_>,
 ) -> Option<((u8, u32), Outcome)> {
     let (mut denying, mut allowing, mut isolating) = (Vec::new(), Vec::new(), Vec::new());
-    for policy in selecting.iter().filter(|policy| policy.layer == Layer::Namespaced) {
+    for (policy, lenient) in selecting.iter().filter(|(policy, _)| policy.layer == Layer::Namespaced) {
         let Some(rules) = rules(policy, section) else { continue };
         let key = |index| RuleKey { policy: policy.key.clone(), direction: section, index };
-        isolating.push((key(None), policy.errno));
+        if !lenient {
+            isolating.push((key(None), policy.errno));
+        }
         for (index, rule) in (0..).zip(rules) {
-            if rule.expires.is_none_or(|end| setting.at < end) && matches(policy, rule) {
-                let errno = rule.errno.unwrap_or(policy.errno);
-                match rule.action {
-                    Action::Deny => denying.push((key(Some(index)), errno)),
-                    Action::Allow => allowing.push((key(Some(index)), errno)),
-                    Action::Pass => {}
-                }
+            if rule.expires.is_some_and(|end| end <= setting.at) || rule.action == Action::Pass {
+                continue;
+            }
+            let errno = rule.errno.unwrap_or(policy.errno);
+            match action(policy, *lenient, rule) {
+                Some(Action::Deny) => denying.push((key(Some(index)), errno)),
+                Some(Action::Allow) => allowing.push((key(Some(index)), errno)),
+                Some(Action::Pass) | None => {}
             }
         }
     }
@@ -299,30 +339,34 @@ fn namespaced(
     Some(((5, age), deny(Reason::Isolated, Some(rule), errno)))
 }
 
+/// What a rule of a policy does, if it does anything; the second says whether the policy is only perhaps meant.
+type Does<'a> = &'a dyn Fn(&Policy, bool, &Rule) -> Option<Action>;
+
 /// The first rule of an ordered layer that matches, and what it says.
 fn first(
-    selecting: &[&Policy],
+    selecting: &[(&Policy, bool)],
     section: RuleDirection,
     setting: &Setting,
-    matches: &dyn Fn(&Policy, &Rule) -> bool,
+    action: Does<'_>,
     priority: &dyn Fn(&Policy) -> Option<u16>,
 ) -> Option<(Place, Action, Outcome)> {
     let mut found: Vec<(Place, Action, Outcome)> = Vec::new();
-    for policy in selecting {
+    for (policy, lenient) in selecting {
         let (Some(priority), Some(rules)) = (priority(policy), rules(policy, section)) else { continue };
         for (index, rule) in rules.iter().enumerate() {
-            if rule.expires.is_some_and(|end| end <= setting.at) || !matches(policy, rule) {
+            if rule.expires.is_some_and(|end| end <= setting.at) {
                 continue;
             }
+            let Some(action) = action(policy, *lenient, rule) else { continue };
             let number = u32::try_from(index).expect("a short list");
             let key = RuleKey { policy: policy.key.clone(), direction: section, index: Some(number) };
-            let outcome = match rule.action {
+            let outcome = match action {
                 Action::Allow => allow(key),
                 Action::Deny => deny(Reason::DeniedByRule, Some(key), rule.errno.unwrap_or(policy.errno)),
                 Action::Pass => by_default(),
             };
             let place = (priority, policy.key.name.clone(), format!("{:?}", policy.key.kind as u8), index);
-            found.push((place, rule.action, outcome));
+            found.push((place, action, outcome));
         }
     }
     found.into_iter().min_by(|(one, ..), (other, ..)| one.cmp(other))

@@ -18,6 +18,7 @@ mod churn;
 mod cluster_api;
 mod confinement;
 mod conformance;
+mod containers;
 mod counters;
 mod differential;
 mod explain;
@@ -29,11 +30,14 @@ mod lifecycle;
 mod live_changes;
 mod never_a_gap;
 mod policies;
+mod protocols;
 mod registry;
 mod replies;
 mod residue;
 mod revocation;
+mod runtimes;
 
+mod systemd;
 mod traffic;
 mod verifier;
 

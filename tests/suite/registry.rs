@@ -37,9 +37,13 @@ const NATIVE: &[(&str, &str)] = &[
         "live_changes::an_unconfirmed",
         "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too",
     ),
+    ("containers::", "who is who is told by cgroups alike on every kernel"),
+    ("protocols::icmp", "packets are read and judged alike on every kernel"),
+    ("protocols::echo", "packets are read and judged alike on every kernel"),
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
+    ("runtimes::", "it is about user space, and needs packages"),
     ("faults::points", "it takes too long"),
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
@@ -60,14 +64,21 @@ const ONE_KERNEL: &[(&str, &str)] = &[
 ];
 
 /// What runs only when it is asked for by name, on every machine.
-const LONG: &[(&str, &str)] = &[(
-    "bypass::what_closes_it_is_enough",
-    "a third pass of all probes, which tells which hook is enough alone",
-)];
+const LONG: &[(&str, &str)] = &[
+    (
+        "bypass::what_closes_it_is_enough",
+        "a third pass of all probes, which tells which hook is enough alone; `cargo xtask bypass` runs it",
+    ),
+    (
+        "protocols::sctp_by_port",
+        "it waits for time-outs, and only emulated kernels have SCTP: `cargo xtask vm 6.12 -- protocols::sctp` runs it",
+    ),
+];
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 24] = [
+    let modules: [(&str, &[Test]); 28] = [
+    let modules: &[(&str, &[Test])] = &[
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -76,6 +87,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("churn", crate::churn::TESTS),
         ("confinement", crate::confinement::TESTS),
         ("conformance", crate::conformance::TESTS),
+        ("containers", crate::containers::TESTS),
         ("counters", crate::counters::TESTS),
         ("differential", crate::differential::TESTS),
         ("explain", crate::explain::TESTS),
@@ -87,13 +99,16 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("live_changes", crate::live_changes::TESTS),
         ("never_a_gap", crate::never_a_gap::TESTS),
         ("policies", crate::policies::TESTS),
+        ("protocols", crate::protocols::TESTS),
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
+        ("runtimes", crate::runtimes::TESTS),
+        ("systemd", crate::systemd::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
     ];
-    let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
+    let named = modules.iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run, all)).collect()
 }
 
@@ -101,7 +116,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
 fn left_out(name: &str) -> Option<String> {
     let find = |list: &'static [(&str, &str)]| list.iter().find(|(start, _)| name.starts_with(start));
     if let Some((_, reason)) = find(LONG) {
-        return Some(format!("{reason}: `cargo xtask bypass` runs it"));
+        return Some((*reason).to_owned());
     }
     if !patience::is_emulated() {
         return None;

@@ -47,6 +47,12 @@ impl Tree {
         }
     }
 
+    /// Gives everything to one owner.
+    #[cfg(test)]
+    pub(crate) fn owned_by(&mut self, owner: Owner) {
+        self.0.values_mut().for_each(|entry| entry.owner = owner);
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.0.iter().map(|(path, entry)| (path.as_str(), entry))
     }

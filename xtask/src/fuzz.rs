@@ -34,8 +34,9 @@ struct Target {
     seeds: &'static [&'static str],
 }
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     Target { name: "api", seeds: &[] },
+    Target { name: "audit", seeds: &[] },
     Target { name: "cgroup_path", seeds: &[] },
     Target { name: "events", seeds: &[] },
     Target { name: "packet", seeds: &[] },

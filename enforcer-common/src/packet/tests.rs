@@ -118,24 +118,61 @@ fn protocols_with_ports_and_without() {
         ports(packet);
         assert_eq!((packet.protocol(), packet.flags(), packet.payload_offset()), (protocol, 0, payload + 20));
     }
-    // ICMP, GRE, IPv6 in IPv4, ESP, and AH of IPv4.
-    for protocol in [1, 47, 41, 50, 51] {
+    // GRE, IPv6 in IPv4, ESP, and AH of IPv4.
+    for protocol in [47, 41, 50, 51] {
         let packet = read(&ipv4(protocol, 0, 0, &udp(12)));
         no_ports(packet);
         assert_eq!((packet.protocol(), packet.payload_offset()), (protocol, 20));
     }
-    // ICMPv6, ESP, nothing, mobility.
-    for protocol in [58, 50, 59, 135] {
+    // ESP, nothing, mobility.
+    for protocol in [50, 59, 135] {
         let packet = read(&ipv6(protocol, &udp(12)));
         no_ports(packet);
         assert_eq!((packet.protocol(), packet.payload_offset()), (protocol, 40));
     }
-    for (protocol, header) in [(17, 8), (136, 8), (132, 12), (33, 12)] {
+    for (protocol, header) in [(17, 8), (136, 8), (132, 12), (33, 12), (1, 8), (58, 8)] {
         assert!(!is_malformed(&ipv4(protocol, 0, 0, &udp(12)[..header])), "{protocol}");
         assert!(is_malformed(&ipv4(protocol, 0, 0, &udp(12)[..header - 1])), "{protocol}");
         assert!(is_malformed(&ipv6(protocol, &udp(12)[..header - 1])), "{protocol}");
     }
-    no_ports(read(&ipv4(1, 0, 0, &[])));
+    no_ports(read(&ipv4(47, 0, 0, &[])));
+}
+
+#[test]
+fn a_message_of_icmp_has_its_type_for_ports_and_an_answer_that_of_its_question() {
+    let message = |kind| [kind, 0, 0xab, 0xcd, 0, 1, 0, 2, 0x5a];
+    for (protocol, kind, stands) in [
+        (1, 8, 8),
+        (1, 0, 8),
+        (1, 3, 3),
+        (1, 13, 13),
+        (1, 14, 13),
+        (1, 15, 15),
+        (1, 16, 15),
+        (1, 17, 17),
+        (1, 18, 17),
+        (1, 42, 42),
+        (1, 43, 42),
+        (1, 129, 129),
+        (58, 0, 0),
+        (58, 128, 128),
+        (58, 129, 128),
+        (58, 136, 136),
+        (58, 139, 139),
+        (58, 140, 139),
+        (58, 161, 160),
+    ] {
+        for packet in [ipv4(protocol, 0, 0, &message(kind)), ipv6(protocol, &message(kind))] {
+            let packet = read(&packet);
+            assert_eq!(
+                (packet.source_port(), packet.destination_port()),
+                (stands, stands),
+                "{protocol} {kind}"
+            );
+            assert_eq!(packet.protocol(), protocol);
+        }
+    }
+    no_ports(read(&ipv4(1, 3, 0, &message(8))));
 }
 
 #[test]

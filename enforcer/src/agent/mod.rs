@@ -33,6 +33,7 @@ mod parts;
 mod pins;
 mod report;
 mod revoke;
+mod runtimes;
 mod sample;
 mod scrape;
 mod start;

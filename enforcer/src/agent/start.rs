@@ -17,7 +17,7 @@ use crate::domain::cluster_policy::KUBERNETES;
 use crate::domain::command::Confinement;
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
-use crate::sources::STATIC;
+use crate::sources::{CONTAINERD, STATIC, SYSTEMD, docker_name};
 use crate::store::{Saved, Store};
 use crate::telemetry::log::Format;
 
@@ -162,6 +162,12 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
     if config.workloads.is_some() {
         required.insert(STATIC.to_owned());
     }
+    // That nobody is there is said at once, and that somebody does not answer, soon.
+    required.extend(config.containerd_socket.iter().map(|_| CONTAINERD.to_owned()));
+    required.extend(config.docker_sockets.iter().map(|socket| docker_name(socket)));
+    if !config.systemd.is_empty() {
+        required.insert(SYSTEMD.to_owned());
+    }
     if config.kubernetes == config::Switch::On {
         required.extend([KUBERNETES.to_owned(), engine::POLICY_OBJECTS.to_owned()]);
     }
@@ -178,6 +184,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         pins: config.pins.display().to_string(),
         mode: config.mode,
         confinement: Confinement::default(),
+        trust_domain: config.trust_domain.clone(),
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),

@@ -101,8 +101,19 @@ struct Wish {
 
 impl Wish {
     fn new(arguments: Observe, now: Timestamp) -> anyhow::Result<Self> {
-        let Observe { follow, last, first, all, since, until, input_file, output, print_node_name, filters } =
-            arguments;
+        let Observe {
+            follow,
+            last,
+            first,
+            all,
+            since,
+            until,
+            input_file,
+            output,
+            print_node_name,
+            filters,
+            ..
+        } = arguments;
         let mut filter = filters.0;
         if let Some(since) = &since {
             filter.since(moment("--since", since, now)?);

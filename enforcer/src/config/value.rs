@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::account::TrustDomain;
 use crate::domain::time::parse_duration;
 use crate::domain::{Mode, SeriesLabel, SocketKind};
 
@@ -268,6 +269,18 @@ impl Scalar for SeriesLabel {
 
     fn text(&self) -> String {
         self.name().to_owned()
+    }
+}
+
+impl Scalar for TrustDomain {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_problem| {
+            format!("`{text}` is no trust domain: lower case letters, digits, `.`, `-` and `_`")
+        })
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
     }
 }
 

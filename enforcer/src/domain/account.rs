@@ -6,8 +6,35 @@ use std::str::FromStr;
 
 use super::syntax::Name;
 
-/// Trust domain of the workloads that this host knows.
-pub const TRUST_DOMAIN: &str = "cluster.local";
+/// Trust domain of the workloads that this host knows; `cluster.local` unless the configuration says another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustDomain(String);
+
+impl Default for TrustDomain {
+    fn default() -> Self {
+        Self("cluster.local".to_owned())
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if is_domain(text) { Ok(Self(text.to_owned())) } else { Err(Invalid::TrustDomain) }
+    }
+}
+
+/// SPIFFE ID 2.1: at most 255 bytes of these.
+fn is_domain(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
+}
 
 /// Which service accounts are meant. `None` is any.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,10 +49,10 @@ pub struct AccountPattern {
 
 impl AccountPattern {
     /// Whether it means the account of a workload in this namespace. A workload without account has no SPIFFE ID.
-    pub fn matches(&self, namespace: &str, account: Option<&str>) -> bool {
+    pub fn matches(&self, domain: &TrustDomain, namespace: &str, account: Option<&str>) -> bool {
         let is = |pattern: &Option<String>, value: &str| pattern.as_deref().is_none_or(|it| it == value);
         let Some(account) = account else { return false };
-        is(&self.trust_domain, TRUST_DOMAIN) && is(&self.namespace, namespace) && is(&self.account, account)
+        is(&self.trust_domain, &domain.0) && is(&self.namespace, namespace) && is(&self.account, account)
     }
 }
 
@@ -59,11 +86,6 @@ impl FromStr for AccountPattern {
         let rest = text.strip_prefix("spiffe://").ok_or(Invalid::Scheme)?;
         let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
         let part = |text: &str| (text != "*").then(|| text.to_owned());
-        // SPIFFE ID 2.1: at most 255 bytes of these.
-        let is_domain = |text: &str| {
-            (1..=255).contains(&text.len())
-                && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
-        };
         if domain != "*" && !is_domain(domain) {
             return Err(Invalid::TrustDomain);
         }
@@ -92,10 +114,15 @@ mod tests {
         ] {
             let pattern: AccountPattern = text.parse().unwrap();
             assert_eq!(pattern.to_string(), text);
-            assert_eq!(pattern.matches("shop", Some("api")), shop, "{text}");
-            assert_eq!(pattern.matches("bank", Some("api")), bank, "{text}");
-            assert!(!pattern.matches("shop", None));
+            let own = TrustDomain::default();
+            assert_eq!(pattern.matches(&own, "shop", Some("api")), shop, "{text}");
+            assert_eq!(pattern.matches(&own, "bank", Some("api")), bank, "{text}");
+            assert!(!pattern.matches(&own, "shop", None));
         }
+        let other: TrustDomain = "other.example".parse().unwrap();
+        let pattern: AccountPattern = "spiffe://other.example/ns/shop/sa/api".parse().unwrap();
+        assert!(pattern.matches(&other, "shop", Some("api")));
+        assert_eq!("Other".parse::<TrustDomain>(), Err(Invalid::TrustDomain));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Pod {
     pub workload: Workload,
     /// The ports that its containers declare, with a name or without: protocol number and port.
     pub ports: BTreeSet<(u8, u16)>,
+    /// Names of its containers, without those that are over before it starts.
+    pub containers: BTreeSet<String>,
 }
 
 /// A machine of the cluster.

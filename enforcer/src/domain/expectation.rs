@@ -9,12 +9,13 @@ use ipnet::IpNet;
 use super::cluster::Namespace;
 use super::cluster_file::{Cluster, Pod};
 use super::command::PolicyFile;
+use super::container::Containers;
 use super::labels::LabelSet;
 use super::offline::{End, Flow, Judged};
 use super::policy::diagnostic::{Code, Diagnostic, Location, Source, quote};
 use super::policy::model::RuleKey;
-use super::policy::ports::{PROTOCOLS, port_number};
-use super::syntax::{ERRNOS, cidr};
+use super::policy::ports::{OWN_PROTOCOLS, port_number};
+use super::syntax::{ERRNOS, Name, cidr};
 use super::workload::{DEFAULT_NAMESPACE, NamedPorts, Workload, WorkloadKey};
 use super::workload_file;
 use super::yaml::{self, Mapping, Node, Reader, Value};
@@ -46,6 +47,8 @@ pub struct ExpectedWorkload {
     pub ports: NamedPorts,
     /// The name of its service account.
     pub account: Option<String>,
+    /// Names of its containers.
+    pub containers: BTreeSet<String>,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
 }
@@ -104,7 +107,7 @@ impl ExpectedVerdict {
 /// If anything is wrong.
 pub fn parse(file: &PolicyFile, cluster: &Cluster) -> Result<Expectation, Vec<Diagnostic>> {
     let source = Source::new(0, file);
-    let mut reader = Reader::new(&source);
+    let mut reader = Reader::new(&source).with_hints(workload_file::HINTS);
     let documents = yaml::parse(&mut reader);
     if documents.len() != 1 && reader.errors() == 0 {
         reader.error(&(0..0), Code::BadExpectation, "an expectation file has exactly one document");
@@ -128,7 +131,12 @@ fn expectation(reader: &mut Reader<'_>, root: &Node, cluster: &Cluster) -> Optio
         .iter()
         .map(|service| WorkloadKey { namespace: service.namespace.clone(), name: service.name.clone() })
         .collect();
-    let pods = cluster.pods.iter().map(|pod| pod.workload.key.clone()).collect();
+    let names = cluster.pods.iter().flat_map(|pod| {
+        let key = &pod.workload.key;
+        let containers = pod.containers.iter().map(|name| key.container(name));
+        containers.chain([key.clone()]).collect::<Vec<_>>()
+    });
+    let pods = names.collect();
     let mut keys = Keys { pods, services, ..Keys::default() };
     let mut workloads = Vec::new();
     let list = if cluster.pods.is_empty() {
@@ -156,12 +164,17 @@ struct Keys {
 }
 
 fn workload(reader: &mut Reader<'_>, node: &Node, keys: &mut Keys) -> Option<ExpectedWorkload> {
-    let fields = ["name", "namespace", "labels", "ports", "account", "addresses"];
+    let fields = ["name", "namespace", "labels", "ports", "serviceAccount", "containers", "addresses"];
     let item = reader.mapping(node, "a workload", &fields)?;
     let key = workload_file::name(reader, &item);
     let labels = workload_file::labels(reader, &item);
     let ports = workload_file::cluster::named_ports(reader, &item);
     let account = workload_file::account(reader, &item);
+    let list = item.get("containers").and_then(|node| reader.list(node, "`containers`", MAX_ITEMS));
+    let names = list.unwrap_or_default().iter();
+    let containers: BTreeSet<String> = names
+        .filter_map(|node| Name::Label.read(reader, node, "the name of a container").map(str::to_owned))
+        .collect();
     let list = item.get("addresses").and_then(|node| reader.list(node, "`addresses`", MAX_ITEMS));
     let nets = list.unwrap_or_default().iter().filter_map(|node| cidr(reader, node, "an address", true));
     let addresses = nets.collect();
@@ -176,7 +189,10 @@ fn workload(reader: &mut Reader<'_>, node: &Node, keys: &mut Keys) -> Option<Exp
         reader.error(&place, Code::Duplicate, message).label("second").related(first.clone(), "first");
     }
     keys.written.insert(key.clone(), reader.location(&place));
-    Some(ExpectedWorkload { key, labels, ports, account, addresses })
+    for name in &containers {
+        keys.pods.insert(key.container(name));
+    }
+    Some(ExpectedWorkload { key, labels, ports, account, containers, addresses })
 }
 
 fn flow(reader: &mut Reader<'_>, node: &Node, keys: &Keys) -> Option<ExpectedFlow> {
@@ -190,8 +206,8 @@ fn flow(reader: &mut Reader<'_>, node: &Node, keys: &Keys) -> Option<ExpectedFlo
     let from = reader.required(&item, what, "from", None).and_then(|node| end(reader, node, keys));
     let to = reader.required(&item, what, "to", None).and_then(|node| end(reader, node, keys));
     let protocol = match item.get("protocol") {
-        Some(node) => reader.choice(node, "`protocol`", &PROTOCOLS),
-        None => Some(PROTOCOLS[0].1),
+        Some(node) => reader.choice(node, "`protocol`", &OWN_PROTOCOLS),
+        None => Some(OWN_PROTOCOLS[0].1),
     };
     let port =
         reader.required(&item, what, "port", None).and_then(|node| port_number(reader, node, "`port`"));
@@ -302,7 +318,10 @@ impl Expectation {
     /// Whether labels are all that tells its workloads apart.
     pub fn is_plain(&self) -> bool {
         let is_plain = |one: &ExpectedWorkload| {
-            one.ports.is_empty() && one.account.is_none() && one.addresses.is_empty()
+            one.ports.is_empty()
+                && one.account.is_none()
+                && one.containers.is_empty()
+                && one.addresses.is_empty()
         };
         self.namespaces.is_empty() && self.workloads.iter().all(is_plain)
     }
@@ -315,6 +334,7 @@ impl Expectation {
         cluster.pods.retain(|known| !self.workloads.iter().any(|found| found.key == known.workload.key));
         cluster.pods.extend(self.workloads.iter().map(|expected| Pod {
             ports: expected.ports.values().map(|port| (port.protocol, port.port)).collect(),
+            containers: expected.containers.clone(),
             workload: Workload {
                 key: expected.key.clone(),
                 labels: expected.labels.clone().into(),
@@ -322,6 +342,7 @@ impl Expectation {
                 addresses: expected.addresses.clone(),
                 ports: expected.ports.clone(),
                 account: expected.account.clone(),
+                containers: Containers::Unknown,
             },
         }));
         cluster.pods.sort_by(|a, b| a.workload.key.cmp(&b.workload.key));

@@ -63,6 +63,9 @@ struct Ports {
     source_port: u16,
     #[serde(default, skip_serializing_if = "is_zero")]
     destination_port: u16,
+    /// Of ICMP, which has no ports.
+    #[serde(default, rename = "type", skip_serializing_if = "is_zero")]
+    kind: u16,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -177,7 +180,11 @@ impl From<Line> for Flow {
             verdict: line.flow.verdict,
             drop_reason_desc: line.flow.drop_reason_desc,
             ip: line.flow.ip.unwrap_or_default(),
-            l4: FlowL4 { protocol, source_port: ports.source_port, destination_port: ports.destination_port },
+            l4: FlowL4 {
+                protocol,
+                source_port: ports.source_port,
+                destination_port: ports.destination_port.max(ports.kind),
+            },
             source: line.flow.source.into(),
             destination: line.flow.destination.into(),
             role: own.role,
@@ -197,7 +204,11 @@ fn ports(l4: &FlowL4) -> BTreeMap<String, Ports> {
     if l4.protocol.is_empty() {
         return BTreeMap::new();
     }
-    let ports = Ports { source_port: l4.source_port, destination_port: l4.destination_port };
+    let ports = if l4.protocol.starts_with("ICMP") {
+        Ports { kind: l4.destination_port, ..Ports::default() }
+    } else {
+        Ports { source_port: l4.source_port, destination_port: l4.destination_port, kind: 0 }
+    };
     BTreeMap::from([(l4.protocol.clone(), ports)])
 }
 
@@ -214,7 +225,7 @@ fn named(rule: &FlowRule, generation: u64) -> Rule {
 impl From<&FlowEndpoint> for Endpoint {
     fn from(end: &FlowEndpoint) -> Self {
         let pod_name = match end.workloads.as_slice() {
-            [one] => one.clone(),
+            [one] => one.split_once('/').map_or(one.as_str(), |(pod, _container)| pod).to_owned(),
             _ => String::new(),
         };
         Self {
@@ -287,6 +298,12 @@ mod tests {
         assert_eq!(json["node_name"], "node-1");
         let back: Line = serde_json::from_value(json).unwrap();
         assert_eq!(Flow::from(back), flow);
+
+        let l4 = FlowL4 { protocol: "ICMPv4".into(), source_port: 0, destination_port: 8 };
+        let ping = Flow { l4, ..flow };
+        let json = serde_json::to_value(Line::from(&ping)).unwrap();
+        assert_eq!(json["flow"]["l4"], serde_json::json!({"ICMPv4": {"type": 8}}));
+        assert_eq!(Flow::from(serde_json::from_value::<Line>(json).unwrap()), ping);
     }
 
     /// A record as Hubble's own documentation has it, shortened.

@@ -11,11 +11,14 @@ use enforcer_common::id::{Generation, IdentityId};
 use enforcer_common::verdict::{Direction, Query, Verdict};
 use ipnet::IpNet;
 
+use super::account::TrustDomain;
 use super::cluster::{Backend, KnownService, NamespaceLabels, Service, canonical};
 use super::cluster_file::{Cluster, ClusterNode};
+use super::container::{self, Containers, with_containers};
 use super::policy::compile::{CompileError, Scene, compile_scene};
 use super::policy::explain::Context;
 use super::policy::model::{Peer, Peers, Pending, Policy};
+use super::policy::ports::{OWN_PROTOCOLS, has_types, type_number};
 use super::registry::{IdentityKey, Registry};
 use super::table::PolicyTable;
 use super::timestamp::Timestamp;
@@ -109,8 +112,11 @@ pub struct Offline {
     at: Timestamp,
     registry: Registry,
     namespaces: NamespaceLabels,
+    trust_domain: TrustDomain,
     table: PolicyTable,
     ends: BTreeMap<End, (IdentityId, Address)>,
+    /// Who their addresses stand for, where that is somebody else.
+    known_as: BTreeMap<End, IdentityId>,
     services: Vec<Service>,
     by_address: BTreeMap<IpAddr, End>,
 }
@@ -126,13 +132,26 @@ impl Offline {
         let mut registry = Registry::default();
         let mut ends = BTreeMap::new();
         let mut by_address = BTreeMap::new();
-        for workload in cluster.pods.iter().map(|pod| &pod.workload) {
-            let end = End::Workload(workload.key.clone());
-            by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
-            ends.insert(end, (registry.identity(&IdentityKey::of(workload)), address_of(workload)));
+        let mut known_as = BTreeMap::new();
+        let containers = named_containers(&policies);
+        for pod in &cluster.pods {
+            let address = address_of(&pod.workload);
+            let told = pod.containers.iter().filter(|name| containers.contains(*name));
+            let told = told.map(|name| (name.clone(), String::new()));
+            for workload in with_containers(pod.workload.clone(), told) {
+                let end = End::Workload(workload.key.clone());
+                by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
+                if workload.containers == Containers::Told && !workload.addresses.is_empty() {
+                    let identity = registry.identity(&IdentityKey::at_address(&workload));
+                    known_as.insert(end.clone(), identity);
+                }
+                ends.insert(end, (registry.identity(&IdentityKey::of(&workload)), address));
+            }
         }
         let who = |address: IpAddr| {
-            by_address.get(&address).and_then(|end| ends.get(end)).map_or(IdentityId::WORLD, |(id, _)| *id)
+            let Some(end) = by_address.get(&address) else { return IdentityId::WORLD };
+            let own = || ends.get(end).map(|(id, _)| *id);
+            known_as.get(end).copied().or_else(own).unwrap_or(IdentityId::WORLD)
         };
         let services: Vec<_> = cluster
             .services
@@ -150,10 +169,22 @@ impl Offline {
             ends.insert(end, (known.identity, address));
         }
         let namespaces: NamespaceLabels = cluster.namespaces.iter().cloned().collect();
+        let trust_domain = TrustDomain::default();
         let scene = Scene { at, namespaces: namespaces.clone(), services, ..Scene::default() };
         let table = compile_scene(&policies, &scene, &mut registry, Generation(1))?;
         let services = cluster.services.clone();
-        Ok(Self { policies, at, registry, namespaces, table, ends, services, by_address })
+        Ok(Self {
+            policies,
+            at,
+            registry,
+            namespaces,
+            table,
+            ends,
+            known_as,
+            trust_domain,
+            services,
+            by_address,
+        })
     }
 
     /// The policies, those of nodes that are known with their addresses.
@@ -214,6 +245,11 @@ pub trait Site {
     /// The identity and the address of an end.
     fn number(&self, end: &End) -> (IdentityId, Address);
 
+    /// The identity by which somebody in another network namespace knows an end.
+    fn known_as(&self, end: &End) -> IdentityId {
+        self.number(end).0
+    }
+
     /// Who answers for a service on that port, and on which port of theirs.
     fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)>;
 
@@ -221,6 +257,13 @@ pub trait Site {
     fn judges_client(&self, end: &End) -> bool {
         is_judge(end)
     }
+}
+
+/// Whether two ends are containers of one pod, or a container and its pod.
+fn is_one_pod(one: &End, other: &End) -> bool {
+    let (End::Workload(one), End::Workload(other)) = (one, other) else { return false };
+    let pod = |key: &WorkloadKey| key.pod().unwrap_or_else(|| key.clone());
+    pod(one) == pod(other)
 }
 
 /// Nobody judges for an address, and a service is judged where its servers are.
@@ -232,12 +275,25 @@ const fn is_judge(end: &End) -> bool {
 pub fn judge(site: &impl Site, flow: &Flow) -> Judged {
     let (from, to) = (site.known(&flow.from), site.known(&flow.to));
     let (port, protocol) = (flow.port, flow.protocol);
-    let ask = |subject: &End, peer: &End, direction, port| {
-        let ((subject, _), (peer, address)) = (site.number(subject), site.number(peer));
+    let ask = |subject, (peer, address), direction, port| {
         let query = Query { subject, peer, address, port, protocol, direction };
         Judgement { query, verdict: site.table().decide(&query) }
     };
-    let egress = site.judges_client(&from).then(|| ask(&from, &to, Direction::Egress, port));
+    // How one end knows another: by its socket within a network namespace, else by its address.
+    let seen = |end: &End, by: &End| {
+        let (own, address) = site.number(end);
+        (if is_one_pod(end, by) { own } else { site.known_as(end) }, address)
+    };
+    let egress = site
+        .judges_client(&from)
+        .then(|| ask(site.number(&from).0, seen(&to, &from), Direction::Egress, port));
+    // The server's policies are asked at both ends, and both must allow.
+    let at_server = |end: &End, port| {
+        let exactly = ask(site.number(end).0, seen(&from, end), Direction::Ingress, port);
+        let at_client = ask(seen(end, &from).0, site.number(&from), Direction::Ingress, port);
+        let is_worse = at_client.verdict.enforced.is_deny() && !exactly.verdict.enforced.is_deny();
+        if is_worse { at_client } else { exactly }
+    };
     let servers = match &*to {
         End::Service(key) => site.servers(key, protocol, port),
         to => [(to.clone(), port)].into(),
@@ -245,7 +301,7 @@ pub fn judge(site: &impl Site, flow: &Flow) -> Judged {
     let ingress = servers
         .into_iter()
         .filter(|(end, _)| is_judge(end))
-        .map(|(end, port)| (end.clone(), ask(&end, &from, Direction::Ingress, port)))
+        .map(|(end, port)| (end.clone(), at_server(&end, port)))
         .collect();
     Judged { egress, ingress }
 }
@@ -262,7 +318,8 @@ impl Site for Offline {
     }
 
     fn context(&self, hypothetical: bool) -> Context<'_> {
-        Context { registry: &self.registry, namespaces: &self.namespaces, at: self.at, hypothetical }
+        let Self { registry, namespaces, trust_domain, .. } = self;
+        Context { registry, namespaces, trust_domain, at: self.at, hypothetical }
     }
 
     fn table(&self) -> &PolicyTable {
@@ -289,12 +346,43 @@ impl Site for Offline {
     fn number(&self, end: &End) -> (IdentityId, Address) {
         match end {
             End::Workload(_) | End::Service(_) => {
-                self.ends.get(end).copied().unwrap_or((IdentityId::UNKNOWN, NOWHERE))
+                // A container that no policy names is as its pod.
+                let pod = || self.ends.get(&of_pod(end));
+                self.ends.get(end).or_else(pod).copied().unwrap_or((IdentityId::UNKNOWN, NOWHERE))
             }
             End::Host => (IdentityId::HOST, NOWHERE),
             End::Address(address) => (IdentityId::WORLD, canonical(*address)),
         }
     }
+
+    fn known_as(&self, end: &End) -> IdentityId {
+        self.known_as.get(&of_pod(end)).copied().unwrap_or_else(|| self.number(end).0)
+    }
+}
+
+/// The pod of a container; anybody else is what they are.
+pub fn of_pod(end: &End) -> End {
+    match end {
+        End::Workload(key) => End::Workload(key.pod().unwrap_or_else(|| key.clone())),
+        end => end.clone(),
+    }
+}
+
+/// Containers that policies name: only they have to be told from their pods.
+fn named_containers(policies: &[Policy]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for policy in policies {
+        names.extend(container::named(&policy.subject.selector).map(str::to_owned));
+        for (_, _, rule) in policy.all_rules() {
+            let Peers::AnyOf(peers) = &rule.peers else { continue };
+            for peer in peers {
+                if let Peer::Workloads { selector, .. } = peer {
+                    names.extend(container::named(selector).map(str::to_owned));
+                }
+            }
+        }
+    }
+    names
 }
 
 /// The address by which a workload is known, or what stands for it.
@@ -330,7 +418,7 @@ fn with_nodes(mut policy: Policy, nodes: &[ClusterNode]) -> Policy {
 pub type Reach = BTreeMap<String, BTreeMap<String, bool>>;
 
 /// The reachability of every ordered pair of different workloads on these ports: `PROTO/port`, then who opens, then the
-/// server.
+/// server. Containers that policies name stand beside their pods.
 pub fn matrix(offline: &Offline, ports: &BTreeSet<(u8, u16)>) -> BTreeMap<String, Reach> {
     let pods: Vec<&End> = offline.ends().filter(|end| matches!(end, End::Workload(_))).collect();
     let names: Vec<String> = pods.iter().map(ToString::to_string).collect();
@@ -352,18 +440,18 @@ pub fn matrix(offline: &Offline, ports: &BTreeSet<(u8, u16)>) -> BTreeMap<String
     matrix
 }
 
-/// `TCP/80`.
+/// `TCP/80`; of ICMP with the number of a type.
 pub fn port_text(protocol: u8, port: u16) -> String {
-    match super::policy::ports::PROTOCOLS.iter().find(|(_, number)| *number == protocol) {
+    match OWN_PROTOCOLS.iter().find(|(_, number)| *number == protocol) {
         Some((name, _)) => format!("{name}/{port}"),
         None => format!("{protocol}/{port}"),
     }
 }
 
-/// Reads `TCP/80`.
+/// Reads `TCP/80`, `ICMP/8` or `ICMP/echo-request`.
 pub fn parse_port(text: &str) -> Option<(u8, u16)> {
     let (name, port) = text.split_once('/')?;
-    let (_, protocol) = super::policy::ports::PROTOCOLS.iter().find(|(known, _)| *known == name)?;
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    Some((*protocol, port))
+    let (_, protocol) = OWN_PROTOCOLS.iter().find(|(known, _)| *known == name)?;
+    let port = type_number(*protocol, port).or_else(|| port.parse().ok()).filter(|port| *port > 0)?;
+    (!has_types(*protocol) || port <= u8::MAX.into()).then_some((*protocol, port))
 }

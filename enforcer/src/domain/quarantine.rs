@@ -69,10 +69,16 @@ pub fn is_marked(key: &IdentityKey) -> bool {
     key.labels.0.contains_key(MARK)
 }
 
-/// Reads `[namespace/]name`.
+/// The quarantine of a workload; a pod's is that of its containers too.
+pub fn of<'a>(quarantines: &'a Quarantines, key: &WorkloadKey) -> Option<&'a Quarantine> {
+    quarantines.get(key).or_else(|| quarantines.get(&key.pod()?))
+}
+
+/// Reads `[namespace/]name`, or `namespace/name/container`.
 pub fn workload_key(text: &str) -> Result<WorkloadKey, String> {
     let (namespace, name) = text.split_once('/').unwrap_or((DEFAULT_NAMESPACE, text));
-    if Name::Label.accepts(namespace) && Name::Subdomain.accepts(name) {
+    let (pod, container) = name.split_once('/').unwrap_or((name, "container"));
+    if Name::Label.accepts(namespace) && Name::Subdomain.accepts(pod) && Name::Label.accepts(container) {
         return Ok(WorkloadKey { namespace: namespace.to_owned(), name: name.to_owned() });
     }
     Err(format!("`{text}` is no workload: write it as `enforcer endpoint list` shows it, `namespace/name`"))
@@ -173,6 +179,7 @@ mod tests {
         for (text, shown) in [
             ("forensics/probe", "forensics/probe"),
             ("probe", "default/probe"),
+            ("forensics/probe/main", "forensics/probe/main"),
             ("role=probe", "role=probe"),
             ("b=2,example.com/a=", "b=2,example.com/a="),
             ("192.0.2.7", "192.0.2.7/32"),
@@ -193,7 +200,8 @@ mod tests {
             ("-a=b", "can't be a label key"),
             ("a=b c", "can't be a label value"),
             ("reserved:world", "nobody who can be let in"),
-            ("a/b/c", "nobody who can be let in"),
+            ("a/b/C", "nobody who can be let in"),
+            ("a/b/c/d", "nobody who can be let in"),
             ("", "nobody who can be let in"),
         ] {
             let error = bad.parse::<AllowFrom>().unwrap_err();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use enforcer_common::id::{IdentityId, RuleId};
 use serde::{Deserialize, Serialize};
 
+use super::container::{self, Containers};
 use super::delta::Shared;
 use super::labels::LabelSet;
 use super::policy::model::RuleKey;
@@ -48,11 +49,25 @@ impl IdentityKey {
         Self { namespace: namespace.into(), service: Some(name.into()), ..Self::default() }
     }
 
-    /// What a workload is to policies.
+    /// What a workload is to policies, where it is known by its directory.
     pub fn of(workload: &Workload) -> Self {
+        Self::with_container(workload, workload.containers.label())
+    }
+
+    /// What it is where it is known by its address: of a pod whose containers are told apart, any of them.
+    pub fn at_address(workload: &Workload) -> Self {
+        match workload.containers {
+            Containers::Told => Self::with_container(workload, Some(container::SOME)),
+            Containers::Unknown | Containers::One(_) => Self::of(workload),
+        }
+    }
+
+    fn with_container(workload: &Workload, name: Option<&str>) -> Self {
+        let mut labels = (*workload.labels).clone();
+        labels.0.extend(name.map(|name| (container::LABEL.to_owned(), name.to_owned())));
         Self {
             namespace: workload.key.namespace.clone(),
-            labels: (*workload.labels).clone(),
+            labels,
             ports: workload.ports.clone(),
             account: workload.account.clone(),
             service: None,

@@ -35,7 +35,7 @@ vectors! {
     AfVsock "af_vsock" "vsock sockets reach the hypervisor and, on one host, other network namespaces; they need no capability";
     AfXdp "af_xdp" "XDP sockets (AF_XDP) send and read frames beside the IP stack; they need CAP_NET_RAW";
     OtherFamilies "other_families" "every other socket family that the kernel has (TIPC, RDS, SMC, KCM, Bluetooth, CAN, ...)";
-    SocketPing "socket_ping" "ICMP echo sockets: judged by address, without ports";
+    SocketPing "socket_ping" "ICMP echo sockets: judged by address and type of message";
     SocketRaw "socket_raw" "raw IP sockets: packets are written by hand, and all that arrives can be read";
     SocketSctp "socket_sctp" "SCTP: judged packet by packet, without an errno, and with the addresses that an association adds";
     SocketUdpLite "socket_udplite" "UDP-Lite: judged packet by packet, without an errno where the socket is connected";

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{Namespace, Service, ServiceKey};
+use super::container::Containers;
 use super::labels::LabelSet;
 
 /// The namespace of workloads and policies that name none.
@@ -46,6 +47,8 @@ pub struct Workload {
     pub ports: NamedPorts,
     /// The name of its service account.
     pub account: Option<String>,
+    /// What it has to do with containers.
+    pub containers: Containers,
 }
 
 /// Ports by name.
@@ -146,6 +149,13 @@ pub enum WorkloadEvent {
         source: String,
         /// The changes.
         changes: Box<Changes>,
+    },
+    /// How the source stands. That what it would speak with is not there is no problem.
+    Standing {
+        /// Name of the source.
+        source: String,
+        /// A few words for people: `connected: ...`, `absent: ...`.
+        standing: String,
     },
     /// The source can't be read; what it said last stays.
     Problem {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::cluster::{Namespace, Service};
 use super::command::PolicyFile;
+use super::container::{Containers, MAX_CONTAINERS, with_containers};
 use super::labels::LabelSet;
 use super::policy::diagnostic::{Code, Diagnostic, Location, Source, quote};
 use super::syntax::{Name, check_label_key, cidr, label_value};
@@ -50,7 +51,7 @@ impl Outcome {
 /// Reads a workload file: all problems, never just the first.
 pub fn parse_workloads(file: &PolicyFile) -> Outcome {
     let source = Source::new(0, file);
-    let mut reader = Reader::new(&source);
+    let mut reader = Reader::new(&source).with_hints(HINTS);
     let documents = yaml::parse(&mut reader);
     if documents.is_empty() && reader.errors() == 0 {
         let help = "write `workloads: []` if that is meant";
@@ -69,7 +70,7 @@ pub fn parse_workloads(file: &PolicyFile) -> Outcome {
         };
         let Some(list) = reader.required(&root, what, "workloads", None) else { continue };
         let Some(items) = reader.list(list, "`workloads`", MAX_WORKLOADS) else { continue };
-        outcome.workloads.extend(items.iter().filter_map(|item| workload(&mut reader, item, &mut seen)));
+        outcome.workloads.extend(items.iter().flat_map(|item| workload(&mut reader, item, &mut seen)));
         outcome.namespaces.extend(cluster::namespaces(&mut reader, &root, &mut seen.cluster));
         outcome.services.extend(cluster::services(&mut reader, &root, &mut seen.cluster));
     }
@@ -99,12 +100,60 @@ impl Seen {
     }
 }
 
-fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Workload> {
+/// A workload, with its containers behind it.
+fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Vec<Workload> {
+    let fields =
+        ["name", "namespace", "labels", "cgroup", "containers", "addresses", "ports", "serviceAccount"];
     let errors = reader.errors();
-    let fields = ["name", "namespace", "labels", "cgroup", "addresses", "ports", "account"];
-    let item = reader.mapping(node, "a workload", &fields)?;
-    let key = name(reader, &item);
-    let labels = labels(reader, &item);
+    let Some(item) = reader.mapping(node, "a workload", &fields) else { return Vec::new() };
+    let Some(workload) = whole(reader, &item, seen) else { return Vec::new() };
+    let containers = containers(reader, &item, workload.cgroup.as_deref(), seen);
+    if reader.errors() == errors { with_containers(workload, containers) } else { Vec::new() }
+}
+
+/// The `containers` of a workload: names, and directories below its own.
+fn containers(
+    reader: &mut Reader<'_>,
+    item: &Mapping<'_>,
+    above: Option<&str>,
+    seen: &mut Seen,
+) -> Vec<(String, String)> {
+    let Some(node) = item.get("containers") else { return Vec::new() };
+    let Some(mapping) = reader.any_mapping(node, "`containers`") else { return Vec::new() };
+    let Some(above) = above else {
+        reader
+            .error(&node.span, Code::ConflictingFields, "a workload has `containers` without `cgroup`")
+            .label("below which directory?")
+            .help("containers are directories below the one of their workload: add `cgroup`");
+        return Vec::new();
+    };
+    if mapping.entries().len() > MAX_CONTAINERS {
+        let message = format!("a workload has more than {MAX_CONTAINERS} containers");
+        reader.error(&node.span, Code::TooLarge, message).label("too many");
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for entry in mapping.entries() {
+        if !Name::Label.accepts(&entry.key) {
+            let message = format!("a container can't be called {}", quote(&entry.key));
+            reader.error(&entry.span, Code::BadName, message).label("not a valid name");
+            continue;
+        }
+        let Some(text) = reader.text(&entry.value, "the directory of a container") else { continue };
+        let path = format!("{above}/{text}");
+        let Some(path) = plain_path(reader, &entry.value, (text, &path), true) else { continue };
+        let message = format!("the cgroup {} belongs to two workloads", quote(&path));
+        claim(reader, &mut seen.cgroups, &path, &entry.value, message);
+        found.push((entry.key.clone(), path));
+    }
+    found
+}
+
+/// A workload without its containers.
+fn whole(reader: &mut Reader<'_>, item: &Mapping<'_>, seen: &mut Seen) -> Option<Workload> {
+    let errors = reader.errors();
+    let key = name(reader, item);
+    let labels = labels(reader, item);
     if let Some((key, place)) = key.as_ref().zip(item.get("name")) {
         claim(reader, &mut seen.names, key, place, format!("the workload `{key}` is defined twice"));
     }
@@ -137,18 +186,30 @@ fn workload(reader: &mut Reader<'_>, node: &Node, seen: &mut Seen) -> Option<Wor
             .label("where is it?")
             .help("write `cgroup: /path/below/the/cgroup/root` for a local workload, `addresses` for a remote one");
     }
-    let ports = cluster::named_ports(reader, &item);
-    let account = account(reader, &item);
+    let ports = cluster::named_ports(reader, item);
+    let account = account(reader, item);
     let (key, labels) = key.zip(labels)?;
     let labels = seen.shared(labels);
     let cgroup = cgroup.map(|(path, _)| path);
-    (reader.errors() == errors).then_some(Workload { key, labels, cgroup, addresses, ports, account })
+    let containers = Containers::Unknown;
+    (reader.errors() == errors).then_some(Workload {
+        key,
+        labels,
+        cgroup,
+        addresses,
+        ports,
+        account,
+        containers,
+    })
 }
 
-/// The `account` of a workload.
+/// What a field was called before.
+pub const HINTS: &[(&str, &str)] = &[("account", "it is called `serviceAccount`, as in policies")];
+
+/// The `serviceAccount` of a workload.
 pub fn account(reader: &mut Reader<'_>, item: &Mapping<'_>) -> Option<String> {
-    let account = item.get("account")?;
-    Name::Subdomain.read(reader, account, "the name of an account").map(str::to_owned)
+    let account = item.get("serviceAccount")?;
+    Name::Subdomain.read(reader, account, "the name of a service account").map(str::to_owned)
 }
 
 /// The `name` and `namespace` of a workload.
@@ -179,12 +240,25 @@ pub fn labels(reader: &mut Reader<'_>, item: &Mapping<'_>) -> Option<LabelSet> {
 }
 
 fn cgroup(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node, "`cgroup`")?;
+    plain_path(reader, node, (text, text), false)
+}
+
+/// A directory of the tree as it is written and as a whole, which is the same where it is not `below` another one.
+fn plain_path(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    (written, text): (&str, &str),
+    below: bool,
+) -> Option<String> {
     const LONGEST: usize = 4_000;
     const MOUNT: &str = "/sys/fs/cgroup";
-    let text = reader.text(node, "`cgroup`")?;
     let is_plain =
         |part: &str| !part.is_empty() && !matches!(part, "." | "..") && !part.contains(char::is_control);
     let help = match text {
+        _ if below && (written.starts_with('/') || written.is_empty()) => {
+            "write it without the directory of its workload, like `app`: it lies below that"
+        }
         _ if text.starts_with(MOUNT) => "leave the mount point out: the path starts at the cgroup v2 root",
         _ if !text.starts_with('/') => "start it with `/`: the path is relative to the cgroup v2 root",
         _ if text == "/" => "the root holds every process; name a directory below it",
@@ -198,7 +272,8 @@ fn cgroup(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         }
         _ => return Some(text.to_owned()),
     };
-    let message = format!("{} can't be a workload's cgroup", quote(text));
+    let whose = if below { "container" } else { "workload" };
+    let message = format!("{} can't be a {whose}'s cgroup", quote(written));
     reader.error(&node.span, Code::BadPath, message).label("not such a path").help(help);
     None
 }

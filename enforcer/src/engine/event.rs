@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::room::Limits;
 use super::sums::Sums;
 use crate::domain::Mode;
+use crate::domain::account::TrustDomain;
 use crate::domain::audit::fact::Changed;
 use crate::domain::canary::CanaryEvent;
 use crate::domain::cluster_policy::{ClusterPolicy, SourceInfo};
@@ -45,6 +46,8 @@ pub struct Facts {
     pub mode: Mode,
     /// What the agent has given up.
     pub confinement: Confinement,
+    /// The trust domain of every workload.
+    pub trust_domain: TrustDomain,
     /// Names this run of the host.
     pub boot_id: String,
     /// What the clocks said at the start.

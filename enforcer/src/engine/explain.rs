@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::index::present_key;
+use super::index::{present_at_address, present_key};
 use super::policies::refused;
 use super::state::{Published, State};
 use super::told;
@@ -16,6 +16,7 @@ use crate::domain::address::Address;
 use crate::domain::answer::{Answer, Explained, answer};
 use crate::domain::cluster::{Service, ServiceKey, canonical};
 use crate::domain::command::{Refused, Reply};
+use crate::domain::container::Containers;
 use crate::domain::id::IdentityId;
 use crate::domain::offline;
 use crate::domain::offline::{End, Flow, NOWHERE, Site, address_of};
@@ -235,7 +236,8 @@ impl Site for Live<'_> {
 
     fn context(&self, hypothetical: bool) -> Context<'_> {
         let (registry, namespaces) = (&self.state.registry, &self.state.namespaces);
-        Context { registry, namespaces, at: self.at, hypothetical }
+        let trust_domain = &self.state.facts.trust_domain;
+        Context { registry, namespaces, trust_domain, at: self.at, hypothetical }
     }
 
     fn table(&self) -> &PolicyTable {
@@ -255,7 +257,10 @@ impl Site for Live<'_> {
     fn number(&self, end: &End) -> (IdentityId, Address) {
         match end {
             End::Workload(key) => match self.endpoints.get(key) {
-                Some(resolved) => (self.identity(resolved), address_of(&resolved.workload)),
+                Some(resolved) => {
+                    let pod = key.pod().and_then(|pod| self.endpoints.get(&pod)).unwrap_or(resolved);
+                    (self.identity(resolved), address_of(&pod.workload))
+                }
                 None => (IdentityId::UNKNOWN, NOWHERE),
             },
             End::Service(key) => {
@@ -270,6 +275,21 @@ impl Site for Live<'_> {
                 (id, canonical(*address))
             }
         }
+    }
+
+    fn known_as(&self, end: &End) -> IdentityId {
+        let pod = match offline::of_pod(end) {
+            End::Workload(key) => self.endpoints.get(&key),
+            _ => None,
+        };
+        let Some(pod) = pod.filter(|pod| !pod.workload.addresses.is_empty()) else {
+            return self.number(end).0;
+        };
+        if pod.workload.containers == Containers::Unknown {
+            return self.number(end).0;
+        }
+        let key = present_at_address(self.state, &pod.workload, &self.state.asked.quarantines);
+        self.state.registry.known(&key).unwrap_or_default()
     }
 
     fn servers(&self, key: &WorkloadKey, protocol: u8, port: u16) -> BTreeSet<(End, u16)> {

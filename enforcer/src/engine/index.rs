@@ -26,7 +26,7 @@ use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::quarantine::{Quarantines, marked};
+use crate::domain::quarantine::{self, Quarantines, marked};
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
 
@@ -47,6 +47,8 @@ struct Placed {
     rank: Rank,
     cgroup: Option<CgroupId>,
     bound: Bound,
+    /// Who its addresses stand for.
+    known_as: IdentityId,
     state: EndpointState,
 }
 
@@ -93,20 +95,35 @@ pub(super) struct Touched {
 
 /// The identity that a workload has now: one of its own while it is in quarantine.
 pub(super) fn present_key(state: &State, workload: &Workload, quarantines: &Quarantines) -> IdentityKey {
-    let ordinary = state.ordinary(workload);
-    if quarantines.contains_key(&workload.key) { marked(&ordinary, &workload.key.name) } else { ordinary }
+    present(workload, state.ordinary(workload), quarantines)
+}
+
+/// The identity that its addresses stand for now.
+pub(super) fn present_at_address(
+    state: &State,
+    workload: &Workload,
+    quarantines: &Quarantines,
+) -> IdentityKey {
+    present(workload, state.ordinary_at_address(workload), quarantines)
+}
+
+fn present(workload: &Workload, ordinary: IdentityKey, quarantines: &Quarantines) -> IdentityKey {
+    match quarantine::of(quarantines, &workload.key) {
+        Some(_) => marked(&ordinary, &workload.key.name),
+        None => ordinary,
+    }
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
 fn bound(
-    key: &WorkloadKey,
+    workload: &Workload,
     ordinary: &IdentityKey,
     quarantines: &Quarantines,
     registry: &mut Registry,
 ) -> Bound {
     let number = registry.identity(ordinary);
-    let Some(quarantine) = quarantines.get(key) else { return Bound::always(number) };
-    let identity = registry.identity(&marked(ordinary, &key.name));
+    let Some(quarantine) = quarantine::of(quarantines, &workload.key) else { return Bound::always(number) };
+    let identity = registry.identity(&marked(ordinary, &workload.key.name));
     let ordinary = number;
     match &quarantine.until {
         Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
@@ -145,7 +162,10 @@ impl Index {
             let before = std::mem::replace(&mut self.quarantines, quarantines.clone());
             let keys = before.keys().chain(quarantines.keys());
             let differ = keys.filter(|key| before.get(*key) != quarantines.get(*key));
-            changed.workloads.extend(differ.cloned());
+            for key in differ {
+                changed.workloads.insert(key.clone());
+                changed.workloads.extend(told::containers(sources, key).into_iter().cloned());
+            }
         }
         if self.keys != *keys {
             let before = std::mem::replace(&mut self.keys, keys.clone());
@@ -184,7 +204,9 @@ impl Index {
         registry: &mut Registry,
         touched: &mut Touched,
     ) {
-        if let Some((name, Placed { cgroup, bound, state, rank: _ })) = self.placed.remove_entry(key) {
+        if let Some((name, Placed { cgroup, bound, known_as, state, rank: _ })) =
+            self.placed.remove_entry(key)
+        {
             self.counts[state as usize] -= 1;
             if let Some(cgroup) = cgroup {
                 self.cgroups.remove(&cgroup, key);
@@ -194,12 +216,16 @@ impl Index {
                 self.nets.remove(&net, key);
                 touched.nets.insert(net);
             }
-            self.name(bound.identity, |names| _ = names.remove_mut(key));
+            for id in BTreeSet::from([bound.identity, known_as]) {
+                self.name(id, |names| _ = names.remove_mut(key));
+            }
         }
         if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
             let Resolved { workload, cgroup, .. } = resolved;
             let ordinary = self.keys.identity(workload, rank);
-            let bound = bound(key, &ordinary, &self.quarantines, registry);
+            let bound = bound(workload, &ordinary, &self.quarantines, registry);
+            let by_address = self.keys.identity_at_address(workload, rank);
+            let known_as = registry.identity(&present(workload, by_address, &self.quarantines));
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());
@@ -209,13 +235,15 @@ impl Index {
                 self.nets.add(net, name.clone());
                 touched.nets.insert(net);
             }
-            self.name(bound.identity, |names| names.insert_mut(name.clone()));
+            for id in BTreeSet::from([bound.identity, known_as]) {
+                self.name(id, |names| names.insert_mut(name.clone()));
+            }
             let state = match &workload.cgroup {
                 Some(_) => EndpointState::WaitingForCgroup,
                 None => EndpointState::Remote,
             };
             self.counts[state as usize] += 1;
-            self.placed.insert(name, Placed { rank, cgroup: *cgroup, bound, state });
+            self.placed.insert(name, Placed { rank, cgroup: *cgroup, bound, known_as, state });
         }
         let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
         self.say(About::Workload(key.clone()), unused);
@@ -282,7 +310,8 @@ impl Index {
         if rest.is_empty() {
             return self.outranked(first, claimants);
         }
-        let consequence = if self.claimed(claimants)?.identity == IdentityId::UNMANAGED {
+        let (bound, _) = self.claimed(claimants)?;
+        let consequence = if bound.identity == IdentityId::UNMANAGED {
             "it is denied everything until only one of them claims it"
         } else {
             "flows are reported under the first name"
@@ -307,14 +336,15 @@ impl Index {
         ))
     }
 
-    /// Whose it is: of several, who is named by the source whose word counts most.
-    fn claimed(&self, claimants: &[ByName]) -> Option<Bound> {
-        let mut bounds = self.foremost(claimants).filter_map(|name| Some(self.placed.get(name)?.bound));
+    /// Whose it is, by a directory and by an address: of several, who is named by the source whose word counts most.
+    fn claimed(&self, claimants: &[ByName]) -> Option<(Bound, IdentityId)> {
+        let placed = self.foremost(claimants).filter_map(|name| self.placed.get(name));
+        let mut bounds = placed.map(|placed| (placed.bound, placed.known_as));
         let first = bounds.next()?;
         if bounds.all(|bound| bound == first) {
             Some(first)
         } else {
-            Some(Bound::always(IdentityId::UNMANAGED))
+            Some((Bound::always(IdentityId::UNMANAGED), IdentityId::UNMANAGED))
         }
     }
 
@@ -324,7 +354,7 @@ impl Index {
             return Some(bound);
         }
         let managed = || self.managed.contains(&cgroup).then_some(Bound::always(IdentityId::UNMANAGED));
-        self.claimed(self.cgroups.of(&cgroup)).or_else(managed)
+        self.claimed(self.cgroups.of(&cgroup)).map(|(bound, _)| bound).or_else(managed)
     }
 
     fn wanted_cgroup(&self, cgroup: CgroupId) -> Option<Bound> {
@@ -339,7 +369,7 @@ impl Index {
         if self.overflow.addresses.contains(net) {
             return None;
         }
-        let workload = self.claimed(self.nets.of(net)).map(|bound| bound.identity);
+        let workload = self.claimed(self.nets.of(net)).map(|(_, known_as)| known_as);
         workload.or_else(|| self.services.claimed(net))
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::planning::{Asked, Plan, plan};
 use super::state::State;
 use super::told::{self, Rank, Sources};
-use crate::domain::labels::LabelSet;
+use crate::domain::container;
 use crate::domain::policy::model::{Peer, Peers, Policy};
 use crate::domain::quarantine::AllowFrom;
 use crate::domain::registry::IdentityKey;
@@ -51,17 +51,19 @@ impl Keys {
 
     /// What a workload is to policies, as long as it is in no quarantine.
     pub(super) fn identity(&self, workload: &Workload, rank: Rank) -> IdentityKey {
-        if rank == Rank::File {
-            return IdentityKey::of(workload);
+        self.restrict(IdentityKey::of(workload), rank)
+    }
+
+    /// The same where it is known by its address.
+    pub(super) fn identity_at_address(&self, workload: &Workload, rank: Rank) -> IdentityKey {
+        self.restrict(IdentityKey::at_address(workload), rank)
+    }
+
+    fn restrict(&self, mut key: IdentityKey, rank: Rank) -> IdentityKey {
+        if rank != Rank::File {
+            key.labels.0.retain(|label, _| label == container::LABEL || self.0.contains(label));
         }
-        let labels = workload.labels.0.iter().filter(|(key, _)| self.0.contains(*key));
-        IdentityKey {
-            namespace: workload.key.namespace.clone(),
-            labels: LabelSet(labels.map(|(key, value)| (key.clone(), value.clone())).collect()),
-            ports: workload.ports.clone(),
-            account: workload.account.clone(),
-            service: None,
-        }
+        key
     }
 
     /// Workloads that have a label that counts by only one of the two.
@@ -100,19 +102,31 @@ impl State {
         self.keys.identity(workload, rank)
     }
 
-    /// The keys that count for what is asked for.
-    pub(super) fn keys_of(&self, asked: &Asked) -> Keys {
-        Keys::of(asked, &self.facts.labels)
+    /// The same where it is known by its address.
+    pub(super) fn ordinary_at_address(&self, workload: &Workload) -> IdentityKey {
+        let rank = told::rank(&self.sources, &workload.key).unwrap_or(Rank::File);
+        self.keys.identity_at_address(workload, rank)
+    }
+
+    /// The keys that count for what is asked for now. Found once for each that is asked for.
+    pub(super) fn keys_now(&mut self) -> Keys {
+        if let Some((asked, keys)) = &self.keys_of
+            && Arc::ptr_eq(asked, &self.asked)
+        {
+            return keys.clone();
+        }
+        let keys = Keys::of(&self.asked, &self.facts.labels);
+        self.keys_of = Some((Arc::clone(&self.asked), keys.clone()));
+        keys
     }
 }
 
 /// What has to be done before this can be: more labels count, and nothing else is different. `None` if nothing has to be.
-pub(super) fn widen(state: &mut State, asked: &Asked) -> Option<Plan> {
-    let wanted = state.keys_of(asked);
-    if state.keys.has_all(&wanted) {
+pub(super) fn widen(state: &mut State, wanted: &Keys) -> Option<Plan> {
+    if state.keys.has_all(wanted) {
         return None;
     }
-    state.keys = state.keys.with(&wanted);
+    state.keys = state.keys.with(wanted);
     let published = state.published.as_ref()?;
     let in_force = Asked { quarantines: state.asked.quarantines.clone(), ..(*published.asked).clone() };
     let revision = published.inputs.revision;

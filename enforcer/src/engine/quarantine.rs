@@ -1,9 +1,11 @@
 //! Putting workloads into quarantine and taking them out again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Effect, Level};
+use super::index::{present_at_address, present_key};
 use super::policies::refused;
 use super::state::State;
 use super::told;
@@ -13,7 +15,7 @@ use crate::domain::labels::{Condition, Requirement, Selector};
 use crate::domain::policy::compile::{Guest, Guests};
 use crate::domain::policy::diagnostic::{nearest, quote};
 use crate::domain::policy::model::{Entity, Namespaces, Peer};
-use crate::domain::quarantine::{AllowFrom, MAX_ALLOW_FROM, Quarantine, Quarantines, marked, workload_key};
+use crate::domain::quarantine::{AllowFrom, MAX_ALLOW_FROM, Quarantine, Quarantines, workload_key};
 use crate::domain::workload::WorkloadKey;
 
 /// Longest time that a quarantine can be given; longer is without an end.
@@ -96,15 +98,20 @@ fn known(state: &State, workload: &str) -> Result<WorkloadKey, Refused> {
 
 /// Who may open flows to whom in quarantine, in numbers. To be called when every workload has its number.
 pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
-    let number = |key: &WorkloadKey, marked_too: bool| {
-        let ordinary = state.ordinary(&told::workload(&state.sources, key)?.workload);
-        let key = if marked_too { marked(&ordinary, &key.name) } else { ordinary };
-        state.registry.known(&key)
+    // By its directory, by its addresses, and by its containers.
+    let numbers = |key: &WorkloadKey| {
+        let known = |key| told::workload(&state.sources, key);
+        let containers = told::containers(&state.sources, key).into_iter();
+        let all = containers.chain([key]).filter_map(known).flat_map(|resolved| {
+            let workload = &resolved.workload;
+            // Somebody who is in quarantine as well is who they were bound to.
+            [present_key(state, workload, quarantines), present_at_address(state, workload, quarantines)]
+        });
+        all.filter_map(|key| state.registry.known(&key)).collect::<BTreeSet<_>>()
     };
     let guest = |own: &WorkloadKey, allowed: &AllowFrom| {
-        Some(match allowed {
-            // Somebody who is in quarantine as well is who they were bound to.
-            AllowFrom::Workload(key) => Guest::Identity(number(key, quarantines.contains_key(key))?),
+        vec![match allowed {
+            AllowFrom::Workload(key) => return numbers(key).into_iter().map(Guest::Identity).collect(),
             AllowFrom::Labels(labels) => {
                 let requirement = |(key, value): (&String, &String)| Requirement {
                     key: key.clone(),
@@ -116,15 +123,16 @@ pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
             }
             AllowFrom::Net(net) => Guest::Peer(Peer::Cidr { net: *net, except: Vec::new() }),
             AllowFrom::Host => Guest::Peer(Peer::Entity(Entity::Host)),
-        })
+        }]
     };
-    quarantines
-        .iter()
-        .filter_map(|(key, quarantine)| {
-            let guests = quarantine.allow_from.iter().filter_map(|allowed| guest(key, allowed));
-            Some((number(key, true)?, guests.collect()))
-        })
-        .collect()
+    let mut all = Guests::new();
+    // A container's own quarantine says more of it than its pod's, and comes behind it.
+    for (key, quarantine) in quarantines {
+        let guests: Vec<Guest> =
+            quarantine.allow_from.iter().flat_map(|allowed| guest(key, allowed)).collect();
+        all.extend(numbers(key).into_iter().map(|id| (id, guests.clone())));
+    }
+    all
 }
 
 /// Ends the quarantines whose time has come. The kernel has done so for their directories already.

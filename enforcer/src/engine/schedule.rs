@@ -76,7 +76,7 @@ pub(super) fn tables(
     registry: &mut Registry,
     generation: Generation,
 ) -> Result<(Publication, Arc<[Classifier]>), Refused> {
-    let Inputs { schedule, guests, namespaces, services, .. } = inputs;
+    let Inputs { schedule, guests, namespaces, services, trust_domain, .. } = inputs;
     if schedule.ahead.len() > SUCCESSORS {
         return Err(refused(format!(
             "the policies have {} moments ahead at which something expires, and the kernel keeps {SUCCESSORS}: round \
@@ -90,6 +90,7 @@ pub(super) fn tables(
         guests: guests.clone(),
         namespaces: (**namespaces).clone(),
         services: services.values().map(|service| (**service).clone()).collect(),
+        trust_domain: trust_domain.clone(),
     };
     let mut table = |at: Timestamp, is_back: bool| {
         let set: &PolicySet = before.as_ref().filter(|_| is_back).unwrap_or(&asked.policies);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+
 use std::time::Duration;
 
 use super::audit::Audited;
@@ -23,6 +24,7 @@ use super::schedule::{Schedule, taken_back};
 use super::services::Known;
 use super::sums::Sums;
 use super::told::{Changed, Sources};
+use crate::domain::account::TrustDomain;
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::cluster_policy::SourceInfo;
 use crate::domain::command::{PolicyFile, Request};
@@ -68,12 +70,14 @@ pub(super) struct Inputs {
     /// Services, if policies say what may be called.
     pub(super) services: Known,
     pub(super) schedule: Schedule,
+    /// As the agent was told at its start.
+    pub(super) trust_domain: TrustDomain,
 }
 
 impl Inputs {
     /// Whether tables made from the others say the same, but for identities that are new and for services.
     fn are_as(&self, others: &Self) -> bool {
-        let Self { revision, last: _, guests, namespaces, services: _, schedule } = others;
+        let Self { revision, last: _, guests, namespaces, services: _, schedule, trust_domain: _ } = others;
         (self.revision, &self.guests, &self.namespaces) == (*revision, guests, namespaces)
             && self.schedule.is_as(schedule)
     }
@@ -188,6 +192,8 @@ pub struct State {
     pub(super) looks: Option<Looks>,
     /// The labels that count.
     pub(super) keys: Keys,
+    /// Those that count for this.
+    pub(super) keys_of: Option<(Arc<Asked>, Keys)>,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
@@ -217,6 +223,8 @@ pub struct State {
     pub(super) coverage: Coverage,
     /// What is worth knowing of the kernel.
     pub(super) notices: Vec<String>,
+    /// How sources stand that say so.
+    pub(super) standings: BTreeMap<String, String>,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
@@ -303,6 +311,7 @@ impl State {
             namespaces_version: 0,
             looks: None,
             keys: Keys::default(),
+            keys_of: None,
             managed: BTreeMap::new(),
             own: None,
             files: None,
@@ -324,6 +333,7 @@ impl State {
             hooks: None,
             coverage: Coverage::default(),
             notices: Vec::new(),
+            standings: BTreeMap::new(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,

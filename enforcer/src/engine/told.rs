@@ -36,6 +36,9 @@ impl Origin {
         let rank = match name.as_str() {
             KUBERNETES => Rank::Cluster,
             "static" => Rank::File,
+            // Further files, by name.
+            name if name.starts_with("file:") => Rank::File,
+            // Anything else calls itself after what it listens to.
             _ => Rank::Runtime,
         };
         Self { rank, name }
@@ -183,6 +186,16 @@ pub(super) fn workload<'a>(sources: &'a Sources, key: &WorkloadKey) -> Option<&'
 pub(super) fn rank(sources: &Sources, key: &WorkloadKey) -> Option<Rank> {
     let having = sources.iter().find(|(_, source)| source.workloads.contains_key(key));
     having.map(|(origin, _)| origin.rank)
+}
+
+/// The names of the containers that some source tells of a pod.
+pub(super) fn containers<'a>(sources: &'a Sources, pod: &WorkloadKey) -> BTreeSet<&'a WorkloadKey> {
+    let all = pod.containers();
+    let between = |source: &'a Source| {
+        let range = source.workloads.range::<WorkloadKey, _>(&all.start..&all.end);
+        range.map(|(name, _)| &**name)
+    };
+    sources.values().flat_map(between).collect()
 }
 
 /// The workloads that count, in the order of names. Goes through all of them: for questions, not for changes.

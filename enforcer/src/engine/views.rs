@@ -1,10 +1,10 @@
 //! Answers to questions, names and numbers: the state as others see it. Nothing here changes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::event::Report;
-use super::index::present_key;
+use super::index::{present_at_address, present_key};
 use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
@@ -119,10 +119,12 @@ fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<Workload
     let endpoints = told_workloads(&state.sources);
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
     for (key, resolved) in endpoints {
-        workloads
-            .entry(present_key(state, &resolved.workload, &asked.quarantines))
-            .or_default()
-            .push(key.clone());
+        let workload = &resolved.workload;
+        let by_directory = present_key(state, workload, &asked.quarantines);
+        let by_address = present_at_address(state, workload, &asked.quarantines);
+        for identity in BTreeSet::from([by_directory, by_address]) {
+            workloads.entry(identity).or_default().push(key.clone());
+        }
     }
     workloads
 }
@@ -202,6 +204,7 @@ fn status(state: &State) -> Status {
         hooks: state.hooks.clone().unwrap_or_default(),
         absent_hooks: state.coverage.absent.clone(),
         notices: state.notices.clone(),
+        runtimes: state.standings.clone(),
         unguarded: state.coverage.unguarded.clone(),
         uptime_seconds: state.now.up.as_secs(),
         sources: state.infos.values().cloned().collect(),

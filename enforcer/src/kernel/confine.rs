@@ -206,9 +206,9 @@ mod tests {
 
     /// What a call is answered with.
     fn call(number: libc::c_long, arguments: [libc::c_long; 5]) -> i32 {
-        let [a, b, c, d, e] = arguments;
+        let [first, second, third, fourth, fifth] = arguments;
         // SAFETY: every call below gets numbers only, or null where a pointer is expected.
-        let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+        let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
         if result < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 }
     }
 

@@ -161,3 +161,21 @@ fn custom_resource_definitions() {
     super::golden::check("../../../../deploy/kubernetes/crds.yaml", &found);
     assert_eq!(found.matches("kind: CustomResourceDefinition").count(), 2);
 }
+
+/// What is shipped is what an agent takes.
+#[test]
+fn shipped_configurations_are_valid() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let map = std::fs::read_to_string(deploy.join("kubernetes/config.yaml")).unwrap();
+    let (_, settings) = map.split_once("  enforcer.yaml: |\n").unwrap();
+    let settings: Vec<&str> =
+        settings.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("enforcer.yaml");
+    std::fs::write(&file, settings.join("\n")).unwrap();
+    for file in [file, deploy.join("systemd/enforcer.yaml")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+        let output = command.env_clear().args(["config", "check", "--config"]).arg(&file).output().unwrap();
+        assert!(output.status.success(), "{}: {output:?}", file.display());
+    }
+}

@@ -1,10 +1,11 @@
 //! Every result as it is printed.
 
 use enforcer::api::client::Record;
-use enforcer::cli::render::{flow, json, lists, policy, probe, status};
+use enforcer::cli::render::{flow, json, lists, policy, preflight, probe, status};
 use enforcer::domain::command::PolicyInfo;
 use enforcer::domain::conditions::PolicyStatus;
 use enforcer::domain::timestamp::Timestamp;
+use enforcer::kernel::preflight::{Check, Preflight, Verdict};
 use enforcer::kernel::probe::{Feature, ProbeReport, ProgramCost};
 
 use crate::golden::check;
@@ -112,4 +113,30 @@ fn probes() {
         load_microseconds: 900,
     };
     check("probe.programs.txt", &probe::costs(&[cost]));
+}
+
+#[test]
+fn preflights() {
+    let check_of = |name, result, detail: &str, next: &str| Check {
+        name,
+        result,
+        detail: detail.into(),
+        next: next.into(),
+    };
+    let found = Preflight {
+        node: "one".into(),
+        kernel: "6.12.0".into(),
+        checks: vec![
+            check_of("kernel", Verdict::Ok, "Linux 6.12.0", ""),
+            check_of("clock", Verdict::Warn, "not synchronized", "`timedatectl set-ntp true`"),
+            check_of(
+                "monitoring port",
+                Verdict::Fail,
+                "127.0.0.1:9962: in use",
+                "`ss -ltnp` tells whose it is",
+            ),
+        ],
+    };
+    check("preflight.txt", &preflight::preflight(&found, false));
+    check("preflight.json", &json::object(&found).unwrap());
 }

@@ -1,6 +1,7 @@
 //! Policies that each kind can say.
 
 use enforcer::domain::account::AccountPattern;
+use enforcer::domain::container;
 use enforcer::domain::labels::{Condition, Requirement, Selector};
 use enforcer::domain::policy::model::{
     Action, Entity, Layer, Namespaces, Peer, Peers, Pending, Policy, PolicyKey, PolicyKind, PolicyMode,
@@ -63,6 +64,16 @@ fn ports(zero: bool, no_protocol: bool) -> impl Strategy<Value = Ports> {
         });
     let listed = vec(prop_oneof![range, named], 1..4).prop_map(Ports::AnyOf);
     prop_oneof![Just(Ports::All), listed]
+}
+
+/// Of rules that may speak of ICMP.
+fn ports_and_types() -> impl Strategy<Value = Ports> {
+    let message = select(&[(1_u8, 8_u16), (1, 3), (1, 255), (58, 128), (58, 1)]);
+    let types = (message, any::<bool>()).prop_map(|((protocol, kind), all)| {
+        let (first, last) = if all { (0, u16::MAX) } else { (kind, kind) };
+        PortMatch::Range(PortRange { protocol, first, last })
+    });
+    prop_oneof![3 => ports(true, true), 1 => vec(types, 1..4).prop_map(Ports::AnyOf)]
 }
 
 fn rule(
@@ -146,20 +157,44 @@ fn traffic_policy(kind: PolicyKind, ordered: bool) -> BoxedStrategy<Policy> {
     let peers = prop_oneof![Just(Peers::Everyone), vec(peer, 1..4).prop_map(Peers::AnyOf)].boxed();
     let actions: &[Action] =
         if ordered { &[Action::Allow, Action::Deny, Action::Pass] } else { &[Action::Allow, Action::Deny] };
-    let section = rules(rule(peers, ports(true, true), actions)).boxed();
+    let section = rules(rule(peers, ports_and_types(), actions)).boxed();
     let listen = rules(rule(Just(Peers::Everyone), ports(true, true), &[Action::Allow, Action::Deny]));
     let layer = if ordered { tier().boxed() } else { Just(Layer::Namespaced).boxed() };
     let errno = select(&[Errno::Perm, Errno::ConnRefused]);
-    (some(), labels(), layer, section.clone(), section, listen, errno)
-        .prop_map(move |(namespaces, selector, layer, ingress, egress, listen, errno)| {
+    let policy = (some(), labels(), layer, section.clone(), section, listen, errno).prop_map(
+        move |(namespaces, selector, layer, ingress, egress, listen, errno)| {
             let namespaces = if is_cluster { namespaces } else { Namespaces::Own };
             let listen = if ordered { None } else { listen };
             let ingress =
                 if egress.is_none() && listen.is_none() { ingress.or(Some(vec![])) } else { ingress };
             let made = make(kind, Subject { namespaces, selector }, layer);
             Policy { ingress, egress, listen, errno, ..made }
-        })
-        .boxed()
+        },
+    );
+    (policy, option::of(any::<bool>())).prop_map(|(policy, place)| with_container(policy, place)).boxed()
+}
+
+/// Names a container as the subject, or as a peer of ingress; nowhere else and never in both places.
+fn with_container(mut policy: Policy, place: Option<bool>) -> Policy {
+    let name = |selector: &mut Selector| {
+        selector.requirements.push(container::is_called("proxy"));
+        selector.requirements.sort();
+    };
+    match place {
+        None => {}
+        Some(true) => name(&mut policy.subject.selector),
+        Some(false) => {
+            for rule in policy.ingress.iter_mut().flatten() {
+                let Peers::AnyOf(peers) = &mut rule.peers else { continue };
+                for peer in peers {
+                    if let Peer::Workloads { selector, .. } = peer {
+                        name(selector);
+                    }
+                }
+            }
+        }
+    }
+    policy
 }
 
 fn any_network_policy() -> BoxedStrategy<Policy> {

@@ -1,12 +1,13 @@
 //! The model as a document.
 
+use enforcer::domain::container;
 use enforcer::domain::labels::{Condition, Requirement, Selector};
 use enforcer::domain::policy::document::version;
 use enforcer::domain::policy::model::{
     Action, Entity, Layer, Namespaces, Peer, Peers, Pending, Policy, PolicyKind, PolicyMode, PortMatch,
     PortRange, Ports, Rule, RuleDirection,
 };
-use enforcer::domain::policy::ports::PROTOCOLS;
+use enforcer::domain::policy::ports::{OWN_PROTOCOLS, has_types};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
@@ -119,13 +120,16 @@ fn namespaces(namespaces: &Namespaces) -> Map<String, Value> {
 }
 
 fn protocol_name(number: u8) -> &'static str {
-    PROTOCOLS.iter().find(|(_, known)| *known == number).unwrap().0
+    OWN_PROTOCOLS.iter().find(|(_, known)| *known == number).unwrap().0
 }
 
 fn port(port: &PortMatch) -> Value {
     match port {
         PortMatch::Range(PortRange { protocol, first: 0, last: u16::MAX }) => {
             json!({ "protocol": protocol_name(*protocol) })
+        }
+        PortMatch::Range(PortRange { protocol, first, .. }) if has_types(*protocol) => {
+            json!({ "protocol": protocol_name(*protocol), "types": [first] })
         }
         PortMatch::Range(PortRange { protocol, first, last }) => {
             json!({ "protocol": protocol_name(*protocol), "port": first, "endPort": last })
@@ -138,9 +142,11 @@ fn port(port: &PortMatch) -> Value {
 }
 
 fn selector(selector: &Selector) -> Value {
+    let container = container::named(selector).map(|name| json!(name));
     let expressions: Vec<Value> = selector
         .requirements
         .iter()
+        .filter(|requirement| requirement.key != container::LABEL)
         .map(|Requirement { key, condition }| match condition {
             Condition::In(values) => json!({ "key": key, "operator": "In", "values": values }),
             Condition::NotIn(values) => json!({ "key": key, "operator": "NotIn", "values": values }),
@@ -148,7 +154,14 @@ fn selector(selector: &Selector) -> Value {
             Condition::DoesNotExist => json!({ "key": key, "operator": "DoesNotExist" }),
         })
         .collect();
-    if expressions.is_empty() { json!({}) } else { json!({ "matchExpressions": expressions }) }
+    let mut written = json!({});
+    if !expressions.is_empty() {
+        written["matchExpressions"] = json!(expressions);
+    }
+    if let Some(name) = container {
+        written["container"] = name;
+    }
+    written
 }
 
 fn network_policy(policy: &Policy) -> Value {

@@ -17,6 +17,59 @@ pub(super) fn selects(policy: &Policy, subject: &Side, setting: &Setting) -> boo
         && has_labels(&policy.subject.selector, labels)
 }
 
+/// The label of containers.
+const CONTAINER: &str = "reserved:container";
+
+/// Whether somebody may be a container that a policy speaks of: known by the address of a pod that the policy selects.
+pub(super) fn may_be_selected(policy: &Policy, subject: &Side, setting: &Setting) -> bool {
+    let Side::Workload { namespace, labels, .. } = subject else { return false };
+    is_among(&policy.subject.namespaces, policy, namespace, setting)
+        && may_have_labels(&policy.subject.selector, labels)
+}
+
+/// Whether a policy about a container says who may call somebody's pod.
+pub(super) fn is_contested(policies: &[&Policy], subject: &Side, setting: &Setting) -> bool {
+    let Side::Workload { namespace, labels, .. } = subject else { return false };
+    policies.iter().any(|policy| {
+        policy.ingress.is_some()
+            && names_container(&policy.subject.selector)
+            && is_among(&policy.subject.namespaces, policy, namespace, setting)
+            && has_labels(&without_container(&policy.subject.selector), labels)
+    })
+}
+
+fn names_container(selector: &Selector) -> bool {
+    selector.requirements.iter().any(|requirement| requirement.key == CONTAINER)
+}
+
+fn without_container(selector: &Selector) -> Selector {
+    let mut selector = selector.clone();
+    selector.requirements.retain(|requirement| requirement.key != CONTAINER);
+    selector
+}
+
+/// Whether somebody who is known as some container of a pod may be the one that a selector names.
+fn may_have_labels(selector: &Selector, labels: &LabelSet) -> bool {
+    names_container(selector)
+        && labels.0.get(CONTAINER).is_some_and(|value| value == "*")
+        && has_labels(&without_container(selector), labels)
+}
+
+/// Whether a rule for callers may mean a flow because its peer may be a container that the rule names.
+pub(super) fn may_match_flow(policy: &Policy, rule: &Rule, question: &Question, setting: &Setting) -> bool {
+    let Peers::AnyOf(peers) = &rule.peers else { return false };
+    let Side::Workload { namespace, labels, account: own, .. } = &question.peer else { return false };
+    question.direction == Direction::Ingress
+        && !names_container(&policy.subject.selector)
+        && matches_port(rule, &question.subject, question.protocol, question.port)
+        && peers.iter().any(|peer| {
+            let Peer::Workloads { namespaces, selector, account } = peer else { return false };
+            is_among(namespaces, policy, namespace, setting)
+                && may_have_labels(selector, labels)
+                && account.as_ref().is_none_or(|account| has_account(account, namespace, own.as_deref()))
+        })
+}
+
 /// Whether a rule means a flow: some peer of its list, and some port of its list.
 pub(super) fn matches_flow(policy: &Policy, rule: &Rule, question: &Question, setting: &Setting) -> bool {
     let peers: Vec<Option<&Peer>> = match &rule.peers {

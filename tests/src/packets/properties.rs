@@ -12,7 +12,7 @@ use crate::properties::requested;
 type Form = fn(&Reading) -> bool;
 
 /// Forms of packets that must all be met often.
-const FORMS: [(&str, Form); 12] = [
+const FORMS: [(&str, Form); 13] = [
     ("IPv4", |reading| reading.source.to_ipv4_mapped().is_some()),
     ("IPv6", |reading| reading.source.to_ipv4_mapped().is_none()),
     ("TCP", |reading| reading.protocol == 6),
@@ -20,6 +20,7 @@ const FORMS: [(&str, Form); 12] = [
     ("UDP-Lite", |reading| reading.protocol == 136),
     ("SCTP", |reading| reading.protocol == 132),
     ("DCCP", |reading| reading.protocol == 33),
+    ("ICMP", |reading| matches!(reading.protocol, 1 | 58)),
     ("options", |reading| reading.options),
     ("routed", |reading| reading.routed),
     ("first fragment", |reading| reading.fragment == Fragment::First),

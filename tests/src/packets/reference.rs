@@ -200,9 +200,30 @@ fn transport(bytes: &[u8], mut reading: Reading) -> Option<Reading> {
             let header = segment.get(..12)?;
             (u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]]))
         }
+        // Other than etherparse: of a message of ICMP only the type is read, whatever follows it.
+        1 | 58 => {
+            let kind = question(reading.protocol, *segment.get(..8)?.first()?);
+            (kind, kind)
+        }
         _ => (0, 0),
     };
     Some(reading)
+}
+
+/// The type of the message that one of this type answers, or its own.
+fn question(protocol: u8, kind: u8) -> u16 {
+    const ANSWERS: [(u8, u8, u8); 8] = [
+        (1, 0, 8),
+        (1, 14, 13),
+        (1, 16, 15),
+        (1, 18, 17),
+        (1, 43, 42),
+        (58, 129, 128),
+        (58, 140, 139),
+        (58, 161, 160),
+    ];
+    let answered = ANSWERS.iter().find(|(of, answer, _)| (*of, *answer) == (protocol, kind));
+    answered.map_or(kind, |(_, _, question)| *question).into()
 }
 
 fn flags(header: &TcpHeaderSlice) -> u8 {

@@ -161,7 +161,8 @@ pub(super) fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<i64> {
     };
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &limit)?;
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &limit)?;
-    if domain == libc::AF_INET6 {
+    // A raw socket has a protocol in the place of a port, and is too late for this.
+    if domain == libc::AF_INET6 && kind != libc::SOCK_RAW {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &0_i32)?;
     }
     Ok(fd.into())

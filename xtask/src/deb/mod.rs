@@ -133,7 +133,8 @@ fn man_pages(binary: &Path, folder: &Path, tree: &mut Tree) -> Result<()> {
 fn package(tree: &Tree, version: &str, time: u64) -> Result<Vec<u8>> {
     let mut about = Tree::default();
     about.file("control", 0o644, ROOT, control(tree, version));
-    let configuration: String = CONFIGURATION.iter().map(|path| format!("/{path}\n")).collect();
+    let configuration: String =
+        CONFIGURATION.iter().fold(String::new(), |text, path| text + "/" + path + "\n");
     about.file("conffiles", 0o644, ROOT, configuration);
     for (name, text) in SCRIPTS {
         about.file(name, 0o755, ROOT, text);
@@ -209,6 +210,54 @@ mod tests {
             contents.lines().all(|line| line.contains(" root/root ") || line.contains(" 0/0 ")),
             "{contents}"
         );
+    }
+
+    fn dpkg(root: &Path, arguments: &[&str]) -> String {
+        let output = Command::new("dpkg")
+            .arg(format!("--root={}", root.display()))
+            .args(["--force-script-chrootless", "--force-not-root", "--force-confold", "--log=/dev/null"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        said
+    }
+
+    /// In a root of its own, where no script touches the running system.
+    #[test]
+    fn an_upgrade_keeps_what_was_changed_and_a_purge_keeps_nothing() {
+        if !Path::new("/usr/bin/dpkg").exists() {
+            return;
+        }
+        let mut tree = files(&shell::root().unwrap(), b"\x7fELF".to_vec()).unwrap();
+        // Only root may give files away.
+        let owner = (nix::unistd::geteuid().as_raw().into(), nix::unistd::getegid().as_raw().into());
+        tree.complete();
+        tree.owned_by(owner);
+        let folder = std::env::temp_dir().join(format!("enforcer-dpkg-{}", std::process::id()));
+        let root = folder.join("root");
+        fs::create_dir_all(root.join("var/lib/dpkg/info")).unwrap();
+        fs::create_dir_all(root.join("var/lib/dpkg/updates")).unwrap();
+        fs::write(root.join("var/lib/dpkg/status"), "").unwrap();
+        let install = |version: &str| {
+            let file = folder.join(format!("{version}.deb"));
+            fs::write(&file, package(&tree, version, 1_700_000_000).unwrap()).unwrap();
+            dpkg(&root, &["--install", file.to_str().unwrap()]);
+        };
+        install("1.0");
+        let settings = root.join(CONFIGURATION[0]);
+        assert!(fs::read_to_string(&settings).unwrap().contains("mode: audit"));
+        fs::write(&settings, "mode: enforce\n").unwrap();
+        fs::create_dir_all(root.join("var/lib/enforcer/audit")).unwrap();
+        install("1.1");
+        assert_eq!(fs::read_to_string(&settings).unwrap(), "mode: enforce\n");
+        dpkg(&root, &["--remove", "enforcer"]);
+        assert!(settings.exists() && root.join("var/lib/enforcer/audit").exists());
+        assert!(!root.join("usr/bin/enforcer").exists());
+        dpkg(&root, &["--purge", "enforcer"]);
+        assert!(!root.join("etc/enforcer").exists() && !root.join("var/lib/enforcer").exists());
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

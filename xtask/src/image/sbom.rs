@@ -1,4 +1,4 @@
-//! What is in the binary: a CycloneDX 1.5 list of components, from what cargo resolved.
+//! What is in the binary: a list in the format `CycloneDX` 1.5 of components, from what cargo resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

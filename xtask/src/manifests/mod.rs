@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Only say which are not as they would be written; exit 1 when one is not
     #[arg(long)]
     check: bool,
-    /// Have `kubernetes-validate` (from PyPI, into target/) check them against three versions of Kubernetes
+    /// Have `kubernetes-validate` (a Python package, put into target/) check them against three versions of Kubernetes
     #[arg(long)]
     validate: bool,
 }

@@ -1,4 +1,4 @@
-//! The manifests against the schemas of real Kubernetes versions, by `kubernetes-validate` of PyPI, which has them inside.
+//! The manifests against the schemas of real Kubernetes versions, by `kubernetes-validate` of the Python index, which has them inside.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,7 +86,7 @@ fn tool(root: &Path) -> Result<PathBuf> {
 pub(super) fn say(outcome: &Outcome) {
     match outcome {
         Outcome::Valid(objects) => {
-            println!("{objects} objects are valid in Kubernetes {}", VERSIONS.join(", "))
+            println!("{objects} objects are valid in Kubernetes {}", VERSIONS.join(", "));
         }
         Outcome::Skipped(reason) => println!("{}", shell::dim(&format!("not validated: {reason}"))),
     }

@@ -36,6 +36,9 @@ pub struct Observe {
     /// Name the host in each line
     #[arg(long)]
     pub print_node_name: bool,
+    /// Name the policy that decided: always done, and taken for the sake of habits of `hubble observe`
+    #[arg(long)]
+    pub print_policy_names: bool,
     /// Which flows
     #[command(flatten)]
     pub filters: Filters,

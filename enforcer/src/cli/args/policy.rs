@@ -219,5 +219,5 @@ pub struct Test {
 
 fn port(text: &str) -> Result<(u8, u16), String> {
     parse_port(text)
-        .ok_or_else(|| "write a protocol and a port, like TCP/8080; known are TCP, UDP and SCTP".into())
+        .ok_or_else(|| "write a protocol and a port, like TCP/8080 or ICMP/echo-request; known are TCP, UDP, SCTP, ICMP and ICMPv6".into())
 }

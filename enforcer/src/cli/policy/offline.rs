@@ -229,7 +229,7 @@ fn told(context: &mut Context, files: &[PolicyFile], diagnostics: &[Diagnostic])
 fn server(text: &str) -> anyhow::Result<(&str, u8, u16)> {
     let usage = || {
         format!(
-            "{} is no server; write it like shop/db:5432, shop/dns:53/UDP or [2001:db8::1]:443",
+            "{} is no server; write it like shop/db:5432, shop/dns:53/UDP, shop/db:echo-request/ICMP or [2001:db8::1]:443",
             quote(text)
         )
     };
@@ -251,7 +251,12 @@ fn end(cluster: &Cluster, text: &str) -> anyhow::Result<End> {
     let (only_service, name) = text.strip_prefix("service/").map_or((false, text), |name| (true, name));
     let (namespace, name) = name.split_once('/').unwrap_or((DEFAULT_NAMESPACE, name));
     let key = WorkloadKey { namespace: namespace.to_owned(), name: name.to_owned() };
-    if !only_service && cluster.pod(&key).is_some() {
+    let has_container = |(pod, container): (&str, &str)| {
+        let pod = WorkloadKey { namespace: key.namespace.clone(), name: pod.to_owned() };
+        cluster.pod(&pod).is_some_and(|pod| pod.containers.contains(container))
+    };
+    let is_container = key.name.split_once('/').is_some_and(has_container);
+    if !only_service && (is_container || cluster.pod(&key).is_some()) {
         return Ok(End::Workload(key));
     }
     if cluster.service(&key).is_some() {

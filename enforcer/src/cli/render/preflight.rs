@@ -20,7 +20,9 @@ pub fn preflight(found: &Preflight, color: bool) -> String {
         };
         text.push_str(&columns.line(&row(check), |index, cell| paint.on(cell, color && index == 1)));
         if !check.next.is_empty() {
-            text.push_str(&format!("  next: {}\n", clean(&check.next)));
+            text += "  next: ";
+            text += &clean(&check.next);
+            text.push('\n');
         }
     }
     let count = |result| found.checks.iter().filter(|check| check.result == result).count();

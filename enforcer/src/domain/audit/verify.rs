@@ -177,7 +177,7 @@ impl Verifier {
         let opened = match chain::open(text) {
             Ok(opened) => opened,
             Err(problem) => {
-                let sequence = self.at.map(|(sequence, _)| sequence + 1);
+                let sequence = self.at.map(|(sequence, _)| sequence.saturating_add(1));
                 self.at = sequence.map(|sequence| (sequence, None));
                 return self.find(file, line, None, What::Unreadable(problem));
             }
@@ -199,7 +199,8 @@ impl Verifier {
     }
 
     fn follow(&mut self, file: &str, line: u64, opened: &Opened, (before, hash): (u64, Option<Hash>)) {
-        let expected = before + 1;
+        // The numbers are whatever somebody has written.
+        let expected = before.saturating_add(1);
         let found = Some(opened.sequence);
         if opened.sequence > expected {
             let missing = What::Missing { from: expected, to: opened.sequence - 1 };
@@ -218,7 +219,7 @@ impl Verifier {
             Ok(Some(checkpoint)) => checkpoint.before,
             _ => return,
         };
-        let kept = before.sequence + 1;
+        let kept = before.sequence.saturating_add(1);
         if opened.sequence > kept {
             let cut = What::HeadCut { from: kept, to: opened.sequence - 1 };
             self.find(file, line, Some(opened.sequence), cut);
@@ -246,7 +247,7 @@ impl Verifier {
             }
             Ok(Some(checkpoint)) if is_open && checkpoint.last.sequence > end => {
                 let cut = What::TailCut {
-                    from: end.max(checkpoint.before.sequence) + 1,
+                    from: end.max(checkpoint.before.sequence).saturating_add(1),
                     to: checkpoint.last.sequence,
                 };
                 self.find_nowhere(None, cut);

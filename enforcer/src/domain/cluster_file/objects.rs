@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{ClusterNode, Pod, address, at, is_true, items, port, protocol};
 use crate::domain::cluster::Namespace;
+use crate::domain::container::Containers;
 use crate::domain::labels::LabelSet;
 use crate::domain::syntax::Name;
 use crate::domain::workload::{NamedPort, NamedPorts, Workload, WorkloadKey};
@@ -58,13 +59,14 @@ pub(super) fn pod(reader: &mut Reader<'_>, root: &Node) -> Option<Pod> {
         Some(node) => Name::Subdomain.read(reader, node, "a service account").map(str::to_owned),
         None => Some(DEFAULT_ACCOUNT.to_owned()),
     };
-    let mut ports = BTreeSet::new();
+    let (mut ports, mut names) = (BTreeSet::new(), BTreeSet::new());
     let mut named = NamedPorts::new();
     for (field, what) in [("containers", "`containers`"), ("initContainers", "`initContainers`")] {
         let containers = items(reader, spec.and_then(|spec| spec.field(field)), what);
         // An init container is over before the others start, unless it is a sidecar.
         let is_sidecar = |node: &&Node| node.field("restartPolicy").and_then(Node::as_text) == Some("Always");
         for container in containers.iter().filter(|node| field == "containers" || is_sidecar(node)) {
+            names.extend(container.field("name").and_then(Node::as_text).map(str::to_owned));
             for item in items(reader, container.field("ports"), "`ports`") {
                 container_port(reader, item, &mut ports, &mut named);
             }
@@ -80,8 +82,9 @@ pub(super) fn pod(reader: &mut Reader<'_>, root: &Node) -> Option<Pod> {
         addresses,
         ports: named,
         account: Some(account?),
+        containers: Containers::Unknown,
     };
-    Some(Pod { workload, ports })
+    Some(Pod { workload, ports, containers: names })
 }
 
 fn container_port(

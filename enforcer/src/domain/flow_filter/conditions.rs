@@ -187,5 +187,9 @@ fn has_labels(end: &FlowEndpoint, wanted: &str) -> bool {
 
 fn is_workload(end: &FlowEndpoint, wanted: &str) -> bool {
     let (namespace, name) = wanted.split_once('/').unwrap_or((DEFAULT_NAMESPACE, wanted));
-    end.namespace == namespace && (name.is_empty() || end.workloads.iter().any(|workload| workload == name))
+    // A pod's name means its containers too.
+    let is_it = |workload: &String| {
+        workload.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    end.namespace == namespace && (name.is_empty() || end.workloads.iter().any(is_it))
 }

@@ -13,6 +13,7 @@
 mod addresses;
 mod classes;
 mod classifier;
+mod containers;
 mod entries;
 mod intervals;
 mod layers;
@@ -25,6 +26,8 @@ mod services;
 mod tests;
 mod wards;
 
+use std::collections::BTreeSet;
+
 use enforcer_common::abi::policy::{BY_ADDRESS, LISTEN, Plane};
 use enforcer_common::id::{Generation, IdentityId, RuleId};
 use enforcer_common::reason::{CANARY_ERRNO, Errno, Reason};
@@ -33,6 +36,7 @@ use enforcer_common::verdict::{Direction, Tier, Word};
 use self::addresses::AddressClasses;
 use self::classes::IdentityClasses;
 use self::classifier::Made;
+use self::containers::Widened;
 use self::entries::Entries;
 use self::layers::{Beneath, Ranks};
 use self::lower::{LoweredPolicy, LoweredSection, Lowering, Part, Party, number};
@@ -42,6 +46,7 @@ use self::questions::Questions;
 use self::services::Services;
 use self::wards::Wards;
 use super::model::{Policy, PolicyMode, RuleDirection};
+use crate::domain::account::TrustDomain;
 use crate::domain::cluster::{KnownService, NamespaceLabels};
 use crate::domain::registry::Registry;
 use crate::domain::table::{MAX_ENTRIES, PolicyTable, Sections};
@@ -74,6 +79,8 @@ pub struct Scene {
     pub namespaces: NamespaceLabels,
     /// Services, by those who answer for them.
     pub services: Vec<KnownService>,
+    /// The trust domain of every workload.
+    pub trust_domain: TrustDomain,
 }
 
 /// A table with what it takes to find the class of an identity that it was made without.
@@ -139,17 +146,20 @@ fn table<'a>(
     registry: &'a Registry,
     generation: Generation,
 ) -> Result<Compiled, CompileError> {
-    let people = People::new(registry);
+    let people = People::new(registry, &scene.trust_domain);
     let wards = Wards::new(registry, &scene.guests);
-    let mut lowering = Lowering::new(Questions::new(&scene.namespaces, people.namespaces().collect()));
+    let widened = Widened::new(policies);
+    let questions = Questions::new(&scene.namespaces, people.namespaces().collect());
+    let mut lowering = Lowering::new(questions, &widened);
     let live: Vec<LoweredPolicy<'_>> =
-        policies.iter().filter_map(|policy| lowering.policy(policy, &people, registry)).collect();
+        policies.iter().flat_map(|policy| lowering.policy(policy, &people, registry)).collect();
     let in_quarantine = lowering.wards(&wards);
     let services = Services::new(&scene.services, &live, &mut lowering);
     let last = registry.last_identity().max(IdentityId::CANARY);
     let mut identities = IdentityClasses::new(&people, &lowering.questions, &wards, last)?;
     let classifier = Classifier::new(Made {
         people: &people,
+        trust_domain: &scene.trust_domain,
         questions: &lowering.questions,
         dormant: &lowering.dormant,
         names: &lowering.names,
@@ -161,6 +171,7 @@ fn table<'a>(
         ports: PortClasses::new(&lowering.lists)?,
         ranks: Ranks::new(&live)?,
         beneath: Beneath::default(),
+        contested: containers::contested(&lowering.contested, &identities),
         identities,
         audit: policies.iter().any(|policy| policy.mode == PolicyMode::Audit),
         at: scene.at,
@@ -196,6 +207,8 @@ struct Compiler {
     ports: PortClasses,
     ranks: Ranks,
     beneath: Beneath,
+    /// Subjects for whom peers can't be widened.
+    contested: BTreeSet<u32>,
     audit: bool,
     at: Timestamp,
 }
@@ -228,21 +241,22 @@ impl Compiler {
                 let isolated = Word::deny(Tier::Isolation, policy.errno, Reason::Isolated, id);
                 self.target(policy, section.section, subjects).add(entries, any, ANY_PORT, isolated)?;
             }
-            self.rules(policy, section, (subjects, any), entries)?;
+            self.rules(lowered, section, (subjects, any), entries)?;
         }
         Ok(())
     }
 
     fn rules(
         &self,
-        policy: &Policy,
+        policy: &LoweredPolicy<'_>,
         section: &LoweredSection<'_>,
         (subjects, any): (&[u32], &[u32]),
         entries: &mut Entries,
     ) -> Result<(), CompileError> {
+        let LoweredPolicy { policy, lenient, .. } = policy;
         for lowered in section.rules.iter().filter(|lowered| !lowered.rule.is_over(self.at)) {
-            let word = self.ranks.word(policy, lowered);
-            for Part { subjects: named, peers, ports } in &lowered.parts {
+            let word = self.ranks.word(policy, lowered, *lenient);
+            for Part { subjects: named, peers, ports, widened } in &lowered.parts {
                 let subjects = named.map_or(subjects, |named| self.identities.asked(named));
                 let peers_of = peers.as_deref().unwrap_or_default();
                 let peers = match peers {
@@ -253,6 +267,13 @@ impl Compiler {
                 let target = self.target(policy, section.section, subjects);
                 target.add(entries, &peers, ports, word)?;
                 target.mark(entries, peers_of)?;
+                if !widened.is_empty() {
+                    let subjects: Vec<u32> =
+                        subjects.iter().filter(|class| !self.contested.contains(class)).copied().collect();
+                    let target = self.target(policy, section.section, &subjects);
+                    let word = self.ranks.word(policy, lowered, true);
+                    target.add(entries, &self.parties(widened), ports, word)?;
+                }
             }
         }
         Ok(())

@@ -10,6 +10,8 @@ use enforcer_common::verdict::{Direction, Query, Word};
 
 use super::compile::is_inside;
 use super::model::{Action, Entity, Layer, Peer, Peers, Policy, PolicyMode, PortMatch, Ports, Rule, RuleKey};
+use super::ports::type_name;
+use crate::domain::account::TrustDomain;
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::timestamp::Timestamp;
@@ -21,6 +23,8 @@ pub struct Context<'a> {
     pub registry: &'a Registry,
     /// Labels of namespaces.
     pub namespaces: &'a NamespaceLabels,
+    /// The trust domain of every workload.
+    pub trust_domain: &'a TrustDomain,
     /// When the flow is judged: what is over by then says nothing.
     pub at: Timestamp,
     /// Whether it is the hypothetical verdict that is explained: policies in audit mode count there, and only there.
@@ -251,9 +255,9 @@ impl<'a> Flow<'a> {
             Peer::Workloads { namespaces, selector, account } => self.peer.is_some_and(|key| {
                 namespaces.contain(&key.namespace, &policy.key.namespace, self.context.namespaces)
                     && selector.matches(&key.labels)
-                    && account
-                        .as_ref()
-                        .is_none_or(|account| account.matches(&key.namespace, key.account.as_deref()))
+                    && account.as_ref().is_none_or(|account| {
+                        account.matches(self.context.trust_domain, &key.namespace, key.account.as_deref())
+                    })
             }),
             Peer::Cidr { net, except } => is_inside(self.query.address, *net, except),
             Peer::Entity(Entity::Host) => self.query.peer == IdentityId::HOST,
@@ -299,13 +303,18 @@ fn ports_text(ports: &Ports) -> String {
     }
 }
 
-fn port_text(protocol: u8, first: u16, last: u16) -> String {
-    let protocol = match protocol {
+fn port_text(number: u8, first: u16, last: u16) -> String {
+    let protocol = match number {
         6 => "TCP".to_owned(),
         17 => "UDP".to_owned(),
         132 => "SCTP".to_owned(),
+        1 => "ICMP".to_owned(),
+        58 => "ICMPv6".to_owned(),
         other => format!("protocol {other}"),
     };
+    if let Some(name) = type_name(number, first).filter(|_| first == last) {
+        return format!("{protocol} {name}");
+    }
     match (first, last) {
         (0, u16::MAX) => protocol,
         (first, last) if first == last => format!("{protocol} {first}"),

@@ -6,9 +6,13 @@ use super::diagnostic::{Code, Diagnostic, Location, Severity, Source};
 use super::model::{
     Action, Entity, Layer, Namespaces, Peer, Peers, Policy, PortMatch, Ports, Rule, RuleDirection,
 };
+use super::ports::has_types;
+use crate::domain::account::{AccountPattern, TrustDomain};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::cluster_file::{Cluster, Pod};
 use crate::domain::command::PolicyFile;
+use crate::domain::container;
+use crate::domain::labels::Selector;
 use crate::domain::yaml::{self, Node, Reader, Value};
 
 /// How many rules each is compared with: what a bomb may cost.
@@ -70,7 +74,7 @@ impl Lints<'_> {
         let workload = &pod.workload;
         let namespaces = &self.policy.subject.namespaces;
         namespaces.contain(&workload.key.namespace, &self.policy.key.namespace, &scene.labels)
-            && self.policy.subject.selector.matches(&workload.labels)
+            && selects_one(&self.policy.subject.selector, pod)
     }
 
     fn subject(&self, found: &mut Vec<Diagnostic>) {
@@ -102,10 +106,12 @@ impl Lints<'_> {
                 let workload = &pod.workload;
                 let (namespace, own) = (&workload.key.namespace, &self.policy.key.namespace);
                 namespaces.contain(namespace, own, &scene.labels)
-                    && selector.matches(&workload.labels)
-                    && account
-                        .as_ref()
-                        .is_none_or(|account| account.matches(namespace, workload.account.as_deref()))
+                    && selects_one(selector, pod)
+                    && account.as_ref().is_none_or(|account| {
+                        // Whatever the trust domain is where the policy is enforced.
+                        let anywhere = AccountPattern { trust_domain: None, ..account.clone() };
+                        anywhere.matches(&TrustDomain::default(), namespace, workload.account.as_deref())
+                    })
             };
             let before = servers.len();
             servers.extend(scene.pods.iter().filter(is_meant));
@@ -143,11 +149,13 @@ impl Lints<'_> {
         for port in ports {
             let (is_declared, text): (bool, String) = match port {
                 PortMatch::Range(range) => (
-                    servers.iter().any(|pod| {
-                        pod.ports.iter().any(|(protocol, port)| {
-                            *protocol == range.protocol && (range.first..=range.last).contains(port)
-                        })
-                    }),
+                    // Nobody declares types of messages.
+                    has_types(range.protocol)
+                        || servers.iter().any(|pod| {
+                            pod.ports.iter().any(|(protocol, port)| {
+                                *protocol == range.protocol && (range.first..=range.last).contains(port)
+                            })
+                        }),
                     format!(
                         "{}-{}",
                         crate::domain::offline::port_text(range.protocol, range.first),
@@ -220,6 +228,16 @@ impl Lints<'_> {
                 let path = [Step::Field("spec"), Step::Field(other.label()), Step::Item(place)];
                 last.related(self.places.find(index, &path), "this one decides");
             }
+        }
+    }
+}
+
+/// Whether a selector means a pod, or a container that it has.
+fn selects_one(selector: &Selector, pod: &Pod) -> bool {
+    match container::named(selector) {
+        None => selector.matches(&pod.workload.labels),
+        Some(name) => {
+            pod.containers.contains(name) && container::of_pod(selector).matches(&pod.workload.labels)
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::diagnostic::{Code, quote};
 use super::model::{Entity, Namespaces, Peer};
 use super::rules::MAX_ITEMS;
-use super::selector::selector;
+use super::selector::{self, selector};
 use crate::domain::account::AccountPattern;
+use crate::domain::container;
 use crate::domain::labels::Selector;
 use crate::domain::syntax::{Name, cidr};
 use crate::domain::yaml::{Mapping, Node, Reader, Value};
@@ -76,6 +77,18 @@ pub(super) fn peer(reader: &mut Reader<'_>, node: &Node, scope: Scope) -> Option
     (reader.errors() == errors).then_some(found)
 }
 
+/// Reports a server that is a container: a client knows it by the address of its pod.
+pub(super) fn check_server(reader: &mut Reader<'_>, node: &Node, peer: Option<&Peer>) {
+    let Some(Peer::Workloads { selector, .. }) = peer else { return };
+    let Some(name) = container::named(selector) else { return };
+    reader
+        .error(&node.span, Code::Unsupported, format!("the container {} as a server", quote(name)))
+        .label("known by its pod's address")
+        .help(
+            "select the pod and name the port, or write an ingress policy whose `subject` is the container",
+        );
+}
+
 /// Reports a field that makes sense only beside one of others.
 fn needs(reader: &mut Reader<'_>, peer: &Mapping<'_>, field: &str, others: &[&str], help: &str) {
     let Some(entry) = peer.entry(field) else { return };
@@ -90,7 +103,7 @@ fn needs(reader: &mut Reader<'_>, peer: &Mapping<'_>, field: &str, others: &[&st
 
 fn workload_peer(reader: &mut Reader<'_>, peer: &Mapping<'_>, scope: Scope) -> Option<Peer> {
     let selector = match peer.get("workloads") {
-        Some(node) => selector(reader, node, "`workloads`"),
+        Some(node) => selector::workloads(reader, node, "`workloads`"),
         None => Some(Selector::default()),
     };
     let namespaces = namespaces_of(reader, peer, "a peer");

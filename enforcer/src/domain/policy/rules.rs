@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::diagnostic::{Code, quote};
 use super::model::{Action, Peers, Ports, Rule};
 use super::peers::{self, Scope};
-use super::ports::{self, Unnamed};
+use super::ports;
 use crate::domain::syntax::{ERRNOS, Name};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::yaml::{Node, Reader};
@@ -102,7 +102,16 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
     }
     let peers = match words.peers.and_then(|field| Some((format!("`{field}`"), rule.get(field)?))) {
         Some((what, node)) => reader.list(node, &what, MAX_ITEMS).and_then(|items| {
-            let peers: Vec<_> = items.iter().map(|item| peers::peer(reader, item, words.scope)).collect();
+            let peers: Vec<_> = items
+                .iter()
+                .map(|item| {
+                    let peer = peers::peer(reader, item, words.scope);
+                    if words.peers == Some("to") {
+                        peers::check_server(reader, item, peer.as_ref());
+                    }
+                    peer
+                })
+                .collect();
             peers.into_iter().collect::<Option<Vec<_>>>()
         }),
         None => Some(Vec::new()),
@@ -110,8 +119,8 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
     let ports = match rule.get("ports") {
         Some(node) => reader.list(node, "`ports`", MAX_ITEMS).and_then(|items| {
             let ports: Vec<_> =
-                items.iter().map(|item| ports::port(reader, item, Unnamed::Declared)).collect();
-            ports.into_iter().collect::<Option<Vec<_>>>()
+                items.iter().map(|item| ports::own(reader, item, words.peers.is_none())).collect();
+            ports.into_iter().collect::<Option<Vec<_>>>().map(|ports| ports.concat())
         }),
         None => Some(Vec::new()),
     };

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::version;
 use super::key::PolicyKind;
-use super::ports::PROTOCOLS;
+use super::ports::{OWN_PROTOCOLS, PROTOCOLS};
 use super::rules::{MAX_ITEMS, MAX_RULES};
 use super::traffic::MAX_PRIORITY;
 use crate::domain::syntax::ERRNOS;
@@ -91,6 +91,22 @@ fn selector() -> Value {
     json!({ "$ref": "#/$defs/selector" })
 }
 
+fn workloads() -> Value {
+    json!({ "$ref": "#/$defs/workloads" })
+}
+
+/// Conditions on labels.
+fn conditions() -> Value {
+    json!({
+        "matchLabels": { "$ref": "#/$defs/strings" },
+        "matchExpressions": or_null(json!({ "type": "array", "maxItems": MAX_ITEMS, "items": object(json!({
+            "key": { "type": "string" },
+            "operator": { "enum": ["In", "NotIn", "Exists", "DoesNotExist"] },
+            "values": or_null(json!({ "type": "array", "items": { "type": "string" }, "maxItems": MAX_ITEMS })),
+        }), &["key", "operator"]) })),
+    })
+}
+
 /// What may be `null` where Kubernetes takes that for missing.
 fn or_null(mut schema: Value) -> Value {
     if let Value::Object(fields) = &mut schema {
@@ -108,12 +124,12 @@ fn traffic(kind: PolicyKind) -> Value {
             json!({
                 "namespaces": { "$ref": "#/$defs/namespaces" },
                 "namespaceSelector": selector(),
-                "workloads": selector(),
+                "workloads": workloads(),
             }),
             &[],
         )
     } else {
-        selector()
+        workloads()
     };
     let mut fields = json!({
         "mode": { "enum": ["enforce", "audit"], "default": "enforce" },
@@ -176,7 +192,7 @@ fn rule(peers: Option<&str>) -> Value {
 fn network_rule(peers: &str) -> Value {
     let mut fields = Map::new();
     fields.insert(peers.into(), or_null(list("networkPeer", MAX_ITEMS)));
-    fields.insert("ports".into(), or_null(list("port", MAX_ITEMS)));
+    fields.insert("ports".into(), or_null(list("networkPort", MAX_ITEMS)));
     object(Value::Object(fields), &[])
 }
 
@@ -191,6 +207,9 @@ fn cluster_rule(peers: &str, peer: &str) -> Value {
 
 fn definitions() -> Value {
     let protocols: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+    let own_protocols: Vec<_> = OWN_PROTOCOLS.iter().map(|(name, _)| *name).collect();
+    let kind = json!({ "type": "integer", "minimum": 1, "maximum": 255 });
+    let kind_name = json!({ "type": "string", "maxLength": 32 });
     let number = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
     let name = json!({ "type": "string", "maxLength": 15, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" });
     let one = |fields: Value| json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false });
@@ -201,24 +220,26 @@ fn definitions() -> Value {
         })) }),
         &["destinationPort"],
     );
+    let mut with_container = conditions();
+    with_container["container"] = json!({ "type": "string", "maxLength": 63 });
     json!({
         "strings": { "type": ["object", "null"], "additionalProperties": { "type": "string" } },
         "namespaces": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": MAX_ITEMS },
-        "selector": described("selector", json!({
-            "matchLabels": { "$ref": "#/$defs/strings" },
-            "matchExpressions": or_null(json!({ "type": "array", "maxItems": MAX_ITEMS, "items": object(json!({
-                "key": { "type": "string" },
-                "operator": { "enum": ["In", "NotIn", "Exists", "DoesNotExist"] },
-                "values": or_null(json!({ "type": "array", "items": { "type": "string" }, "maxItems": MAX_ITEMS })),
-            }), &["key", "operator"]) })),
-        }), &[]),
+        "selector": described("selector", conditions(), &[]),
+        "workloads": described("workloads", with_container, &[]),
         "port": described("port", json!({
+            "protocol": { "enum": own_protocols },
+            "port": { "anyOf": [number, name] },
+            "endPort": number,
+            "types": { "type": "array", "items": { "anyOf": [kind, kind_name] }, "minItems": 1, "maxItems": MAX_ITEMS },
+        }), &[]),
+        "networkPort": object(json!({
             "protocol": or_null(json!({ "enum": protocols })),
             "port": or_null(json!({ "anyOf": [number, name] })),
             "endPort": or_null(number.clone()),
         }), &[]),
         "peer": described("peer", json!({
-            "workloads": selector(),
+            "workloads": workloads(),
             "serviceAccount": { "type": "string" },
             "spiffe": { "type": "string", "pattern": "^spiffe://[^/]+/ns/[^/]+/sa/[^/]+$" },
             "namespaces": { "$ref": "#/$defs/namespaces" },
@@ -295,6 +316,7 @@ mod tests {
             ("peer", &definitions["peer"]),
             ("port", &definitions["port"]),
             ("selector", &definitions["selector"]),
+            ("workloads", &definitions["workloads"]),
         ];
         let mut used = BTreeSet::new();
         for (name, object) in objects {

@@ -5,15 +5,29 @@ use std::ops::Range;
 
 use super::diagnostic::{Code, quote};
 use super::rules::MAX_ITEMS;
+use crate::domain::container;
 use crate::domain::labels::{Condition, Requirement, Selector};
-use crate::domain::syntax::{check_label_key, label_value};
+use crate::domain::syntax::{Name, check_label_key, label_value};
 use crate::domain::yaml::{Node, Reader};
 
 /// A label selector: `{}` selects everything.
 pub(super) fn selector(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Selector> {
+    selected(reader, node, what, &["matchLabels", "matchExpressions"])
+}
+
+/// A selector of workloads of the project's own kinds, which may name a container of theirs.
+pub(super) fn workloads(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Selector> {
+    selected(reader, node, what, &["matchLabels", "matchExpressions", "container"])
+}
+
+fn selected(reader: &mut Reader<'_>, node: &Node, what: &str, fields: &[&str]) -> Option<Selector> {
     let errors = reader.errors();
-    let selector = reader.mapping(node, what, &["matchLabels", "matchExpressions"])?;
+    let selector = reader.mapping(node, what, fields)?;
     let mut requirements = Vec::new();
+    if let Some(node) = selector.get("container") {
+        let name = Name::Label.read(reader, node, "the name of a container");
+        requirements.extend(name.map(container::is_called));
+    }
     if let Some(labels) = selector.get("matchLabels")
         && let Some(labels) = reader.any_mapping(labels, "`matchLabels`")
     {

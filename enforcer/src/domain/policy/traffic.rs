@@ -2,12 +2,13 @@
 
 use enforcer_common::reason::Errno;
 
-use super::diagnostic::{Code, nearest};
+use super::diagnostic::{Code, nearest, quote};
 use super::key::PolicyKind;
-use super::model::{Layer, Namespaces, Policy, PolicyKey, PolicyMode, Rule, Subject};
+use super::model::{Layer, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyMode, Rule, Subject};
 use super::peers::{self, Scope};
 use super::rules::{self, Words};
-use super::selector::selector;
+use super::selector;
+use crate::domain::container;
 use crate::domain::syntax::ERRNOS;
 use crate::domain::yaml::{Mapping, Node, Reader};
 
@@ -61,6 +62,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, kind: PolicyKind) -> Op
     let listen = section("listen", &rules::LISTEN);
     let expires = spec.get("expiresAt").map(|node| rules::expiry(reader, node, "this policy"));
     check_sections(reader, &spec, layer, [&ingress, &egress, &listen]);
+    check_containers(reader, &spec, subject.as_ref(), &ingress);
     Some(Policy {
         key: PolicyKey::default(),
         layer: layer?,
@@ -112,6 +114,30 @@ fn check_sections(
     }
 }
 
+/// One end of a flow knows the container there, and not the one at the other end: a policy can't name both.
+fn check_containers(
+    reader: &mut Reader<'_>,
+    spec: &Mapping<'_>,
+    subject: Option<&Subject>,
+    ingress: &Section,
+) {
+    let Some(name) = subject.and_then(|subject| container::named(&subject.selector)) else { return };
+    let peers = ingress.iter().flatten().flatten().filter_map(|rule| match &rule.peers {
+        Peers::AnyOf(peers) => Some(peers),
+        Peers::Everyone => None,
+    });
+    let is_container = |peer: &Peer| matches!(peer, Peer::Workloads { selector, .. } if container::named(selector).is_some());
+    if !peers.flatten().any(is_container) {
+        return;
+    }
+    let Some(entry) = spec.entry("ingress") else { return };
+    let message = format!("a policy about the container {} lets containers in", quote(name));
+    reader
+        .error(&entry.span, Code::Unsupported, message)
+        .label("names a container as a peer")
+        .help("one end of a flow knows its own container, and the other end by its pod's address: name a container in one place only");
+}
+
 /// `tier` and `priority`, which belong together.
 fn layer(reader: &mut Reader<'_>, spec: &Mapping<'_>) -> Option<Layer> {
     let Some(node) = spec.get("tier") else {
@@ -148,7 +174,7 @@ fn subject(reader: &mut Reader<'_>, spec: &Mapping<'_>, is_cluster: bool) -> Opt
     if !is_cluster {
         let help = "write `subject: {}` if every workload of the namespace is meant";
         let node = reader.required(spec, "`spec`", "subject", Some(help))?;
-        return Some(Subject::own(selector(reader, node, "`subject`")?));
+        return Some(Subject::own(selector::workloads(reader, node, "`subject`")?));
     }
     let help = "write `subject: {namespaces: [\"*\"]}` if every workload of the cluster is meant";
     let node = reader.required(spec, "`spec`", "subject", Some(help))?;
@@ -156,7 +182,7 @@ fn subject(reader: &mut Reader<'_>, spec: &Mapping<'_>, is_cluster: bool) -> Opt
     let subject = reader.mapping(node, what, &["namespaces", "namespaceSelector", "workloads"])?;
     let namespaces = peers::namespaces_of(reader, &subject, what);
     let selector = match subject.get("workloads") {
-        Some(node) => selector(reader, node, "`workloads`"),
+        Some(node) => selector::workloads(reader, node, "`workloads`"),
         None => Some(crate::domain::labels::Selector::default()),
     };
     let namespaces = namespaces?;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::command::{Changed, Confinement, Refused, Status};
+use crate::domain::container::Containers;
 use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
@@ -381,6 +382,7 @@ pub(super) fn workload(text: &str) -> Resolved {
             addresses: Vec::new(),
             ports: BTreeMap::new(),
             account: None,
+            containers: Containers::Unknown,
         }),
         cgroup: cgroup.parse().ok().map(CgroupId),
         // `/test` is cgroup 1000.

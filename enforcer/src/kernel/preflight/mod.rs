@@ -333,14 +333,14 @@ mod tests {
             ("rights", Verdict::Fail, |node| node.missing_capabilities = vec!["CAP_BPF".into()]),
             ("JIT compiler", Verdict::Warn, |node| node.jit = Some("0".into())),
             ("lockdown", Verdict::Warn, |node| {
-                node.lockdown = Some("none integrity [confidentiality]".into())
+                node.lockdown = Some("none integrity [confidentiality]".into());
             }),
             ("bpf(2) for users", Verdict::Warn, |node| node.unprivileged = Some("0".into())),
             ("other programs", Verdict::Warn, |node| node.others = Ok(vec!["sd_fw (7)".into()])),
             ("other programs", Verdict::Warn, |node| node.others = Err("EPERM".into())),
             ("agent", Verdict::Warn, |node| node.agent_answers = true),
             ("monitoring port", Verdict::Fail, |node| {
-                node.port = Some(("[::1]:1".parse().unwrap(), Err("taken".into())))
+                node.port = Some(("[::1]:1".parse().unwrap(), Err("taken".into())));
             }),
             ("disk space", Verdict::Fail, |node| node.free = Ok(1 << 20)),
             ("disk space", Verdict::Warn, |node| node.free = Ok(100 << 20)),

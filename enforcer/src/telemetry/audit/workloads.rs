@@ -84,6 +84,7 @@ fn record(
 
 #[cfg(test)]
 mod tests {
+    use crate::domain::container::Containers;
     use std::sync::Arc;
 
     use super::*;
@@ -108,6 +109,7 @@ mod tests {
                     addresses: Vec::new(),
                     ports: BTreeMap::new(),
                     account: None,
+                    containers: Containers::Unknown,
                 }))
             };
             names.workloads.insert_mut(id, workloads.split(',').map(workload).collect());

@@ -2,6 +2,7 @@
 
 mod budget;
 mod events;
+mod flood;
 mod series;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use enforcer_common::id::{CgroupId, IdentityId, RuleId};
 
+use crate::domain::container::Containers;
 use crate::domain::labels::LabelSet;
 use crate::domain::names::Names;
 use crate::domain::policy::model::{PolicyKey, RuleDirection, RuleKey};
@@ -33,6 +35,7 @@ fn names() -> Names {
             addresses: Vec::new(),
             ports: BTreeMap::new(),
             account: None,
+            containers: Containers::Unknown,
         }))
     };
     let rule = |index| RuleKey {

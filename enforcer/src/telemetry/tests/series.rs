@@ -59,7 +59,7 @@ fn carried(subject: u32, peer: u32, protocol: u8, port: u16, role: Role) -> (Tra
 }
 
 /// With the default options, but for the budget.
-fn exporter(series: usize) -> Exporter {
+pub(super) fn exporter(series: usize) -> Exporter {
     Exporter::new(options(series))
 }
 
@@ -84,7 +84,7 @@ fn render(exporter: &Exporter, counters: Vec<(FlowKey, u64)>) -> String {
     render_with(exporter, counters, vec![carried(WEB, DB, 6, 5432, Role::Client)])
 }
 
-fn render_with(
+pub(super) fn render_with(
     exporter: &Exporter,
     counters: Vec<(FlowKey, u64)>,
     traffic: Vec<(TrafficKey, Traffic)>,

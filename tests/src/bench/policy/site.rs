@@ -8,6 +8,7 @@ use std::sync::Arc;
 use enforcer::domain::cluster::{
     Answering, Backend, KnownService, Namespace, NamespaceLabels, Service, ServicePort,
 };
+use enforcer::domain::container::Containers;
 use enforcer::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use enforcer::domain::policy::model::{
     Action, Layer, Namespaces, Peer, Peers, Policy, PolicyKey, PolicyKind, PolicyMode, PortMatch, PortRange,
@@ -91,6 +92,7 @@ impl Site {
                 addresses: vec![address(number).into()],
                 ports: [("http".to_owned(), port)].into(),
                 account: Some(format!("app-{app}")),
+                containers: Containers::Unknown,
             }),
             cgroup: Some(CgroupId(1_000 + number as u64)),
             above: vec![CgroupId(1)],

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::people::People;
 use super::questions::{Question, Questions, Scope, ScopeId, Who};
-use crate::domain::account::AccountPattern;
+use crate::domain::account::{AccountPattern, TrustDomain};
 use crate::domain::labels::Selector;
 use crate::domain::quarantine::is_marked;
 use crate::domain::registry::IdentityKey;
@@ -23,6 +23,7 @@ pub struct Classifier {
     /// The questions that look at all of them.
     everywhere: Vec<Asked>,
     selectors: Vec<Selector>,
+    trust_domain: TrustDomain,
     accounts: Vec<AccountPattern>,
     /// Ports that somebody had under the names that rules use.
     ports: BTreeMap<String, BTreeSet<NamedPort>>,
@@ -44,6 +45,7 @@ struct Asked {
 /// What a table was made from.
 pub(super) struct Made<'a, 'q> {
     pub(super) people: &'a People<'a>,
+    pub(super) trust_domain: &'a TrustDomain,
     pub(super) questions: &'a Questions<'q>,
     /// Whom policies mean that select nobody.
     pub(super) dormant: &'a [Who<'q>],
@@ -54,9 +56,9 @@ pub(super) struct Made<'a, 'q> {
 
 impl Classifier {
     pub(super) fn new(made: Made<'_, '_>) -> Self {
-        let Made { people, questions, dormant, names, classes } = made;
+        let Made { people, trust_domain, questions, dormant, names, classes } = made;
         let names: Vec<&str> = names.iter().copied().collect();
-        let mut classifier = Self { classes, ..Self::default() };
+        let mut classifier = Self { classes, trust_domain: trust_domain.clone(), ..Self::default() };
         for name in &names {
             classifier.ports.insert((*name).to_owned(), people.named(name));
         }
@@ -130,7 +132,9 @@ impl Classifier {
             let has_port = |(name, port): &(usize, NamedPort)| names.get(*name) == Some(&Some(port));
             let has_account = |account: &usize| {
                 let pattern = self.accounts.get(*account);
-                pattern.is_some_and(|pattern| pattern.matches(&key.namespace, key.account.as_deref()))
+                pattern.is_some_and(|pattern| {
+                    pattern.matches(&self.trust_domain, &key.namespace, key.account.as_deref())
+                })
             };
             let selects =
                 || self.selectors.get(*selector).is_some_and(|selector| selector.matches(&key.labels));

@@ -42,13 +42,15 @@ impl Ranks {
             let what = if is_admin { "rules of the admin tier" } else { "rules of the baseline tier" };
             CompileError::check(what, order.len() as u64, PLACES)?;
             order.sort_unstable();
+            // A policy about a container comes twice.
+            order.dedup();
             by_rule.extend(order.into_iter().map(|(.., id)| id).zip((0..=u16::MAX).rev()));
         }
         Ok(Self { by_rule })
     }
 
-    /// The word of a rule.
-    pub(super) fn word(&self, policy: &Policy, lowered: &LoweredRule<'_>) -> Word {
+    /// The word of a rule; a lenient one denies nothing, and lets through what it would pass on.
+    pub(super) fn word(&self, policy: &Policy, lowered: &LoweredRule<'_>, lenient: bool) -> Word {
         let LoweredRule { rule, id, .. } = lowered;
         let errno = rule.errno.unwrap_or(policy.errno);
         let place = self.by_rule.get(id).copied().unwrap_or(0);
@@ -63,7 +65,9 @@ impl Ranks {
         };
         let word = match rule.action {
             Action::Allow => Word::allow(tier, Reason::AllowedByRule, *id),
+            Action::Deny if lenient => return Word::NONE,
             Action::Deny => Word::deny(tier, errno, Reason::DeniedByRule, *id),
+            Action::Pass if tier == Tier::Admin && lenient => Word::allow(tier, Reason::AllowedByRule, *id),
             Action::Pass if tier == Tier::Admin => Word::allow(tier, Reason::Passed, *id),
             // Beneath the baseline tier there is only the default.
             Action::Pass => Word::allow(tier, Reason::AllowedByDefault, RuleId::NONE),
@@ -81,8 +85,8 @@ pub(super) struct Beneath {
 impl Beneath {
     pub(super) fn new(live: &[LoweredPolicy<'_>], compiler: &Compiler) -> Self {
         let mut subjects: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
-        for LoweredPolicy { policy, subjects: question, sections } in live {
-            if !policy.layer.is_admin() {
+        for LoweredPolicy { policy, subjects: question, sections, lenient } in live {
+            if !policy.layer.is_admin() || *lenient {
                 continue;
             }
             for section in sections {

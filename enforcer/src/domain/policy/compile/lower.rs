@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_common::id::{IdentityId, RuleId};
 
 use super::addresses::Block;
+use super::containers::Widened;
 use super::people::People;
 use super::ports::List;
 use super::questions::{Question, QuestionId, Questions, Who};
 use super::wards::{Guest, Wards};
+use crate::domain::container;
 use crate::domain::labels::Selector;
 use crate::domain::policy::model::{
     Entity, Namespaces, Peer, Peers, Policy, PortMatch, Ports, Rule, RuleDirection, RuleKey,
@@ -41,6 +43,8 @@ pub(super) struct Part {
     pub(super) peers: Option<Vec<Party>>,
     /// Ports; `None` is all of them.
     pub(super) ports: Option<ListId>,
+    /// Peers that may be meant, see [`super::containers`].
+    pub(super) widened: Vec<Party>,
 }
 
 /// A rule with its number.
@@ -66,6 +70,8 @@ pub(super) struct LoweredPolicy<'a> {
     pub(super) policy: &'a Policy,
     pub(super) subjects: QuestionId,
     pub(super) sections: Vec<LoweredSection<'a>>,
+    /// Whether it is one about a container, for subjects of which nobody can tell whether they are that.
+    pub(super) lenient: bool,
 }
 
 /// What is to be told apart.
@@ -78,6 +84,9 @@ pub(super) struct Lowering<'a> {
     pub(super) dormant: Vec<Who<'a>>,
     /// Names of ports that rules use.
     pub(super) names: BTreeSet<&'a str>,
+    /// Pods of whose containers some policy says who may call them.
+    pub(super) contested: Vec<QuestionId>,
+    widened: &'a Widened,
 }
 
 /// Gives numbers to all rules of a policy, those without effect too: a rule keeps its number when its first workload
@@ -98,8 +107,10 @@ fn key(policy: &Policy, direction: RuleDirection, index: Option<u32>) -> RuleKey
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(questions: Questions<'a>) -> Self {
+    pub(super) fn new(questions: Questions<'a>, widened: &'a Widened) -> Self {
         Self {
+            widened,
+            contested: Vec::new(),
             questions,
             blocks: BTreeMap::new(),
             lists: BTreeMap::new(),
@@ -108,34 +119,65 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// A policy, or nothing if it selects nobody: its peers and ports would split classes for nothing.
+    /// A policy, or nothing if it selects nobody: its peers and ports would split classes for nothing. One about a container
+    /// comes twice, the second time for whoever may be that.
     pub(super) fn policy(
         &mut self,
         policy: &'a Policy,
         people: &People<'_>,
         registry: &Registry,
-    ) -> Option<LoweredPolicy<'a>> {
+    ) -> Vec<LoweredPolicy<'a>> {
         let own = policy.key.namespace.as_str();
-        let who = self.questions.who(&policy.subject.namespaces, own, &policy.subject.selector, None);
-        if people.select(&who, &self.questions).next().is_none() {
-            self.dormant.push(who);
-            return None;
+        let (namespaces, selector) = (&policy.subject.namespaces, &policy.subject.selector);
+        let who = self.questions.who(namespaces, own, selector, None);
+        if let Some(pods) = self.widened.pods(selector).filter(|_| policy.ingress.is_some()) {
+            let pods = self.questions.who(namespaces, own, pods, None);
+            self.contested.push(self.questions.ask(Question::Who(pods)));
         }
+        let some = self.widened.some(selector);
+        let some = some.map(|some| (self.questions.who(namespaces, own, some, None), true));
+        let mut lowered = Vec::new();
+        for (who, lenient) in [Some((who, false)), some].into_iter().flatten() {
+            if people.select(&who, &self.questions).next().is_none() {
+                self.dormant.push(who);
+            } else {
+                lowered.push(self.sections(policy, who, lenient, people, registry));
+            }
+        }
+        lowered
+    }
+
+    /// A policy for these subjects.
+    fn sections(
+        &mut self,
+        policy: &'a Policy,
+        who: Who<'a>,
+        lenient: bool,
+        people: &People<'_>,
+        registry: &Registry,
+    ) -> LoweredPolicy<'a> {
         let subjects = self.questions.ask(Question::Who(who));
         let id = |section, index| registry.known_rule(&key(policy, section, index)).unwrap_or(RuleId::NONE);
-        let sections = policy.sections().map(|(section, rules)| LoweredSection {
+        // Nobody listens at an address.
+        let sections = policy.sections().filter(|(section, _)| !lenient || *section != RuleDirection::Listen);
+        let about_container = container::named(&policy.subject.selector).is_some();
+        let own = policy.key.namespace.as_str();
+        let sections = sections.map(|(section, rules)| LoweredSection {
             section,
-            isolation: policy.layer.isolates().then(|| id(section, None)),
+            isolation: (policy.layer.isolates() && !lenient).then(|| id(section, None)),
             rules: (0..)
                 .zip(rules)
                 .map(|(index, rule)| LoweredRule {
                     rule,
                     id: id(section, Some(index)),
-                    parts: self.rule(rule, section, (own, who), people),
+                    parts: {
+                        let widens = section == RuleDirection::Ingress && !about_container;
+                        self.rule(rule, section, (own, who), (people, widens))
+                    },
                 })
                 .collect(),
         });
-        Some(LoweredPolicy { policy, subjects, sections: sections.collect() })
+        LoweredPolicy { policy, subjects, sections: sections.collect(), lenient }
     }
 
     fn rule(
@@ -143,14 +185,15 @@ impl<'a> Lowering<'a> {
         rule: &'a Rule,
         section: RuleDirection,
         (own, subjects): (&'a str, Who<'a>),
-        people: &People<'_>,
+        (people, widens): (&People<'_>, bool),
     ) -> Vec<Part> {
         let peers: Option<Vec<Party>> = match &rule.peers {
             Peers::Everyone => None,
             Peers::AnyOf(peers) => Some(peers.iter().flat_map(|peer| self.peer(peer, own)).collect()),
         };
+        let widened = if widens { self.widen(&rule.peers, own) } else { Vec::new() };
         let Ports::AnyOf(items) = &rule.ports else {
-            return vec![Part { subjects: None, peers, ports: None }];
+            return vec![Part { subjects: None, peers, ports: None, widened }];
         };
         let mut parts = Vec::new();
         let servers = match section {
@@ -168,13 +211,14 @@ impl<'a> Lowering<'a> {
                 let named = servers.iter().map(|who| self.questions.ask(Question::Named(*who, name, port)));
                 if section == RuleDirection::Egress {
                     let peers = Some(named.map(Party::Asked).collect());
-                    parts.push(Part { subjects: None, peers, ports });
+                    parts.push(Part { subjects: None, peers, ports, widened: Vec::new() });
                 } else {
                     let named: Vec<QuestionId> = named.collect();
                     parts.extend(named.into_iter().map(|subjects| Part {
                         subjects: Some(subjects),
                         peers: peers.clone(),
                         ports,
+                        widened: widened.clone(),
                     }));
                 }
             }
@@ -186,9 +230,22 @@ impl<'a> Lowering<'a> {
         let ranges: List = ranges.collect();
         if !ranges.is_empty() {
             let ports = Some(self.list(ranges));
-            parts.push(Part { subjects: None, peers, ports });
+            parts.push(Part { subjects: None, peers, ports, widened });
         }
         parts
+    }
+
+    /// Some container of the pods of which peers name a container.
+    fn widen(&mut self, peers: &'a Peers, own: &'a str) -> Vec<Party> {
+        let Peers::AnyOf(peers) = peers else { return Vec::new() };
+        let mut widened = Vec::new();
+        for peer in peers {
+            let Peer::Workloads { namespaces, selector, account } = peer else { continue };
+            let Some(some) = self.widened.some(selector) else { continue };
+            let who = self.questions.who(namespaces, own, some, account.as_ref());
+            widened.push(Party::Asked(self.questions.ask(Question::Who(who))));
+        }
+        widened
     }
 
     /// Which of the peers of an egress rule can be servers that give names to ports. An address has no names, so a block

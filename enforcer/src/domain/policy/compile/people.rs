@@ -6,12 +6,14 @@ use enforcer_common::id::IdentityId;
 
 use super::questions::{Question, Questions, Scope, Who};
 use super::wards::Wards;
+use crate::domain::account::TrustDomain;
 use crate::domain::labels::{Condition, Selector};
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::workload::NamedPort;
 
 /// All identities of workloads by number.
 pub(super) struct People<'r> {
+    trust_domain: &'r TrustDomain,
     pub(super) list: Vec<(IdentityId, &'r IdentityKey)>,
     by_namespace: BTreeMap<&'r str, Vec<usize>>,
     by_label: BTreeMap<&'r str, BTreeMap<&'r str, Vec<usize>>>,
@@ -19,7 +21,7 @@ pub(super) struct People<'r> {
 }
 
 impl<'r> People<'r> {
-    pub(super) fn new(registry: &'r Registry) -> Self {
+    pub(super) fn new(registry: &'r Registry, trust_domain: &'r TrustDomain) -> Self {
         let mut list: Vec<_> = registry
             .identities()
             .map(|(key, id)| (id, key))
@@ -39,7 +41,7 @@ impl<'r> People<'r> {
                 by_port.entry(name.as_str()).or_default().entry(*port).or_default().push(index);
             }
         }
-        Self { list, by_namespace, by_label, by_port }
+        Self { trust_domain, list, by_namespace, by_label, by_port }
     }
 
     /// Every namespace that somebody is in, in the order of names.
@@ -92,7 +94,9 @@ impl<'r> People<'r> {
         let (_, key) = self.list[index];
         questions.scope(who.scope).contains(&key.namespace)
             && who.selector.matches(&key.labels)
-            && who.account.is_none_or(|account| account.matches(&key.namespace, key.account.as_deref()))
+            && who.account.is_none_or(|account| {
+                account.matches(self.trust_domain, &key.namespace, key.account.as_deref())
+            })
     }
 
     /// Disjoint lists that contain at least everyone who matches: by namespace, or by the values of the rarest label

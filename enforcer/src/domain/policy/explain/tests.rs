@@ -62,10 +62,12 @@ fn the_nearest_miss_comes_first() {
         listen: None,
         expires: None,
     }];
-    let namespaces = NamespaceLabels::default();
+    let scene = Scene::default();
+    let (namespaces, trust_domain) = (&scene.namespaces, &scene.trust_domain);
     let context = Context {
         registry: &registry,
-        namespaces: &namespaces,
+        namespaces,
+        trust_domain,
         at: Timestamp::EARLIEST,
         hypothetical: false,
     };
@@ -164,8 +166,13 @@ fn tiers_are_told_with_what_they_pass() {
     let policies = tiers();
     let scene = Scene::default();
     let table = compile_scene(&policies, &scene, &mut registry, Generation(1)).unwrap();
-    let context =
-        Context { registry: &registry, namespaces: &scene.namespaces, at: scene.at, hypothetical: false };
+    let context = Context {
+        registry: &registry,
+        namespaces: &scene.namespaces,
+        trust_domain: &scene.trust_domain,
+        at: scene.at,
+        hypothetical: false,
+    };
     let told = |peer, port| {
         let (address, direction) = (Address::v4(1), Direction::Ingress);
         let query = Query { subject: db, peer, address, port, protocol: 6, direction };

@@ -10,7 +10,7 @@ use crate::domain::policy::model::{
     Action, Layer, Namespaces, Peer, Policy, PolicyKey, PolicyMode, Ports, Rule, Subject,
 };
 use crate::domain::policy::peers::{exceptions, labelled};
-use crate::domain::policy::ports::{self, Unnamed};
+use crate::domain::policy::ports;
 use crate::domain::policy::rules::{MAX_ITEMS, MAX_RULES};
 use crate::domain::policy::selector::selector;
 use crate::domain::syntax::loose_cidr;
@@ -85,7 +85,7 @@ fn rule(reader: &mut Reader<'_>, node: &Node, direction: Direction) -> Option<Ru
     };
     let rule = reader.mapping(node, what, &[field, "ports"])?;
     let peers = list(reader, &rule, field, peer);
-    let ports = list(reader, &rule, "ports", |reader, node| ports::port(reader, node, Unnamed::Tcp));
+    let ports = list(reader, &rule, "ports", ports::port);
     let ports = ports?;
     Some(Rule {
         name: None,

@@ -95,6 +95,12 @@ const RULES: &[Rule] = &[
         holds: "!has(self.endPort) || (has(self.port) && type(self.port) == int && self.endPort >= self.port)",
         message: "endPort needs a port that is a number and not greater",
     },
+    Rule {
+        object: "port",
+        cluster: None,
+        holds: "(has(self.protocol) && self.protocol in ['ICMP', 'ICMPv6']) ? !has(self.port) : !has(self.types)",
+        message: "ICMP and ICMPv6 have types, other protocols have ports",
+    },
 ];
 
 /// The definition of a kind; nothing for kinds that Kubernetes has itself.

@@ -63,11 +63,23 @@ pub(super) const DOCS: &[(&str, &str, &str)] = &[
         "entity",
         "The host, the world outside, every known workload and the host, or processes of managed directories that nobody knows.",
     ),
-    ("port", "protocol", "TCP unless another is named."),
+    ("port", "protocol", "TCP unless another is named. ICMP and ICMPv6 have types instead of ports."),
     ("port", "port", "A number, or a name that the destination declares; every port without it."),
     ("port", "endPort", "Last port of a range that begins with `port`."),
+    (
+        "port",
+        "types",
+        "Types of messages of ICMP or ICMPv6 that open a flow, by name (`echo-request`) or number; every type without it.",
+    ),
     ("selector", "matchLabels", "Labels that a workload must have, with these values."),
     ("selector", "matchExpressions", "Conditions on labels; all must hold."),
+    ("workloads", "matchLabels", "Labels that a workload must have, with these values."),
+    ("workloads", "matchExpressions", "Conditions on labels; all must hold."),
+    (
+        "workloads",
+        "container",
+        "Name of a container of these pods; the pods with all their containers without it.",
+    ),
 ];
 
 /// Writes the meanings into the fields of an object.
