@@ -200,6 +200,25 @@ fn every_whole_example_of_the_manual_is_a_policy() {
     assert_eq!(kinds.len(), 4, "an example of each kind: {kinds:?}");
 }
 
+/// Those of the page for plain hosts are what it says they are.
+#[test]
+fn every_whole_example_for_hosts_is_accepted() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/host.md")).unwrap();
+    let (mut policies, mut workloads) = (0, 0);
+    for text in page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        if text.starts_with("apiVersion:") {
+            let outcome = check_one(text);
+            assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
+            policies += 1;
+        } else if text.starts_with("workloads:") {
+            let outcome = parse_workloads(&file(text));
+            assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
+            workloads += 1;
+        }
+    }
+    assert_eq!((policies, workloads), (3, 1));
+}
+
 #[test]
 fn an_error_anywhere_accepts_nothing() {
     for path in yaml_files(&Path::new(TESTDATA).join("broken")) {

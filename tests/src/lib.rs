@@ -33,6 +33,7 @@ pub mod packets;
 pub mod patience;
 pub mod puppet;
 pub mod residue;
+pub mod runtimes;
 pub mod sockaddr;
 pub mod telemetry;
 pub mod told;

@@ -34,6 +34,7 @@ mod registry;
 mod replies;
 mod residue;
 mod revocation;
+mod runtimes;
 
 mod systemd;
 mod traffic;

@@ -42,6 +42,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
+    ("runtimes::", "it is about user space, and needs packages"),
     ("faults::points", "it takes too long"),
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
@@ -62,14 +63,20 @@ const ONE_KERNEL: &[(&str, &str)] = &[
 ];
 
 /// What runs only when it is asked for by name, on every machine.
-const LONG: &[(&str, &str)] = &[(
-    "bypass::what_closes_it_is_enough",
-    "a third pass of all probes, which tells which hook is enough alone",
-)];
+const LONG: &[(&str, &str)] = &[
+    (
+        "bypass::what_closes_it_is_enough",
+        "a third pass of all probes, which tells which hook is enough alone; `cargo xtask bypass` runs it",
+    ),
+    (
+        "protocols::sctp_by_port",
+        "it waits for time-outs, and only emulated kernels have SCTP: `cargo xtask vm 6.12 -- protocols::sctp` runs it",
+    ),
+];
 
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
-    let modules: [(&str, &[Test]); 26] = [
+    let modules: &[(&str, &[Test])] = &[
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -93,11 +100,12 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("replies", crate::replies::TESTS),
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
+        ("runtimes", crate::runtimes::TESTS),
         ("systemd", crate::systemd::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
     ];
-    let named = modules.into_iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
+    let named = modules.iter().flat_map(|(module, tests)| tests.iter().map(move |test| (module, test)));
     named.map(|(module, (name, run))| trial(format!("{module}::{name}"), *run, all)).collect()
 }
 
@@ -105,7 +113,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
 fn left_out(name: &str) -> Option<String> {
     let find = |list: &'static [(&str, &str)]| list.iter().find(|(start, _)| name.starts_with(start));
     if let Some((_, reason)) = find(LONG) {
-        return Some(format!("{reason}: `cargo xtask bypass` runs it"));
+        return Some((*reason).to_owned());
     }
     if !patience::is_emulated() {
         return None;

@@ -31,6 +31,15 @@ enum What {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// A daemon in a cluster of 5,000 pods, 500 services and 500 policies, and 50 changes of pods in a second
+    Cluster {
+        /// Fail when it takes more memory or time than the project promises
+        #[arg(long)]
+        gate: bool,
+        /// Output for people or for machines
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Compiling 10 to 10,000 policies over 10,000 workloads, and one more workload
     Policy {
         /// Fail when it takes more time or memory than the project promises
@@ -57,6 +66,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let mut command = shell::as_root(suite::build_bench(&root)?, &[])?;
             command.arg("datapath");
             (command, short, gate, output)
+        }
+        What::Cluster { gate, output } => {
+            shell::warm_sudo()?;
+            setup::ensure(&root, Scope::Build)?;
+            let (enforcer, bench) = suite::build_bench_with(&root)?;
+            let mut command = shell::as_root(bench, &[("ENFORCER_BIN", enforcer.as_os_str())])?;
+            command.arg("cluster");
+            (command, false, gate, output)
         }
         What::Policy { gate, output } => {
             shell::warm_sudo()?;

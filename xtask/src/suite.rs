@@ -76,6 +76,14 @@ pub(crate) fn build_bench(root: &Path) -> Result<PathBuf> {
     pick(&executables(&mut cargo, "building the benchmark")?, "bench")
 }
 
+/// Builds the benchmark together with the daemon that it starts.
+pub(crate) fn build_bench_with(root: &Path) -> Result<(PathBuf, PathBuf)> {
+    let mut cargo = shell::cargo(root);
+    cargo.args(["build", "--release", "--package", "enforcer", "--package", "enforcer-tests"]);
+    let built = executables(cargo.args(["--bin", "enforcer", "--bin", "bench"]), "building the benchmark")?;
+    Ok((pick(&built, "enforcer")?, pick(&built, "bench")?))
+}
+
 /// The suite's binary, ready to run as root on this machine.
 pub(crate) fn native(root: &Path, binaries: &Binaries) -> Result<Command> {
     let policies = root.join("policies");

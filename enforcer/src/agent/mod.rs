@@ -32,6 +32,7 @@ mod owner;
 mod parts;
 mod pins;
 mod revoke;
+mod runtimes;
 mod sample;
 mod scrape;
 mod start;

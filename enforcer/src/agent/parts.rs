@@ -20,7 +20,7 @@ use super::sample::Sinks;
 use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
-use super::{Error, SharedKernel, clock, cluster, lock, revoke, sample};
+use super::{Error, SharedKernel, clock, cluster, lock, revoke, runtimes, sample};
 use crate::api::{self, Access, Backend, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
@@ -45,10 +45,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// What the parts share.
-struct Shared {
-    events: mpsc::Sender<Event>,
-    demand: watch::Receiver<u64>,
-    closing: watch::Receiver<bool>,
+pub(super) struct Shared {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) demand: watch::Receiver<u64>,
+    pub(super) closing: watch::Receiver<bool>,
 }
 
 /// Starts all parts and runs the owner until the end.
@@ -106,8 +106,9 @@ pub(super) async fn run(config: &Config, started: Started) -> Result<(), Error> 
     let (canary, target) = watch::channel(canary::Target::default());
     spawn_canary(&mut parts, (config, &cgroup_root), target, &gauges, &shared).await;
     let directories = Directories::new(cgroup_root.clone());
-    spawn_directories(&mut parts, &directories, &shared);
+    runtimes::spawn_directories(&mut parts, &directories, &shared);
     spawn_sources(&mut parts, config, cgroup_root.clone(), &shared);
+    runtimes::spawn(&mut parts, config, &directories, &shared);
     let heard = (&shared.events, &shared.closing);
     cluster::spawn(&mut parts, config, &started_as, &store.cluster(), &directories, heard);
     spawn_own_addresses(&mut parts, &shared);
@@ -224,33 +225,6 @@ fn spawn_sources(parts: &mut JoinSet<()>, config: &Config, cgroup_root: PathBuf,
         let make = move || Managed::new(tree.clone(), directories.clone());
         spawn_source(parts, shared, "the source of managed cgroups", make, Event::Managed);
     }
-}
-
-/// The index of the cgroup tree, for the sources that need it.
-fn spawn_directories(parts: &mut JoinSet<()>, directories: &Directories, shared: &Shared) {
-    const LATE: &str = "the watch over the cgroup tree";
-    let (events, closing, directories) = (shared.events.clone(), shared.closing.clone(), directories.clone());
-    let start = move || {
-        let (sender, mut problems) = mpsc::channel(1);
-        let running = directories.clone().run(sender);
-        let (events, closing) = (events.clone(), closing.clone());
-        tokio::spawn(async move {
-            let forward = async {
-                while let Some(problem) = problems.recv().await {
-                    if events.send(Event::Part { name: LATE, problem }).await.is_err() {
-                        break;
-                    }
-                }
-            };
-            tokio::select! {
-                ended = running => ended.map_err(|error| error.to_string()),
-                () = forward => Ok(()),
-                () = closed(closing) => Ok(()),
-            }
-        })
-    };
-    let name = "the index of the cgroup tree";
-    parts.spawn(supervise(name, shared.events.clone(), shared.closing.clone(), start));
 }
 
 /// The host's own addresses, by which it is found that a peer is here.

@@ -17,7 +17,7 @@ use crate::domain::cluster_policy::KUBERNETES;
 use crate::domain::command::Confinement;
 use crate::engine::{self, Facts, State};
 use crate::kernel::{self, Kernel};
-use crate::sources::STATIC;
+use crate::sources::{CONTAINERD, STATIC, SYSTEMD, docker_name};
 use crate::store::{Saved, Store};
 use crate::telemetry::log::Format;
 
@@ -161,6 +161,12 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
     let mut required = BTreeSet::new();
     if config.workloads.is_some() {
         required.insert(STATIC.to_owned());
+    }
+    // That nobody is there is said at once, and that somebody does not answer, soon.
+    required.extend(config.containerd_socket.iter().map(|_| CONTAINERD.to_owned()));
+    required.extend(config.docker_sockets.iter().map(|socket| docker_name(socket)));
+    if !config.systemd.is_empty() {
+        required.insert(SYSTEMD.to_owned());
     }
     if config.kubernetes == config::Switch::On {
         required.extend([KUBERNETES.to_owned(), engine::POLICY_OBJECTS.to_owned()]);

@@ -105,6 +105,19 @@ settings! {
     /// Read again when it changes. None means no static workloads.
     "workloads" workloads: Option<PathBuf> = Some(PathBuf::from("/etc/enforcer/workloads.yaml")), "FILE";
 
+    /// Socket of containerd, whose containers and pods become workloads
+    /// None means that it is not asked. That nobody listens there is no fault.
+    "containerd-socket" containerd_socket: Option<PathBuf> = Some(PathBuf::from("/run/containerd/containerd.sock")), "PATH";
+
+    /// Sockets with the Docker API (Docker, Podman), whose containers become workloads
+    /// Their namespace is what the socket is called: docker for docker.sock. That nobody listens there is no fault.
+    "docker-sockets" docker_sockets: Vec<PathBuf> =
+        ["/run/docker.sock", "/run/podman/podman.sock"].map(PathBuf::from).to_vec(), "PATH";
+
+    /// Units of systemd that become workloads: names, in which * stands for any text
+    /// For example nginx.service, app-*.service or batch.slice. Everything else stays part of the host.
+    "systemd" systemd: Vec<String> = Vec::new(), "UNIT";
+
     /// Whether pods, services and policies come from the API server of a Kubernetes cluster: on or off
     /// Policies of its API hold beside those of files and those that are pushed. Takes effect at the start.
     "kubernetes" kubernetes: Switch = Switch::Off, "SWITCH";
@@ -262,6 +275,7 @@ impl Config {
                 problems.push((key, format!("`{path}` is relative, and an agent has no folder of its own to start from; begin it with `/`")));
             }
         }
+        self.runtimes(&mut problems);
         if self.metrics_series > SERIES_MAX {
             problems.push((
                 "metrics-series",
@@ -284,6 +298,31 @@ impl Config {
             ));
         }
         problems
+    }
+
+    fn runtimes(&self, problems: &mut Vec<(&'static str, String)>) {
+        let sockets = self.containerd_socket.iter().map(|path| ("containerd-socket", path));
+        for (key, path) in sockets.chain(self.docker_sockets.iter().map(|path| ("docker-sockets", path))) {
+            if !path.is_absolute() {
+                let path = path.display();
+                problems.push((key, format!("`{path}` is relative; begin it with `/`")));
+            }
+        }
+        let mut stems = std::collections::BTreeSet::new();
+        for path in &self.docker_sockets {
+            if !stems.insert(path.file_stem()) {
+                let path = path.display();
+                problems.push((
+                    "docker-sockets",
+                    format!("`{path}` is called like another one, and containers are told apart by that; make a link with another name"),
+                ));
+            }
+        }
+        let kinds = [".service", ".scope", ".slice", "*"];
+        for pattern in self.systemd.iter().filter(|it| !kinds.iter().any(|kind| it.ends_with(kind))) {
+            let help = "a unit with processes is a .service, .scope or .slice";
+            problems.push(("systemd", format!("`{pattern}` means no unit: {help}")));
+        }
     }
 
     fn sizes(&self, problems: &mut Vec<(&'static str, String)>) {

@@ -1,5 +1,7 @@
 //! What can be asked of a running agent, and what it answers. The API carries these as JSON; the CLI prints them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::answer::Explained;
@@ -336,6 +338,9 @@ pub struct Status {
     /// What is no fault and worth knowing, one sentence each.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// How sources of containers and units stand: connected, absent, failing.
+    #[serde(default)]
+    pub runtimes: BTreeMap<String, String>,
     /// Ways past enforcer that are open on this host.
     pub unguarded: Vec<Unguarded>,
     /// Seconds since the agent started.

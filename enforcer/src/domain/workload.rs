@@ -150,6 +150,13 @@ pub enum WorkloadEvent {
         /// The changes.
         changes: Box<Changes>,
     },
+    /// How the source stands. That what it would speak with is not there is no problem.
+    Standing {
+        /// Name of the source.
+        source: String,
+        /// A few words for people: `connected: ...`, `absent: ...`.
+        standing: String,
+    },
     /// The source can't be read; what it said last stays.
     Problem {
         /// Name of the source.

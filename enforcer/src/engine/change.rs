@@ -63,14 +63,16 @@ pub(super) fn begin(state: &mut State, effects: &mut Vec<Effect>) {
 
 /// Brings the kernel to what the sources say.
 fn refresh(state: &mut State, effects: &mut Vec<Effect>) {
-    let asked = Arc::clone(&state.asked);
-    if let Some(first) = keys::widen(state, &asked) {
+    let wanted = state.keys_now();
+    if let Some(first) = keys::widen(state, &wanted) {
         start(state, first, effects);
-        state.dirty = true;
-        return;
+        if state.in_flight.is_some() {
+            state.dirty = true;
+            return;
+        }
     }
     // What nobody names any more is left out.
-    state.keys = state.keys_of(&asked);
+    state.keys = wanted;
     state.dirty = false;
     match plan(state, Arc::clone(&state.asked), state.revision) {
         Ok(plan) => {
@@ -180,7 +182,8 @@ fn settle(state: &mut State, flight: &mut InFlight, effects: &mut Vec<Effect>) {
     if is_asked && !Arc::ptr_eq(&state.asked, &flight.plan.asked) {
         state.asked = Arc::clone(&flight.plan.asked);
         super::note_conflicts(state);
-        state.dirty |= state.keys != state.keys_of(&state.asked);
+        let wanted = state.keys_now();
+        state.dirty |= state.keys != wanted;
     }
     if is_asked && state.revision != flight.plan.revision {
         // Of the pushes before this one there is nothing to be said any more.

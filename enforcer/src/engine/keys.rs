@@ -108,19 +108,25 @@ impl State {
         self.keys.identity_at_address(workload, rank)
     }
 
-    /// The keys that count for what is asked for.
-    pub(super) fn keys_of(&self, asked: &Asked) -> Keys {
-        Keys::of(asked, &self.facts.labels)
+    /// The keys that count for what is asked for now. Found once for each that is asked for.
+    pub(super) fn keys_now(&mut self) -> Keys {
+        if let Some((asked, keys)) = &self.keys_of
+            && Arc::ptr_eq(asked, &self.asked)
+        {
+            return keys.clone();
+        }
+        let keys = Keys::of(&self.asked, &self.facts.labels);
+        self.keys_of = Some((Arc::clone(&self.asked), keys.clone()));
+        keys
     }
 }
 
 /// What has to be done before this can be: more labels count, and nothing else is different. `None` if nothing has to be.
-pub(super) fn widen(state: &mut State, asked: &Asked) -> Option<Plan> {
-    let wanted = state.keys_of(asked);
-    if state.keys.has_all(&wanted) {
+pub(super) fn widen(state: &mut State, wanted: &Keys) -> Option<Plan> {
+    if state.keys.has_all(wanted) {
         return None;
     }
-    state.keys = state.keys.with(&wanted);
+    state.keys = state.keys.with(wanted);
     let published = state.published.as_ref()?;
     let in_force = Asked { quarantines: state.asked.quarantines.clone(), ..(*published.asked).clone() };
     let revision = published.inputs.revision;

@@ -100,6 +100,9 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Workloads(WorkloadEvent::Changes { source, changes }) => {
             told(state, source, false, |told, changed| told.change(*changes, changed));
         }
+        Event::Workloads(WorkloadEvent::Standing { source, standing }) => {
+            state.standings.insert(source, standing);
+        }
         Event::Workloads(WorkloadEvent::Problem { source, message }) => {
             state.set_problem(Area::Source, &source, Some(message));
         }

@@ -7,6 +7,7 @@ use super::cluster::Looks;
 use super::confirm::Unconfirmed;
 use super::event::Ticket;
 use super::index::Facts;
+use super::keys::Keys;
 use super::phase::Area;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
@@ -155,7 +156,8 @@ fn policies(state: &mut State, ticket: Ticket, push: Result<Push, Refused>) -> R
     let same_policies = asked.policies == state.asked.policies;
     let revision = if same_policies { state.revision } else { state.revision + 1 };
     let confirm_until = asked.unconfirmed.as_ref().map(|push| push.until.wall.whole_seconds());
-    if !dry_run && let Some(first) = keys::widen(state, &asked) {
+    let wanted = Keys::of(&asked, &state.facts.labels);
+    if !dry_run && let Some(first) = keys::widen(state, &wanted) {
         return Ok(first);
     }
     let mut plan = plan(state, Arc::new(asked), revision).map_err(Reply::Refused)?;
@@ -188,7 +190,8 @@ fn quarantines(
 ) -> Result<Plan, Reply> {
     let quarantine::Change { quarantines, info, log } = changed.map_err(Reply::Refused)?;
     let asked = Asked { quarantines, ..(*state.asked).clone() };
-    if let Some(first) = keys::widen(state, &asked) {
+    let wanted = Keys::of(&asked, &state.facts.labels);
+    if let Some(first) = keys::widen(state, &wanted) {
         return Ok(first);
     }
     let mut plan = plan(state, Arc::new(asked), state.revision).map_err(Reply::Refused)?;

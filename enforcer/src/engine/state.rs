@@ -192,6 +192,8 @@ pub struct State {
     pub(super) looks: Option<Looks>,
     /// The labels that count.
     pub(super) keys: Keys,
+    /// Those that count for this.
+    pub(super) keys_of: Option<(Arc<Asked>, Keys)>,
     pub(super) managed: BTreeMap<String, Option<CgroupId>>,
     /// The host's own addresses; `None` before they were told.
     pub(super) own: Option<BTreeSet<IpAddr>>,
@@ -221,6 +223,8 @@ pub struct State {
     pub(super) coverage: Coverage,
     /// What is worth knowing of the kernel.
     pub(super) notices: Vec<String>,
+    /// How sources stand that say so.
+    pub(super) standings: BTreeMap<String, String>,
     pub(super) names: Arc<Names>,
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
@@ -307,6 +311,7 @@ impl State {
             namespaces_version: 0,
             looks: None,
             keys: Keys::default(),
+            keys_of: None,
             managed: BTreeMap::new(),
             own: None,
             files: None,
@@ -328,6 +333,7 @@ impl State {
             hooks: None,
             coverage: Coverage::default(),
             notices: Vec::new(),
+            standings: BTreeMap::new(),
             names: Arc::default(),
             queue: VecDeque::new(),
             in_flight: None,

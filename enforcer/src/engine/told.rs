@@ -36,6 +36,9 @@ impl Origin {
         let rank = match name.as_str() {
             KUBERNETES => Rank::Cluster,
             "static" => Rank::File,
+            // Further files, by name.
+            name if name.starts_with("file:") => Rank::File,
+            // Anything else calls itself after what it listens to.
             _ => Rank::Runtime,
         };
         Self { rank, name }

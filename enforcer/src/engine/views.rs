@@ -204,6 +204,7 @@ fn status(state: &State) -> Status {
         hooks: state.hooks.clone().unwrap_or_default(),
         absent_hooks: state.coverage.absent.clone(),
         notices: state.notices.clone(),
+        runtimes: state.standings.clone(),
         unguarded: state.coverage.unguarded.clone(),
         uptime_seconds: state.now.up.as_secs(),
         sources: state.infos.values().cloned().collect(),

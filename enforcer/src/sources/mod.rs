@@ -13,26 +13,34 @@
 //! * What can't be read is a problem with one sentence; the last good snapshot is never replaced by it.
 //! * A source numbers nothing and touches no map.
 
+mod containerd;
 mod directories;
+mod docker;
 mod files;
 pub mod kubernetes;
 mod managed;
 mod own_addresses;
 mod policy_dir;
 mod run;
+mod runtime;
 mod static_file;
+mod systemd;
+mod telling;
 mod tree;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use containerd::{CONTAINERD, run as run_containerd};
 pub use directories::{Directories, Directory, Moved};
+pub use docker::{name as docker_name, run as run_docker};
 pub use managed::{Managed, ManagedDirectories};
 pub use own_addresses::{OwnEvent, run as run_own_addresses};
 pub use policy_dir::{PolicyDir, PolicyEvent, PolicyPath};
 pub use run::run;
 pub use static_file::{STATIC, StaticFile};
+pub use systemd::{SYSTEMD, run as run_systemd};
 pub use tree::CgroupTree;
 
 use std::collections::BTreeSet;

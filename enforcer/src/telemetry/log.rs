@@ -15,10 +15,13 @@ pub enum Format {
     Json,
 }
 
-/// Libraries are quiet unless something is wrong or everything is asked for.
+/// Libraries are quiet unless something is wrong or everything is asked for. What the client of a cluster says of each request
+/// that fails is told as a problem, once.
 fn filter(level: LevelFilter) -> EnvFilter {
-    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    EnvFilter::new(format!("{others},enforcer={level}"))
+    let is_all = level == LevelFilter::TRACE;
+    let others = if is_all { level } else { level.min(LevelFilter::WARN) };
+    let client = if is_all { level } else { LevelFilter::OFF };
+    EnvFilter::new(format!("{others},kube_client={client},kube_runtime={client},enforcer={level}"))
 }
 
 /// Begins to log. Fails if the process logs already.
@@ -40,11 +43,16 @@ mod tests {
     #[test]
     fn libraries_are_quiet() {
         for (level, expected) in [
-            (LevelFilter::ERROR, "enforcer=error,error"),
-            (LevelFilter::INFO, "enforcer=info,warn"),
-            (LevelFilter::TRACE, "enforcer=trace,trace"),
+            (LevelFilter::ERROR, ["enforcer=error", "kube_client=off", "kube_runtime=off", "error"]),
+            (LevelFilter::INFO, ["enforcer=info", "kube_client=off", "kube_runtime=off", "warn"]),
+            (LevelFilter::TRACE, ["enforcer=trace", "kube_client=trace", "kube_runtime=trace", "trace"]),
         ] {
-            assert_eq!(filter(level).to_string(), expected);
+            let text = filter(level).to_string();
+            let mut found: Vec<&str> = text.split(',').collect();
+            found.sort_unstable();
+            let mut expected = expected.to_vec();
+            expected.sort_unstable();
+            assert_eq!(found, expected);
         }
     }
 }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod away;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod counted;

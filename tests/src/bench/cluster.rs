@@ -72,7 +72,9 @@ pub fn run(gate: bool, json: bool) -> ExitCode {
 }
 
 fn print(report: &Report) {
-    println!("{PODS} pods in {NAMESPACES} namespaces, {HERE} of them here, {SERVICES} services, {POLICIES} policies\n");
+    println!(
+        "{PODS} pods in {NAMESPACES} namespaces, {HERE} of them here, {SERVICES} services, {POLICIES} policies\n"
+    );
     println!("ready after                    {:>8.2} s", report.ready_seconds);
     println!("memory, idle                   {:>8} MiB", report.idle_bytes >> 20);
     println!("memory, at its highest         {:>8} MiB", report.peak_bytes >> 20);

@@ -1,5 +1,6 @@
 //! What enforcement costs: paired rounds of the same load, with and without it. The method is told in docs/benchmarks.md.
 
+pub mod cluster;
 pub mod load;
 mod pairs;
 pub mod policy;

@@ -34,8 +34,15 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        Some("cluster") => match bench::Options::read(std::env::args().skip(2)) {
+            Ok(options) => bench::cluster::run(options.gate, options.json),
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::from(2)
+            }
+        },
         _ => {
-            eprintln!("there are two benchmarks: datapath and policy");
+            eprintln!("there are three benchmarks: cluster, datapath and policy");
             ExitCode::from(2)
         }
     }

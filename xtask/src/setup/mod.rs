@@ -51,9 +51,14 @@ enum Piece {
     Toolchain,
     Clippy,
     Prometheus,
+    Runtimes,
     Emulator,
     Kernel(&'static str),
 }
+
+/// Container runtimes, with what the hand-made image is made of, and a program of each.
+const RUNTIME_PACKAGES: [(&str, &str); 4] =
+    [("containerd", "containerd"), ("runc", "runc"), ("docker.io", "dockerd"), ("busybox-static", "busybox")];
 
 const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const LLVM_PACKAGES: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];
@@ -111,6 +116,9 @@ fn pieces(scope: Scope) -> Vec<Piece> {
     if matches!(scope, Scope::Telemetry | Scope::Quick | Scope::Test) {
         pieces.push(Piece::Prometheus);
     }
+    if scope == Scope::Test {
+        pieces.push(Piece::Runtimes);
+    }
     // The kernels are Debian's for x86-64; elsewhere `test` says that it skips the machines.
     if scope == Scope::Test && cfg!(target_arch = "x86_64") {
         pieces.push(Piece::Emulator);
@@ -124,6 +132,7 @@ fn name(piece: Piece) -> String {
         Piece::Toolchain => "eBPF toolchain".to_owned(),
         Piece::Clippy => "its clippy".to_owned(),
         Piece::Prometheus => "Prometheus".to_owned(),
+        Piece::Runtimes => "container runtimes".to_owned(),
         Piece::Emulator => "QEMU".to_owned(),
         Piece::Kernel(version) => format!("kernel {version}"),
     }
@@ -141,6 +150,10 @@ fn state(root: &Path, piece: Piece) -> Result<String, String> {
             Err(_) => Err("no toolchain yet".to_owned()),
         },
         Piece::Prometheus => prometheus::find(root).map(|found| found.server.display().to_string()),
+        Piece::Runtimes => match missing_runtimes().as_slice() {
+            [] => Ok("containerd, runc, Docker".to_owned()),
+            missing => Err(format!("{} are not there", missing.join(", "))),
+        },
         Piece::Emulator => toolchain::in_path("qemu-system-x86_64")
             .map(|path| path.display().to_string())
             .ok_or_else(|| "qemu-system-x86_64 is not in PATH".to_owned()),
@@ -158,9 +171,16 @@ fn obtain(root: &Path, piece: Piece, apt: &mut apt::Apt) -> Result<()> {
             _ => apt.install(&["rust-web-clippy"], "the linter for the kernel programs"),
         },
         Piece::Prometheus => prometheus::obtain(root, apt),
+        // What is there already may come from elsewhere, and then stays.
+        Piece::Runtimes => apt.install(&missing_runtimes(), "real containers for the live suite"),
         Piece::Emulator => apt.install(&["qemu-system-x86"], "the emulator for the other kernels"),
         Piece::Kernel(version) => kernels::obtain(root, version, apt),
     }
+}
+
+fn missing_runtimes() -> Vec<&'static str> {
+    let missing = RUNTIME_PACKAGES.into_iter().filter(|(_, program)| toolchain::in_path(program).is_none());
+    missing.map(|(package, _)| package).collect()
 }
 
 fn toolchain_from_debian(root: &Path, apt: &mut apt::Apt) -> Result<()> {

@@ -20,7 +20,7 @@ const SHARED: &str = "the words of the design and the numbers of the kernel's ta
 const WIRING: &str = "the agent is where the adapters meet";
 
 /// Rooms of `enforcer` by their names, other crates by their package names.
-const ALLOWED: [Edge; 45] = [
+const ALLOWED: [Edge; 49] = [
     edge("domain", "enforcer_common", "the verdict and its tables are values that the kernel shares"),
     edge("config", "domain", "a setting is checked by the type it becomes"),
     edge("engine", "domain", "the state is made of domain values"),
@@ -36,6 +36,10 @@ const ALLOWED: [Edge; 45] = [
     edge("telemetry", "enforcer_common", SHARED),
     edge("api", "domain", SHARED),
     edge("api", "enforcer_common", SHARED),
+    edge("cluster", "domain", SHARED),
+    edge("cluster", "kube", "speaks to the API server of a cluster"),
+    edge("sources/kubernetes", "kube", "watches the objects of a cluster"),
+    edge("agent", "cluster", WIRING),
     edge("agent", "engine", WIRING),
     edge("agent", "config", WIRING),
     edge("agent", "kernel", WIRING),
@@ -72,11 +76,22 @@ const ALLOWED: [Edge; 45] = [
     edge("xtask", "enforcer_common", "limits and tables for generated documents"),
 ];
 
-const ROOMS: [&str; 10] =
-    ["domain", "config", "engine", "kernel", "sources", "store", "telemetry", "api", "agent", "cli"];
+const ROOMS: [&str; 11] = [
+    "domain",
+    "config",
+    "engine",
+    "kernel",
+    "sources",
+    "store",
+    "telemetry",
+    "api",
+    "cluster",
+    "agent",
+    "cli",
+];
 
 /// Crates whose use is an arrow of the design; any other crate is the manifests' business.
-const CRATES: [&str; 5] = ["enforcer", "enforcer_common", "aya", "aya_obj", "aya_log"];
+const CRATES: [&str; 7] = ["enforcer", "enforcer_common", "aya", "aya_obj", "aya_log", "kube", "k8s_openapi"];
 
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {
     let Some((package, module)) = source.module() else { return };

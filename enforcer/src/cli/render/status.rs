@@ -41,6 +41,12 @@ pub fn status(status: &Status, color: bool) -> String {
         ("Pins", absent(&status.pins)),
         ("Confined", confined(&status.confinement, color)),
     ];
+    lines.extend(
+        status
+            .runtimes
+            .iter()
+            .map(|(name, stands)| ("Source", format!("{}: {}", clean(name), clean(stands)))),
+    );
     lines.extend(status.absent_hooks.iter().map(|it| {
         ("Absent", Paint::Yellow.on(&format!("hook {}: {}", clean(&it.hook), clean(&it.reason)), color))
     }));

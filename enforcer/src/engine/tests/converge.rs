@@ -58,7 +58,7 @@ fn inputs() -> Vec<Input> {
     vec![
         Input::Event(adopted()),
         Input::Event(workloads(&["web@1", "api@2", "db@3"])),
-        Input::Event(from_source("other", &["new@4", "api-2@3", "web@5", "db-2@-"])),
+        Input::Event(from_source("file:other", &["new@4", "api-2@3", "web@5", "db-2@-"])),
         Input::Event(files(&["db<api", "new<"])),
         Input::Event(Event::Managed(
             [("/m".to_owned(), Some(CgroupId(6))), ("/w".to_owned(), Some(CgroupId(1)))].into(),
@@ -73,7 +73,7 @@ fn inputs() -> Vec<Input> {
 }
 
 fn run(order: &[usize], ends: &[bool], fail: Option<Step>) -> Outcome {
-    let required = facts(&["static", "other", POLICIES, MANAGED]);
+    let required = facts(&["static", "file:other", POLICIES, MANAGED]);
     let mut world = World::with(State::new(required, Remembered::default()).unwrap());
     let inputs = inputs();
     for (at, end) in order.iter().zip(ends) {

@@ -162,16 +162,16 @@ fn problems_come_and_go_with_their_cause() {
 #[test]
 fn a_disputed_directory_is_denied_everything() {
     let mut world = World::enforcing();
-    world.batch([from_source("other", &["db-2@3", "api-2@3"])]);
+    world.batch([from_source("file:other", &["db-2@3", "api-2@3"])]);
     assert_eq!(world.bound()[&3], "unmanaged");
     let status = world.status();
     assert!(
         status.problems[0]
             .starts_with("cgroup /test/api-2 belongs to workload default/api-2 and to default/db, ")
     );
-    world.batch([from_source("other", &["db-2@3"])]);
+    world.batch([from_source("file:other", &["db-2@3"])]);
     assert_eq!(world.bound()[&3], "app=db", "the same to policies, so only the name is in doubt");
     assert_eq!(world.state.phase(), Phase::Degraded);
-    world.batch([from_source("other", &["web@9"])]);
+    world.batch([from_source("file:other", &["web@9"])]);
     assert!(world.status().problems[0].contains("workload default/web of source `static` is not used"));
 }

@@ -65,6 +65,15 @@ pub struct Directory {
     pub above: Vec<CgroupId>,
 }
 
+/// Where something is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Pod(PodUid),
+    Container(ContainerId),
+    /// With a leading `/`.
+    Path(String),
+}
+
 /// What is new in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moved {
@@ -109,6 +118,15 @@ impl Directories {
     /// The directory of a path, relative to the root of the tree, with or without a leading `/`.
     pub fn at(&self, path: &str) -> Option<Directory> {
         self.index().at(&format!("/{}", path.trim_matches('/')))
+    }
+
+    /// The directory of a place.
+    pub(super) fn find(&self, place: &Place) -> Option<Directory> {
+        match place {
+            Place::Pod(uid) => self.index().pod(*uid),
+            Place::Container(id) => self.index().container(*id),
+            Place::Path(path) => self.index().at(path),
+        }
     }
 
     /// All directories for whose paths `wanted` says so, the outer before the inner.

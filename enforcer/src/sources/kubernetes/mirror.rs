@@ -334,7 +334,7 @@ impl Mirror {
                 .namespaces()
                 .map(|(name, labels)| (name.clone(), labels.clone()))
                 .collect(),
-            pods: self.world.pods().map(|(pod, seen)| (pod.clone(), seen)).collect(),
+            pods: self.world.pods().collect(),
             services: self.world.services().cloned().collect(),
             slices: self.world.slices().map(|(name, slice)| (name.clone(), slice.clone())).collect(),
             policies: self.policies.values().map(of_policy).collect(),

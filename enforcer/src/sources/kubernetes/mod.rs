@@ -239,8 +239,10 @@ impl Source {
                     }
                 }
                 news = news(moved) => {
-                    let Some(()) = news else { return End::Directories };
-                    self.mirror.world.directories_moved();
+                    let Some(is_pods) = news else { return End::Directories };
+                    if is_pods {
+                        self.mirror.world.directories_moved();
+                    }
                 }
                 answer = answer(&mut beat) => {
                     beat = None;
@@ -282,7 +284,8 @@ impl Source {
                 () = tokio::time::sleep_until(until) => return std::ops::ControlFlow::Continue(()),
                 () = patience => {}
                 news = news(moved) => match news {
-                    Some(()) => self.mirror.world.directories_moved(),
+                    Some(true) => self.mirror.world.directories_moved(),
+                    Some(false) => {}
                     None => *moved = None,
                 },
                 () = closed.closed() => {
@@ -437,16 +440,33 @@ impl Source {
     }
 }
 
-/// Waits until directories came or went; `None` if they are not looked after any more.
-async fn news(moved: &mut Option<broadcast::Receiver<Moved>>) -> Option<()> {
+/// Waits until directories came or went, and says whether some of them may be pods'; `None` if they are not looked after any
+/// more.
+async fn news(moved: &mut Option<broadcast::Receiver<Moved>>) -> Option<bool> {
     let Some(receiver) = moved else { return std::future::pending().await };
-    match receiver.recv().await {
-        Err(broadcast::error::RecvError::Closed) => return None,
+    let mut is_pods = match receiver.recv().await {
+        Ok(moved) => may_be_pods(&moved),
         // What was missed is looked up.
-        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+        Err(broadcast::error::RecvError::Lagged(_)) => true,
+        Err(broadcast::error::RecvError::Closed) => return None,
+    };
+    loop {
+        match receiver.try_recv() {
+            Ok(moved) => is_pods |= may_be_pods(&moved),
+            Err(broadcast::error::TryRecvError::Lagged(_)) => is_pods = true,
+            Err(_) => return Some(is_pods),
+        }
     }
-    while receiver.try_recv().is_ok() {}
-    Some(())
+}
+
+/// Whether a pod's directory may be among these: containers and all the rest of a host come and go much more often.
+fn may_be_pods(moved: &Moved) -> bool {
+    let path = match moved {
+        Moved::Came(directory) => &directory.path,
+        Moved::Went(path) => path,
+        Moved::Rescanned => return true,
+    };
+    path.rsplit('/').next().is_some_and(|name| name.contains("pod"))
 }
 
 /// The answer to a heartbeat that is on its way.

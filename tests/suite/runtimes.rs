@@ -1,0 +1,262 @@
+//! Containers of real runtimes: found, named, enforced, renamed, killed, gone.
+
+use std::fs;
+
+use enforcer::domain::command::EndpointInfo;
+use enforcer_tests::agent::{Agent, Output};
+use enforcer_tests::patience;
+use enforcer_tests::runtimes::{IMAGE, Runtimes, missing};
+use enforcer_tests::workload::Workload;
+use enforcer_tests::world::World;
+
+use crate::registry::{self, Test};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("docker", docker),
+    ("containerd_and_pods", containerd_and_pods),
+    ("units_of_systemd", units_of_systemd),
+    ("sockets_that_lie", sockets_that_lie),
+];
+
+const DB: &str = "127.0.0.1:5432";
+const UID: &str = "3b8c2d1e-0f4a-4c6b-9d7e-5a1b2c3d4e5f";
+const ID: &str = "d0f1e2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f";
+
+/// A server that only `app=api` of one namespace may call, and an agent with these settings.
+fn start(world: &World, namespace: &str, settings: &[(&str, &str)]) -> (Agent, Workload) {
+    let db = world.workload("db");
+    let mut agent = Agent::new(world);
+    agent.workloads([&db]);
+    let guarded = world.relative(&world.guarded());
+    let mut all = vec![("attach", guarded.as_str())];
+    all.extend(settings);
+    agent.configure(&all);
+    let policy = format!(
+        "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: db}}\nspec:\n  \
+         subject: {{matchLabels: {{app: db}}}}\n  ingress:\n    - from: [{{workloads: {{matchLabels: {{app: api}}}}, \
+         namespaces: [{namespace}]}}]\n"
+    );
+    fs::write(agent.policies().join("db.yaml"), policy).expect("the policy");
+    agent.run();
+    db.serve(true, DB);
+    (agent, db)
+}
+
+fn need() {
+    let missing = missing();
+    if !missing.is_empty() {
+        registry::skip(format!("{} are missing; `cargo xtask setup` installs them", missing.join(", ")));
+    }
+}
+
+/// The workload of this name.
+fn endpoint(agent: &Agent, name: &str) -> Option<EndpointInfo> {
+    let text = agent.cli(&["endpoint", "list", "-o", "json"]).expect_ok();
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let list = value.get("endpoints").cloned().unwrap_or(value);
+    let all: Vec<EndpointInfo> = serde_json::from_value(list).expect("workloads");
+    all.into_iter().find(|one| format!("{}/{}", one.namespace, one.name) == name)
+}
+
+fn until_bound(agent: &Agent, name: &str) -> EndpointInfo {
+    patience::until(&format!("{name} is bound"), patience::seconds(15), || {
+        endpoint(agent, name).filter(|found| serde_json::to_value(found.state).expect("a word") == "bound")
+    })
+}
+
+fn until_gone(agent: &Agent, name: &str) {
+    patience::until_true(&format!("{name} is gone"), patience::seconds(15), || {
+        endpoint(agent, name).is_none()
+    });
+}
+
+fn until_stands(agent: &Agent, source: &str, word: &str) {
+    patience::until_true(&format!("{source} is {word}"), patience::seconds(20), || {
+        agent.status().runtimes.get(source).is_some_and(|standing| standing.starts_with(word))
+    });
+}
+
+#[track_caller]
+fn allowed(output: &Output) {
+    assert_eq!(output.code, 0, "{output:#?}");
+}
+
+#[track_caller]
+fn denied(output: &Output) {
+    assert!(output.code != 0 && output.stderr.contains("Operation not permitted"), "{output:#?}");
+}
+
+fn docker() {
+    need();
+    let world = World::new("docker");
+    let socket = world.folder().join("docker.sock");
+    let sockets = format!("[{}]", socket.display());
+    let (agent, _db) = start(&world, "docker", &[("docker-sockets", &sockets)]);
+    until_stands(&agent, "docker", "absent");
+    let mut runtimes = Runtimes::start(&world);
+    runtimes.start_docker();
+    runtimes.docker(&["load", "--input", &runtimes.image().display().to_string()]).expect_ok();
+    let parent = world.relative(&world.guarded().join("docker"));
+    let run = |name: &str, labels: &[&str]| {
+        let mut arguments =
+            vec!["run", "--detach", "--network", "host", "--cgroup-parent", &parent, "--name", name];
+        arguments.extend(labels.iter().flat_map(|label| ["--label", label]));
+        arguments.push(IMAGE);
+        runtimes.docker(&arguments).expect_ok().trim().to_owned()
+    };
+    let id = run("api", &["app=api", "com.docker.compose.service=api", "com.docker.compose.config-hash=1"]);
+    run("web", &["app=web", "io.kubernetes.pod.namespace=shop", "description=with blanks"]);
+    until_stands(&agent, "docker", "connected");
+    let found = until_bound(&agent, "docker/api");
+    assert_eq!(found.labels, ["app=api", "com.docker.compose.service=api"]);
+    assert_eq!(found.cgroup, Some(format!("{parent}/{id}")));
+    assert_eq!(until_bound(&agent, "docker/web").labels, ["app=web"]);
+    let call = |name: &str| runtimes.docker(&["exec", name, "/busybox", "nc", "-z", "127.0.0.1", "5432"]);
+    allowed(&call("api"));
+    denied(&call("web"));
+
+    runtimes.docker(&["rename", "web", "shop"]).expect_ok();
+    until_bound(&agent, "docker/shop");
+    until_gone(&agent, "docker/web");
+    denied(&call("shop"));
+    runtimes.docker(&["kill", "api"]).expect_ok();
+    until_gone(&agent, "docker/api");
+    runtimes.docker(&["start", "api"]).expect_ok();
+    let again = until_bound(&agent, "docker/api");
+    assert_ne!(again.cgroup_id, found.cgroup_id, "the same path, another directory");
+    allowed(&call("api"));
+    runtimes.docker(&["rm", "--force", "api", "shop"]).expect_ok();
+    until_gone(&agent, "docker/shop");
+    assert!(agent.status().problems.is_empty(), "{:?}", agent.status().problems);
+}
+
+fn containerd_and_pods() {
+    need();
+    let world = World::new("containerd");
+    let mut runtimes = Runtimes::start(&world);
+    let socket = runtimes.containerd_socket().display().to_string();
+    let (agent, _db) = start(&world, "shop", &[("containerd-socket", &socket)]);
+    until_stands(&agent, "containerd", "connected");
+    let image = runtimes.image().display().to_string();
+    let guarded = world.relative(&world.guarded());
+    let run = |namespace: &str, id: &str, directory: &str, labels: &[&str]| {
+        runtimes.ctr(namespace, &["images", "import", "--snapshotter", "native", &image]).expect_ok();
+        let directory = format!("{guarded}/{directory}");
+        let mut arguments = vec![
+            "run",
+            "--detach",
+            "--snapshotter",
+            "native",
+            "--net-host",
+            "--cpu-shares",
+            "0",
+            "--cgroup",
+            &directory,
+        ];
+        arguments.extend(labels.iter().flat_map(|label| ["--label", label]));
+        arguments.extend([IMAGE, id, "/busybox", "sleep", "1000"]);
+        runtimes.ctr(namespace, &arguments).expect_ok();
+    };
+    let call = |namespace: &str, id: &str| {
+        let exec = ["task", "exec", "--exec-id", "call", id, "/busybox", "nc", "-z", "127.0.0.1", "5432"];
+        runtimes.ctr(namespace, &exec)
+    };
+    // As the kubelet does it: the pod's directory first, the sandbox in it.
+    let pod = format!("kubepods/burstable/pod{UID}");
+    world.directory(&pod);
+    let uid = format!("io.kubernetes.pod.uid={UID}");
+    let labels = [
+        "io.cri-containerd.kind=sandbox",
+        "io.kubernetes.pod.namespace=shop",
+        "io.kubernetes.pod.name=api-0",
+        &uid,
+        "app=api",
+    ];
+    run("k8s.io", ID, &format!("{pod}/{ID}"), &labels);
+    // Its labels are the same, and nothing but labels.
+    run("default", "liar", "liar", &labels);
+    let found = until_bound(&agent, "shop/api-0");
+    assert_eq!((found.cgroup, found.labels), (Some(format!("{guarded}/{pod}")), vec!["app=api".to_owned()]));
+    let liar = until_bound(&agent, "default/liar");
+    assert_eq!((liar.cgroup, liar.labels), (Some(format!("{guarded}/liar")), vec!["app=api".to_owned()]));
+    allowed(&call("k8s.io", ID));
+    denied(&call("default", "liar"));
+
+    runtimes.ctr("default", &["container", "label", "liar", "app=other"]).expect_ok();
+    patience::until_true("the new label", patience::seconds(10), || {
+        endpoint(&agent, "default/liar").is_some_and(|found| found.labels == ["app=other"])
+    });
+    runtimes.ctr("default", &["task", "kill", "--signal", "KILL", "liar"]);
+    until_gone(&agent, "default/liar");
+    let problems = agent.status().problems;
+    assert!(problems.is_empty(), "{problems:?}");
+
+    // Whoever runs stays known while containerd is away.
+    runtimes.kill_containerd();
+    until_stands(&agent, "containerd", "absent");
+    until_bound(&agent, "shop/api-0");
+}
+
+/// The directory is the unit: no systemd needs to have made it.
+fn units_of_systemd() {
+    let world = World::new("systemd");
+    let tree = world.guarded().join("system.slice");
+    let (agent, db) = start(&world, "systemd", &[("systemd", "[\"enforcer-test-*.service\"]")]);
+    drop(db);
+    until_stands(&agent, "systemd", "0 units");
+    // Below a directory that is no slice, a unit is none; only at the root could it be one, and that belongs to the host.
+    fs::create_dir_all(tree.join("enforcer-test-a.service")).expect("a directory");
+    let name = format!("enforcer-test-{}-unit.service", std::process::id());
+    let unit = world.cgroup_root().join("system.slice").join(&name);
+    let had_slice = unit.parent().expect("a slice").exists();
+    fs::create_dir_all(&unit).expect("a unit");
+    let found =
+        patience::until("the unit", patience::seconds(10), || endpoint(&agent, &format!("systemd/{name}")));
+    fs::remove_dir(&unit).expect("an empty directory");
+    if !had_slice {
+        fs::remove_dir(unit.parent().expect("a slice")).expect("an empty directory");
+    }
+    assert_eq!(found.cgroup, Some(format!("/system.slice/{name}")));
+    assert_eq!(found.labels, ["systemd.io/slice=system.slice".to_owned(), format!("systemd.io/unit={name}")]);
+    until_gone(&agent, &format!("systemd/{name}"));
+    assert_eq!(endpoint(&agent, "systemd/enforcer-test-a.service").map(|found| found.name), None);
+}
+
+/// A runtime that answers something else is a problem with its sentence, and changes nothing else.
+fn sockets_that_lie() {
+    let world = World::new("lies");
+    let path = world.folder().join("docker.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                use std::io::Write as _;
+                let mut stream = stream;
+                let head =
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let mut chunk = format!("{:x}\r\n[", 1 << 20).into_bytes();
+                chunk.resize(chunk.len() + (1 << 20) - 1, b' ');
+                chunk.extend(b"\r\n");
+                let mut sent = stream.write_all(head.as_bytes());
+                while sent.is_ok() {
+                    sent = stream.write_all(&chunk);
+                }
+            });
+        }
+    });
+    let sockets = format!("[{}]", path.display());
+    let (agent, db) = start(&world, "docker", &[("docker-sockets", &sockets)]);
+    until_stands(&agent, "docker", "failing");
+    let problems = agent.status().problems;
+    assert!(problems.iter().any(|problem| problem.contains("docker.sock can't be used")), "{problems:?}");
+    assert!(memory(&agent) < 256 << 20, "{} bytes", memory(&agent));
+    assert_eq!(world.host().connect(DB).errno, 1, "the policy holds");
+    drop(db);
+}
+
+/// The highest resident memory so far, in bytes.
+fn memory(agent: &Agent) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("its status");
+    let line = text.lines().find(|line| line.starts_with("VmHWM")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number") << 10
+}
