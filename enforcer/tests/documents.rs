@@ -8,7 +8,6 @@
     reason = "the lints' exception for tests does not see helper functions"
 )]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +23,9 @@ use proptest::prelude::*;
 #[path = "../src/cli/render/diagnostic.rs"]
 #[allow(unreachable_pub, reason = "the module is written for the library")]
 mod render;
+
+#[path = "documents/pages.rs"]
+mod pages;
 
 const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/domain/policy/testdata");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
@@ -185,38 +187,6 @@ fn bombs_of_every_kind_get_a_diagnostic() {
         assert!(told.contains(&code) && told.len() <= MAX_PROBLEMS + 1, "{head}: {told:?}");
         assert!(!outcome.is_ok() && outcome.policies.is_empty());
     }
-}
-
-#[test]
-fn every_whole_example_of_the_manual_is_a_policy() {
-    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md")).unwrap();
-    let examples = manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let mut kinds = BTreeSet::new();
-    for text in examples.filter(|text| text.starts_with("apiVersion:")) {
-        let outcome = check_one(text);
-        assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
-        kinds.extend(outcome.policies.iter().map(|checked| checked.policy.key.kind.label()));
-    }
-    assert_eq!(kinds.len(), 4, "an example of each kind: {kinds:?}");
-}
-
-/// Those of the page for plain hosts are what it says they are.
-#[test]
-fn every_whole_example_for_hosts_is_accepted() {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/host.md")).unwrap();
-    let (mut policies, mut workloads) = (0, 0);
-    for text in page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-        if text.starts_with("apiVersion:") {
-            let outcome = check_one(text);
-            assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
-            policies += 1;
-        } else if text.starts_with("workloads:") {
-            let outcome = parse_workloads(&file(text));
-            assert!(outcome.diagnostics.is_empty(), "{text}\n{:?}", outcome.diagnostics);
-            workloads += 1;
-        }
-    }
-    assert_eq!((policies, workloads), (3, 1));
 }
 
 #[test]
@@ -428,15 +398,6 @@ fn examples_are_accepted_without_a_warning() {
         let outcome = check(&[named(&path)]);
         assert!(outcome.diagnostics.is_empty(), "{:?}", outcome.diagnostics);
         assert!(path.with_extension("expect.yaml").exists(), "{} has no expectations", path.display());
-    }
-}
-
-#[test]
-fn the_manual_lists_every_code() {
-    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md")).unwrap();
-    for code in Code::ALL {
-        let row = format!("| `{}` | {} |", code.slug(), code.text());
-        assert!(manual.contains(&row), "docs/policy.md lacks the row\n{row}");
     }
 }
 

@@ -327,7 +327,7 @@ mod tests {
         for (name, expected) in [
             ("web", "shop/web"),
             ("default/web", "default/web"),
-            ("networkpolicy/web", "networkpolicy/web"),
+            ("networkpolicy/web", "trafficpolicy/networkpolicy/web"),
             ("networkpolicy/default/web", "networkpolicy/default/web"),
             ("clustertrafficpolicy/web", "clustertrafficpolicy/web"),
         ] {

@@ -63,7 +63,11 @@ fn agent() -> Vec<Choice> {
         choice(
             "config",
             "Settings of the agent; `enforcer config default` prints all of them.",
-            json!({ "kubernetes": "on", "audit": "continue" }),
+            // The node's /run is at /host/run. What kubelets start is found by containerd or, for other runtimes, the API alone.
+            json!({
+                "kubernetes": "on", "audit": "continue",
+                "containerd-socket": "/host/run/containerd/containerd.sock", "docker-sockets": [],
+            }),
             json!({ "type": "object", "propertyNames": { "pattern": "^[a-z][a-z-]*$" } }),
         ),
         choice(

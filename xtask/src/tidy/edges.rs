@@ -38,6 +38,7 @@ const ALLOWED: &[Edge] = &[
     edge("api", "enforcer_common", SHARED),
     edge("cluster", "domain", SHARED),
     edge("cluster", "kube", "speaks to the API server of a cluster"),
+    edge("cluster", "k8s_openapi", "leases, nodes and events are the API's own kinds"),
     edge("sources/kubernetes", "kube", "watches the objects of a cluster"),
     edge("agent", "cluster", WIRING),
     edge("agent", "engine", WIRING),

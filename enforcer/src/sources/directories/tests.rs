@@ -1,4 +1,4 @@
-//! Against real directories, of which any will do; the measurement, against the cgroup tree.
+//! Against real directories, of which any will do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -271,79 +271,4 @@ async fn lost_events_are_noticed() {
         }
     }
     assert_eq!(names.len(), 1);
-}
-
-/// Directories in the cgroup tree, which go in the end.
-struct Pods(PathBuf);
-
-impl Pods {
-    fn make(&self, number: u32, containers: u32) -> PathBuf {
-        let pod = self.0.join(format!("pod{number:08x}-0000-4000-8000-000000000000"));
-        fs::create_dir(&pod).unwrap();
-        for container in 0..containers {
-            fs::create_dir(pod.join(format!("{number:032x}{container:032x}"))).unwrap();
-        }
-        pod
-    }
-}
-
-impl Drop for Pods {
-    fn drop(&mut self) {
-        for pod in fs::read_dir(&self.0).into_iter().flatten().flatten().filter(|pod| pod.path().is_dir()) {
-            for container in fs::read_dir(pod.path()).into_iter().flatten().flatten() {
-                fs::remove_dir(container.path()).ok();
-            }
-            fs::remove_dir(pod.path()).ok();
-        }
-        fs::remove_dir(&self.0).ok();
-    }
-}
-
-/// `cargo test -p enforcer --lib -- --ignored --nocapture directories::tests::measurement`
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement with 5,000 pods in the cgroup tree; needs root"]
-async fn measurement() {
-    let root = crate::config::cgroup_root(None).unwrap();
-    let pods = Pods(root.join(format!("enforcer-measurement-{}", std::process::id())));
-    fs::create_dir(&pods.0).unwrap();
-    for number in 0..5_000 {
-        pods.make(number, 2);
-    }
-    let memory = || -> u64 {
-        let text = fs::read_to_string("/proc/self/status").unwrap();
-        let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
-    let (before, began) = (memory(), Instant::now());
-    let mut running = Running::start(&root, Duration::from_secs(1)).await;
-    let count = running.directories.all(|_| true).len();
-    println!("{count} directories: first look {:?}, {} KiB", began.elapsed(), memory() - before);
-
-    let (mut tree, directories) = blind(&root, LIMIT);
-    for _ in 0..3 {
-        let began = Instant::now();
-        tree.look(Where::All, &directories);
-        println!("whole look: {:?}", began.elapsed());
-    }
-    let used = || nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
-    let cpu = |usage: nix::sys::resource::Usage| {
-        let micros = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-        micros(usage.user_time()) + micros(usage.system_time())
-    };
-    let (began, spent) = (Instant::now(), cpu(used()));
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let spent = cpu(used()) - spent;
-    println!("at rest: {spent} us of {} us of a core", began.elapsed().as_micros());
-
-    let mut times = Vec::new();
-    for number in 0..500 {
-        let began = Instant::now();
-        let path = pods.make(10_000 + number, 0);
-        let path = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        while running.came().await[1..] != path {}
-        times.push(began.elapsed());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    times.sort();
-    println!("from mkdir to the news: p50 {:?}, p99 {:?}, most {:?}", times[250], times[495], times[499]);
 }

@@ -277,4 +277,5 @@ pub const LABELS: &[(&str, &str)] = &[
     ("vector", "a way past enforcer"),
     ("verdict", "as Hubble writes it: `FORWARDED`, `DROPPED`, `AUDIT`"),
     ("version", "of the agent"),
+    ("what", "is told the cluster: `lease`, `election`, `status`, `event`"),
 ];

@@ -116,6 +116,8 @@ pub(super) fn render_with(
         },
         canary_attempts: [("refused", 2)].into(),
         standing: [("Enforcing", 3)].into(),
+        reports: [(("lease", "done"), 4)].into(),
+        sources: [(("kubernetes".to_owned(), "Pod".to_owned()), (12, true))].into(),
         ..Gauges::default()
     };
     let read = ReadCounts { read: 14, told: 9, undecodable: 2, canary: 3 };

@@ -30,15 +30,9 @@ fn workloads(value: &str) -> Peer {
     Peer::Workloads { namespaces: Namespaces::Own, selector: app(value), account: None }
 }
 
-#[test]
-fn the_nearest_miss_comes_first() {
-    let mut registry = Registry::default();
-    let mut id = |value: &str| {
-        let labels = LabelSet([("app".to_owned(), value.to_owned())].into());
-        registry.identity(&IdentityKey::new("default", labels))
-    };
-    let (db, api, web) = (id("db"), id("api"), id("web"));
-    let policies = [Policy {
+/// Some rules that say something of `api`, and some that don't.
+fn for_db() -> Policy {
+    Policy {
         key: PolicyKey::traffic("default", "db"),
         mode: PolicyMode::Enforce,
         errno: Errno::Perm,
@@ -61,7 +55,18 @@ fn the_nearest_miss_comes_first() {
         egress: None,
         listen: None,
         expires: None,
-    }];
+    }
+}
+
+#[test]
+fn the_nearest_miss_comes_first() {
+    let mut registry = Registry::default();
+    let mut id = |value: &str| {
+        let labels = LabelSet([("app".to_owned(), value.to_owned())].into());
+        registry.identity(&IdentityKey::new("default", labels))
+    };
+    let (db, api, web) = (id("db"), id("api"), id("web"));
+    let policies = [for_db()];
     let scene = Scene::default();
     let (namespaces, trust_domain) = (&scene.namespaces, &scene.trust_domain);
     let context = Context {
