@@ -9,6 +9,7 @@ mod archive;
 mod bench;
 mod bypass;
 mod clean;
+mod cluster_test;
 mod conformance;
 mod dashboards;
 mod deb;
@@ -56,6 +57,7 @@ enum Command {
     Bypass(bypass::Arguments),
     Verifier(verifier::Arguments),
     Bench(bench::Arguments),
+    ClusterTest(cluster_test::Arguments),
     Conformance(conformance::Arguments),
     Demo(demo::Arguments),
     Soak(soak::Arguments),
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Verifier(arguments) => verifier::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::ClusterTest(arguments) => cluster_test::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
