@@ -41,9 +41,13 @@ impl<'w> Runtimes<'w> {
         );
         let config = folder.join("containerd.toml");
         fs::write(&config, text).expect("the configuration of containerd");
+        // Sockets of shims, pipes and the state of runc have fixed places in /run.
+        let run = folder.join("run");
+        fs::create_dir(&run).expect("a folder");
         let script = format!(
-            "mount --bind '{}' /sys/fs/cgroup && exec containerd --config '{}'",
+            "mount --bind '{}' /sys/fs/cgroup && mount --bind '{}' /run && exec containerd --config '{}'",
             world.cgroup_root().display(),
+            run.display(),
             config.display()
         );
         let mut command = Command::new("unshare");
@@ -84,9 +88,9 @@ impl<'w> Runtimes<'w> {
 
     /// A command of containerd's own client, in a namespace.
     pub fn ctr(&self, namespace: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new("nsenter");
         command
-            .arg("--address")
+            .args(["--target", &self.containerd.id().to_string(), "--mount", "ctr", "--address"])
             .arg(self.containerd_socket())
             .args(["--namespace", namespace])
             .args(arguments);

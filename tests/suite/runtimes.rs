@@ -111,7 +111,9 @@ fn docker() {
     assert_eq!(found.labels, ["app=api", "com.docker.compose.service=api"]);
     assert_eq!(found.cgroup, Some(format!("{parent}/{id}")));
     assert_eq!(until_bound(&agent, "docker/web").labels, ["app=web"]);
-    let call = |name: &str| runtimes.docker(&["exec", name, "/busybox", "nc", "-z", "127.0.0.1", "5432"]);
+    let call = |name: &str| {
+        runtimes.docker(&["exec", name, "/busybox", "nc", "127.0.0.1", "5432", "-e", "/busybox", "true"])
+    };
     allowed(&call("api"));
     denied(&call("web"));
 
@@ -158,7 +160,20 @@ fn containerd_and_pods() {
         runtimes.ctr(namespace, &arguments).expect_ok();
     };
     let call = |namespace: &str, id: &str| {
-        let exec = ["task", "exec", "--exec-id", "call", id, "/busybox", "nc", "-z", "127.0.0.1", "5432"];
+        let exec = [
+            "task",
+            "exec",
+            "--exec-id",
+            "call",
+            id,
+            "/busybox",
+            "nc",
+            "127.0.0.1",
+            "5432",
+            "-e",
+            "/busybox",
+            "true",
+        ];
         runtimes.ctr(namespace, &exec)
     };
     // As the kubelet does it: the pod's directory first, the sandbox in it.
@@ -186,7 +201,8 @@ fn containerd_and_pods() {
     patience::until_true("the new label", patience::seconds(10), || {
         endpoint(&agent, "default/liar").is_some_and(|found| found.labels == ["app=other"])
     });
-    runtimes.ctr("default", &["task", "kill", "--signal", "KILL", "liar"]);
+    // Its directory goes with the task, not with its last process.
+    runtimes.ctr("default", &["task", "delete", "--force", "liar"]);
     until_gone(&agent, "default/liar");
     let problems = agent.status().problems;
     assert!(problems.is_empty(), "{problems:?}");

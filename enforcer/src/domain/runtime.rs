@@ -14,9 +14,10 @@ use super::syntax::{Name, OWN_PREFIX, RESERVED_PREFIX, is_label_value, label_key
 /// Labels of one workload; what is beyond is left out.
 pub const MAX_LABELS: usize = 64;
 /// Labels with these beginnings are other people's words, or about the making of the container.
-const FOREIGN: [&str; 8] = [
+const FOREIGN: [&str; 9] = [
     "io.kubernetes.",
     "io.cri-containerd.",
+    "io.containerd.",
     "systemd.io/",
     "org.opencontainers.",
     "containerd.io/",
@@ -104,7 +105,7 @@ fn slices(slice: &str) -> Option<String> {
         if upper.is_empty() || upper.ends_with('-') {
             return None;
         }
-        path.push_str(&format!("/{upper}.slice"));
+        path.extend(["/", upper, ".slice"]);
     }
     Some(path)
 }
