@@ -260,9 +260,8 @@ fn outcome(
     // What is only perhaps meant never denies, and is let through where it would be passed on. Behind the baseline tier there
     // is only the default.
     let action = |policy: &Policy, lenient: bool, rule: &Rule| match (matches(policy, rule), rule.action) {
-        (Match::No, _) => None,
         (Match::Meant, action) if !lenient => Some(action),
-        (_, Action::Deny) => None,
+        (Match::No, _) | (_, Action::Deny) => None,
         (_, Action::Pass) if !policy.layer.is_admin() => Some(Action::Pass),
         (_, Action::Allow | Action::Pass) => Some(Action::Allow),
     };

@@ -204,7 +204,7 @@ pub(super) fn wait(
         match format {
             ObjectFormat::Table => {}
             ObjectFormat::Json => {
-                context.screen.data(&json::list("policies", &render::records(&found, &seen))?)?
+                context.screen.data(&json::list("policies", &render::records(&found, &seen))?)?;
             }
         }
         Ok(answer)

@@ -16,7 +16,7 @@ use crate::domain::timestamp::Timestamp;
 /// Longest time for a connection to come about, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest silence within an answer. A watch is silent for as long as nothing changes, but the server ends each after less.
-const READ: Duration = Duration::from_secs(300);
+const READ: Duration = Duration::from_mins(5);
 /// Longest time for a request to leave.
 const WRITE: Duration = Duration::from_secs(30);
 /// Where a pod finds its service account.
@@ -37,7 +37,10 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("server", &self.server).field("origin", &self.origin).finish()
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,15 +135,14 @@ pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result
         (Config::incluster().map_err(Error::Account)?, format!("the service account in {ACCOUNT}"))
     } else if let Some(list) = variable("KUBECONFIG") {
         // Several files are one, by kubectl's rules.
-        match list.split_once(':') {
-            None => of_file(Path::new(&list), context).await?,
-            Some(_) => {
-                let origin = format!("KUBECONFIG={list}");
-                let file = Kubeconfig::from_env();
-                let invalid = |problem: String| Error::Parse { origin: origin.clone(), problem };
-                let file = file.map_err(|error| invalid(error.to_string()))?;
-                (of_parsed(file.unwrap_or_default(), &origin, context).await?, origin)
-            }
+        if list.contains(':') {
+            let origin = format!("KUBECONFIG={list}");
+            let file = Kubeconfig::from_env();
+            let invalid = |problem: String| Error::Parse { origin: origin.clone(), problem };
+            let file = file.map_err(|error| invalid(error.to_string()))?;
+            (of_parsed(file.unwrap_or_default(), &origin, context).await?, origin)
+        } else {
+            of_file(Path::new(&list), context).await?
         }
     } else if default.is_file() {
         of_file(&default, context).await?

@@ -185,11 +185,11 @@ impl Cluster {
             Ok(before) => before.map(|object| object.metadata),
             // Who may write and not read is not told what has changed.
             Err(kube::Error::Api(status)) if status.code == 403 => None,
-            Err(error) => return Err(self.failed(key, "get", error)),
+            Err(error) => return Err(Self::failed(key, "get", &error)),
         };
         let params = PatchParams { dry_run, force, ..PatchParams::apply(MANAGER) };
         let done = within(api.patch(&key.name, &params, &Patch::Apply(document))).await;
-        let after = done.map_err(|error| self.failed(key, "patch", error))?.metadata;
+        let after = done.map_err(|error| Self::failed(key, "patch", &error))?.metadata;
         let change = match &before {
             None => "created",
             Some(before) if before.generation == after.generation => "unchanged",
@@ -205,7 +205,7 @@ impl Cluster {
     pub async fn get(&self, key: &PolicyKey) -> Result<Value, Error> {
         let found = within(self.api(key).get_opt(&key.name)).await;
         let found = found
-            .map_err(|error| self.failed(key, "get", error))?
+            .map_err(|error| Self::failed(key, "get", &error))?
             .ok_or_else(|| Error::Absent(key.clone()))?;
         Ok(serde_json::to_value(found).unwrap_or_default())
     }
@@ -236,7 +236,7 @@ impl Cluster {
             {
                 Err(Error::Absent(key.clone()))
             }
-            Err(error) => Err(self.failed(key, "delete", error)),
+            Err(error) => Err(Self::failed(key, "delete", &error)),
         }
     }
 
@@ -294,17 +294,17 @@ impl Cluster {
         let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
         let mut fresh: BTreeMap<String, Node> = BTreeMap::new();
         let mut complete = false;
-        let until = until.unwrap_or_else(|| Instant::now() + Duration::from_secs(365 * 86_400));
+        let until = until.unwrap_or_else(|| Instant::now() + Duration::from_hours(8760));
         loop {
             let Ok(event) = timeout_at(until, stream.next()).await else { return Ok(false) };
             match event {
                 Some(Ok(Event::Init)) => fresh.clear(),
                 Some(Ok(Event::InitApply(lease))) => {
-                    drop(node_of(&lease).map(|it| fresh.insert(lease.name_any(), it)))
+                    drop(node_of(&lease).map(|it| fresh.insert(lease.name_any(), it)));
                 }
                 Some(Ok(Event::InitDone)) => (nodes, complete) = (std::mem::take(&mut fresh), true),
                 Some(Ok(Event::Apply(lease))) => {
-                    drop(node_of(&lease).map(|it| nodes.insert(lease.name_any(), it)))
+                    drop(node_of(&lease).map(|it| nodes.insert(lease.name_any(), it)));
                 }
                 Some(Ok(Event::Delete(lease))) => drop(nodes.remove(&lease.name_any())),
                 Some(Err(error)) => {
@@ -330,10 +330,10 @@ impl Cluster {
         }
     }
 
-    fn failed(&self, key: &PolicyKey, verb: &'static str, error: kube::Error) -> Error {
+    fn failed(key: &PolicyKey, verb: &'static str, error: &kube::Error) -> Error {
         let what = format!("{verb} {key}");
-        let kube::Error::Api(status) = &error else {
-            return Error::Failed { what, problem: explain(&error) };
+        let kube::Error::Api(status) = error else {
+            return Error::Failed { what, problem: explain(error) };
         };
         let message = status.message.clone();
         let key = key.clone();
@@ -351,7 +351,7 @@ impl Cluster {
             (404, "NotFound") if message.starts_with("namespaces ") => Error::NoNamespace { key, message },
             // What is no answer to a question for an object is that nobody knows the path.
             (404, _) => Error::NotInstalled(key.kind),
-            _ => Error::Failed { what, problem: explain(&error) },
+            _ => Error::Failed { what, problem: explain(error) },
         }
     }
 }

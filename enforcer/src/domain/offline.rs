@@ -178,10 +178,10 @@ impl Offline {
             at,
             registry,
             namespaces,
+            trust_domain,
             table,
             ends,
             known_as,
-            trust_domain,
             services,
             by_address,
         })

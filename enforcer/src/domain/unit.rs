@@ -22,9 +22,7 @@ pub fn unit(path: &str) -> Option<&str> {
         if components.peek().is_none() {
             break component;
         }
-        if !component.ends_with(".slice") {
-            return None;
-        }
+        component.strip_suffix(".slice")?;
     };
     let is_unit = [".service", ".scope", ".slice"].iter().any(|kind| found.ends_with(kind));
     let owner = owner(path);

@@ -257,6 +257,12 @@ struct Told {
     phase: Option<Phase>,
 }
 
+/// What an unconfirmed push consists of.
+fn files_of(push: &UnconfirmedPush) -> Vec<PolicyFile> {
+    let name = |key| format!("the unconfirmed push of {}: {key}", push.since.whole_seconds());
+    push.documents.iter().map(|(key, text)| PolicyFile { name: name(key), text: text.clone() }).collect()
+}
+
 impl State {
     /// The state of an agent that starts, from what an earlier one saved.
     ///
@@ -277,11 +283,7 @@ impl State {
             Confirmation::Awaited(push)
                 if push.until.boot_id == facts.boot_id && push.until.boot > facts.now.boot =>
             {
-                let files = push.documents.into_iter().map(|(key, text)| PolicyFile {
-                    name: format!("the unconfirmed push of {}: {key}", push.since.whole_seconds()),
-                    text,
-                });
-                let pushed = documents_of(&files.collect::<Vec<_>>())?;
+                let pushed = documents_of(&files_of(&push))?;
                 asked.unconfirmed =
                     Some(Unconfirmed { since: push.since, until: push.until, by: push.by, before });
                 pushed

@@ -79,9 +79,15 @@ fn desired(state: &State) -> u64 {
     state.own.iter().flatten().for_each(|own| sum.own(*own));
     // What was told and is not worked in yet.
     let Changed { workloads, services, namespaces } = &state.changed;
-    workloads.iter().for_each(|key| sum.add("pending workload", key));
-    services.iter().for_each(|key| sum.add("pending service", key));
-    namespaces.iter().for_each(|name| sum.add("pending namespace", name));
+    for key in workloads {
+        sum.add("pending workload", key);
+    }
+    for key in services {
+        sum.add("pending service", key);
+    }
+    for name in namespaces {
+        sum.add("pending namespace", name);
+    }
     sum.total()
 }
 
@@ -91,10 +97,10 @@ fn loaded(state: &State) -> u64 {
         sum.policies(&published.asked.policies);
     }
     if let Some(programmed) = &state.programmed {
-        for (cgroup, bound) in programmed.bindings.iter() {
+        for (cgroup, bound) in &programmed.bindings {
             sum.binding(*cgroup, *bound);
         }
-        for (net, identity) in programmed.addresses.iter() {
+        for (net, identity) in &programmed.addresses {
             sum.address(*net, *identity);
         }
         programmed.own.iter().for_each(|own| sum.own(*own));

@@ -151,10 +151,8 @@ pub(super) async fn within<T>(what: &str, work: impl Future<Output = T>) -> Resu
 
 /// How a source stands that works.
 pub(super) fn connected(telling: &Telling, socket: &Path, refused: usize) -> String {
-    let mut text = format!("connected: {}, {} known", socket.display(), telling.len());
-    if refused > 0 {
-        text += &format!(", {refused} that can't be told");
-    }
+    let more = if refused > 0 { format!(", {refused} that can't be told") } else { String::new() };
+    let text = format!("connected: {}, {} known{more}", socket.display(), telling.len());
     match telling.left_out() {
         0 => text,
         labels => format!("{text}, {labels} of their labels can't be labels and are left out"),

@@ -57,16 +57,17 @@ impl Shapes<'_> {
     fn builtin(self, names: &[&str]) -> ListType {
         let protocol = || ("protocol".to_owned(), json!("TCP"));
         match (self.0.kind.as_str(), names) {
-            (_, ["status", "conditions"]) => keys(&["type"]),
+            (_, ["status", "conditions"]) | ("Node", ["status", "addresses"]) => keys(&["type"]),
             ("Service", ["spec", "ports"]) => ListType::Map(vec![("port".into(), Value::Null), protocol()]),
-            ("Pod", ["spec", "containers" | "initContainers" | "volumes"]) => keys(&["name"]),
+            (
+                "Pod",
+                ["spec", "containers" | "initContainers" | "volumes"]
+                | ["spec", "containers" | "initContainers", "env"],
+            ) => keys(&["name"]),
             ("Pod", ["spec", "containers" | "initContainers", "ports"]) => {
                 ListType::Map(vec![("containerPort".into(), Value::Null), protocol()])
             }
-            ("Pod", ["spec", "containers" | "initContainers", "env"]) => keys(&["name"]),
             ("Pod", ["status", "podIPs" | "hostIPs"]) => keys(&["ip"]),
-            ("Node", ["status", "addresses"]) => keys(&["type"]),
-            ("EndpointSlice", ["endpoints"]) => ListType::Atomic,
             _ => ListType::Atomic,
         }
     }
@@ -250,9 +251,14 @@ pub fn remove(object: &mut Value, path: &[Step]) {
                 remove(item, rest);
             }
         }
-        (Step::Item(text), Value::Array(items)) => items.retain(|item| item.to_string() != *text),
+        (Step::Item(text), Value::Array(items)) => items.retain(|item| !is_text(item, text)),
         _ => {}
     }
+}
+
+/// Whether this is how the value is written.
+fn is_text(value: &Value, text: &str) -> bool {
+    value.to_string().as_str() == text
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -275,9 +281,9 @@ pub fn display(path: &[Step]) -> String {
             Step::Key(key) => {
                 let keys: Map<String, Value> = serde_json::from_str(key).unwrap_or_default();
                 let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                text.push_str(&format!("[{}]", keys.join(",")));
+                text.extend(["[", &keys.join(","), "]"]);
             }
-            Step::Item(value) => text.push_str(&format!("[={value}]")),
+            Step::Item(value) => text.extend(["[=", value, "]"]),
         }
     }
     text

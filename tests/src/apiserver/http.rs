@@ -56,7 +56,7 @@ impl Shared {
             access: Mutex::new(access),
             faults: Mutex::default(),
             asked: Mutex::default(),
-            bookmarks: Mutex::new(Duration::from_secs(60)),
+            bookmarks: Mutex::new(Duration::from_mins(1)),
             revision,
             network: watch::Sender::new(Network::Up),
             cut: watch::Sender::new(0),
@@ -174,12 +174,11 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
         query,
         verb,
     };
-    let done = match lock(&shared.faults).meet(verb, &request.target.resource()) {
-        Some(failure) => Err(failure),
-        None => {
-            let Target { kind, namespace, name, sub } = &request.target;
-            Access::check(&user, verb, kind, (sub, namespace, name))
-        }
+    let done = if let Some(failure) = lock(&shared.faults).meet(verb, &request.target.resource()) {
+        Err(failure)
+    } else {
+        let Target { kind, namespace, name, sub } = &request.target;
+        Access::check(&user, verb, kind, (sub, namespace, name))
     };
     let done = match done {
         Ok(()) => {

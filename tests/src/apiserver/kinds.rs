@@ -20,6 +20,7 @@ pub enum Schema {
 
 /// One resource in one version.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a property of a resource of its own")]
 pub struct Kind {
     /// API group; empty for the core.
     pub group: String,

@@ -35,10 +35,9 @@ impl Query {
     pub fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
         match self.text(name) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| Failure::bad_request(format!("invalid value for {name}: {text:?}"))),
+            text => text.parse().map(Some).map_err(|error| {
+                Failure::bad_request(format!("invalid value for {name}: {text:?}: {error}"))
+            }),
         }
     }
 }

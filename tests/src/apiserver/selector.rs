@@ -23,7 +23,7 @@ pub struct Selector {
 impl Selector {
     /// Reads both selectors of a request.
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Failure> {
-        let labels = split(labels).map(|term| label(term)).collect::<Result<_, _>>()?;
+        let labels = split(labels).map(label).collect::<Result<_, _>>()?;
         let fields = split(fields).map(|term| field(kind, term)).collect::<Result<_, _>>()?;
         Ok(Self { labels, fields })
     }

@@ -107,13 +107,13 @@ impl ApiServer {
         self.put_all(super::definitions::all());
     }
 
-    fn place(&self, resource: &str, namespace: &str, name: &str) -> Place {
+    fn place(resource: &str, namespace: &str, name: &str) -> Place {
         Place { stored: resource.into(), namespace: namespace.into(), name: name.into() }
     }
 
     /// An object, by its resource (`pods`, `trafficpolicies.enforcer.dev`).
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        let place = self.place(resource, namespace, name);
+        let place = Self::place(resource, namespace, name);
         self.shared.store().get(&place).map(|object| (*object).clone())
     }
 
@@ -124,7 +124,7 @@ impl ApiServer {
 
     /// Removes an object at once; whether there was one.
     pub fn remove(&self, resource: &str, namespace: &str, name: &str) -> bool {
-        let place = self.place(resource, namespace, name);
+        let place = Self::place(resource, namespace, name);
         self.shared.change(|store| {
             let kind = store.kinds.stored_as(resource).next().cloned();
             kind.is_some_and(|kind| remove::remove(store, &kind, &place).is_some())
@@ -133,7 +133,7 @@ impl ApiServer {
 
     /// Changes an object as a merge patch would, metadata and status included, without a thought for versions.
     pub fn patch(&self, resource: &str, namespace: &str, name: &str, patch: &Value) -> Value {
-        let place = self.place(resource, namespace, name);
+        let place = Self::place(resource, namespace, name);
         let mut object =
             self.get(resource, namespace, name).unwrap_or_else(|| panic!("no {resource} {namespace}/{name}"));
         super::apply::merge_patch(&mut object, patch);

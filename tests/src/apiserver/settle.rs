@@ -72,7 +72,7 @@ fn manager(kind: &Kind, write: &Write, applies: bool) -> Manager {
 }
 
 /// Fields that were dropped, as warnings or as a refusal.
-fn complain(kind: &Kind, write: &Write, gone: Vec<String>) -> Result<Vec<String>, Failure> {
+fn complain(kind: &Kind, write: &Write, gone: &[String]) -> Result<Vec<String>, Failure> {
     let words: Vec<String> = gone.iter().map(|path| format!("unknown field {path:?}")).collect();
     if write.strict && !words.is_empty() {
         return Err(Failure::bad_request(format!(
@@ -150,7 +150,7 @@ pub fn create(store: &mut Store, kind: &Kind, write: &Write, object: Value) -> W
     }
     let manager = manager(kind, write, false);
     let (object, gone) = read(kind, object)?;
-    let warnings = complain(kind, write, gone)?;
+    let warnings = complain(kind, write, &gone)?;
     finish(store, kind, write, &place, &Value::Null, object, Some(&manager)).map(|object| (object, warnings))
 }
 
@@ -171,7 +171,7 @@ pub fn replace(store: &mut Store, kind: &Kind, write: &Write, object: Value) -> 
     object["metadata"]["name"] = write.name.clone().into();
     let manager = manager(kind, write, false);
     let (object, gone) = read(kind, object)?;
-    let warnings = complain(kind, write, gone)?;
+    let warnings = complain(kind, write, &gone)?;
     finish(store, kind, write, &place, &before, object, Some(&manager)).map(|object| (object, warnings))
 }
 
@@ -185,7 +185,7 @@ pub fn merge_patch(store: &mut Store, kind: &Kind, write: &Write, patch: &Value)
     check_names(kind, write, &object)?;
     let manager = manager(kind, write, false);
     let (object, gone) = read(kind, object)?;
-    let warnings = complain(kind, write, gone)?;
+    let warnings = complain(kind, write, &gone)?;
     finish(store, kind, write, &place, &before, object, Some(&manager)).map(|object| (object, warnings))
 }
 
@@ -336,7 +336,7 @@ pub fn put(store: &mut Store, kind: &Kind, object: Value, now: &str) -> Result<A
         fields.remove("resourceVersion");
     }
     let (read, gone) = read(kind, object)?;
-    complain(kind, &write, gone)?;
+    complain(kind, &write, &gone)?;
     // Kept as a whole below; the first half is for the metadata only.
     let dry = Write { dry_run: true, ..write.clone() };
     let manager = Manager { name: write.manager.clone(), applies: false, subresource: String::new() };

@@ -38,7 +38,7 @@ pub struct Watch {
 }
 
 /// A real server ends a watch for which nothing is said after half an hour to an hour.
-const TIMEOUT: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_mins(30);
 
 impl Watch {
     /// Reads the request.
@@ -53,9 +53,9 @@ impl Watch {
         let text = query.text("resourceVersion");
         let version: u64 = match text {
             "" => 0,
-            text => text
-                .parse()
-                .map_err(|_| Failure::bad_request(format!("invalid resource version {text:?}")))?,
+            text => text.parse().map_err(|error| {
+                Failure::bad_request(format!("invalid resource version {text:?}: {error}"))
+            })?,
         };
         let asks_initial = query.is("sendInitialEvents");
         let matching = query.text("resourceVersionMatch");

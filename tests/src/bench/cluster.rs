@@ -255,7 +255,7 @@ fn change(api: &ApiServer, daemon: &Path) -> (f64, f64) {
         }
     }
     let took = start.elapsed().as_secs_f64();
-    let share = (processor(daemon) - before).as_secs_f64() / took;
+    let share = processor(daemon).checked_sub(before).unwrap().as_secs_f64() / took;
     (share, f64::from(RATE * SECONDS) / took)
 }
 

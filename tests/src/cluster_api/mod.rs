@@ -105,7 +105,7 @@ fn reporting_as(server: &ApiServer, node: &str, token: &str, first: Facts) -> Re
         pace: Pace {
             beat: milliseconds(500),
             news: milliseconds(20),
-            lasts: Duration::from_secs(120),
+            lasts: Duration::from_mins(2),
             election: milliseconds(100),
             office: milliseconds(600),
             status: milliseconds(50),

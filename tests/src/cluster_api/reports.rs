@@ -32,7 +32,7 @@ async fn what_two_nodes_say_becomes_one_status() {
     // A new version is enforced by nobody yet.
     let object = server.patch(POLICIES, "default", "p", &json!({ "spec": { "egress": [] } }));
     let unseen = ClusterPolicyInfo { in_force: None, ..seen(&object, "") };
-    first.facts.send_replace(facts(&[unseen.clone()]));
+    first.facts.send_replace(facts(std::slice::from_ref(&unseen)));
     second.facts.send_replace(facts(&[unseen]));
     until("none of two", || (counted(&server, "p")? == (0, 2)).then_some(())).await;
     // One Lease for each node, and the reporter's; and nothing is written again and again.

@@ -8,6 +8,7 @@ use super::Filters;
 
 /// `enforcer observe`
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag that people know")]
 pub struct Observe {
     /// Go on with flows as they happen
     #[arg(short, long)]

@@ -103,9 +103,8 @@ async fn lead(
                 if renewed.elapsed() >= settings.pace.election {
                     match election.stand(settings, client).await {
                         Ok(true) => renewed = Instant::now(),
-                        Ok(false) => return Ok(()),
                         Err(_) if renewed.elapsed() < settings.pace.office => counts.count("election", "failed"),
-                        Err(_) => return Ok(()),
+                        Ok(false) | Err(_) => return Ok(()),
                     }
                 }
                 let is_news = facts.has_changed().unwrap_or(true);

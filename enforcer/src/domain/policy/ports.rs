@@ -104,22 +104,17 @@ pub(super) fn own(reader: &mut Reader<'_>, node: &Node, listens: bool) -> Option
         Some(node) => Some(protocol(reader, node, known)?),
         None => None,
     };
-    match protocol.filter(|protocol| has_types(*protocol)) {
-        Some(protocol) => types(reader, &item, protocol),
-        None => {
-            if let Some(entry) = item.entry("types") {
-                reader
-                    .error(
-                        &entry.span,
-                        Code::ConflictingFields,
-                        "`types` without `protocol: ICMP` or `ICMPv6`",
-                    )
-                    .label("of which protocol?")
-                    .help("only messages of ICMP and ICMPv6 have types; other protocols have `port`");
-                return None;
-            }
-            numbers(reader, node, &item, (protocol, Unnamed::Declared)).map(|found| vec![found])
+    if let Some(protocol) = protocol.filter(|protocol| has_types(*protocol)) {
+        types(reader, &item, protocol)
+    } else {
+        if let Some(entry) = item.entry("types") {
+            reader
+                .error(&entry.span, Code::ConflictingFields, "`types` without `protocol: ICMP` or `ICMPv6`")
+                .label("of which protocol?")
+                .help("only messages of ICMP and ICMPv6 have types; other protocols have `port`");
+            return None;
         }
+        numbers(reader, node, &item, (protocol, Unnamed::Declared)).map(|found| vec![found])
     }
 }
 

@@ -241,7 +241,7 @@ fn a_node_that_has_converged_says_so_by_one_number() {
     let behind = sums(&mut world);
     assert!(behind.loaded == first.loaded && behind.desired != first.desired, "{first:?} {behind:?}");
     world.broken.clear();
-    world.state.now.up += Duration::from_secs(60);
+    world.state.now.up += Duration::from_mins(1);
     let converged = sums(&mut world);
     let converged = if converged.desired == converged.loaded { converged } else { sums(&mut world) };
     assert_eq!(converged.desired, converged.loaded);

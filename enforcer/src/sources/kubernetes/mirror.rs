@@ -395,7 +395,9 @@ impl Mirror {
                 policies.push(saved);
             }
         }
-        policies.into_iter().for_each(|saved| self.restore_policy(saved));
+        for saved in policies {
+            self.restore_policy(saved);
+        }
         for (kind, name) in names {
             self.known(kind, |known| known.names.insert(name));
         }

@@ -81,17 +81,23 @@ impl fmt::Debug for Link {
 /// A connection that is being made, or the sentence why there is none.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Link, String>> + Send>>;
 
+/// Makes connections.
+pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
+
+/// Puts bytes on disk.
+pub type Keep = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
+
 /// What the source needs besides directories.
 #[derive(Clone)]
 pub struct Settings {
     /// The name of this node.
     pub node: String,
     /// Makes a connection, from credentials as they are now.
-    pub connect: Arc<dyn Fn() -> Connecting + Send + Sync>,
+    pub connect: Connect,
     /// What [`Settings::keep`] was given last.
     pub saved: Option<Arc<[u8]>>,
     /// Puts on disk what an agent that starts later can use. May block.
-    pub keep: Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>,
+    pub keep: Keep,
 }
 
 impl fmt::Debug for Settings {

@@ -71,6 +71,7 @@ struct Container {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::struct_field_names, reason = "these are the API's words")]
 struct Port {
     name: Option<String>,
     container_port: u16,

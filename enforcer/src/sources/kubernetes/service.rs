@@ -83,6 +83,7 @@ struct Ingress {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_field_names, reason = "these are the API's words")]
 struct Port {
     name: Option<String>,
     protocol: Option<String>,

@@ -55,7 +55,7 @@ fn one(client: &Client, kind: Kind) -> Watch {
 pub(super) fn jittered(pause: Duration) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let quarter = pause / 4;
-    pause - quarter + 2 * quarter * (now.subsec_nanos() % 1_000) / 1_000
+    3 * quarter + 2 * quarter * (now.subsec_nanos() % 1_000) / 1_000
 }
 
 /// The code with which the server refused.

@@ -132,7 +132,8 @@ fn distinct_flows_take_bounded_memory() {
         let text = render_with(&exporter, counters, traffic);
         let (series, verdicts) = sum(&text, "enforcer_policy_verdicts_total");
         assert!(series <= BUDGET, "{series} series");
-        assert!(verdicts >= batch.len() as f64, "{verdicts} verdicts are told of {}", batch.len());
+        let told = u32::try_from(batch.len()).unwrap();
+        assert!(verdicts >= f64::from(told), "{verdicts} verdicts are told of {}", batch.len());
         drop(text);
         memory.insert(batch.end, resident());
     }

@@ -24,7 +24,7 @@ fn things(server: &ApiServer, client: &Client) -> Api<DynamicObject> {
     dynamic(client, "example.com", "v1", "Thing")
 }
 
-fn thing(fields: Value) -> Value {
+fn thing(fields: &Value) -> Value {
     let mut thing = json!({ "apiVersion": "example.com/v1", "kind": "Thing", "metadata": { "name": "t" } });
     for (name, value) in fields.as_object().unwrap() {
         thing[name] = value.clone();
@@ -33,7 +33,7 @@ fn thing(fields: Value) -> Value {
 }
 
 async fn apply(api: &Api<DynamicObject>, manager: &str, spec: Value) -> kube::Result<DynamicObject> {
-    let object = thing(json!({ "spec": spec }));
+    let object = thing(&json!({ "spec": spec }));
     api.patch("t", &PatchParams::apply(manager), &Patch::Apply(&object)).await
 }
 
@@ -68,7 +68,7 @@ async fn a_field_of_another_manager_is_a_conflict_that_names_it() {
     // What both own stays when one of them drops it.
     let both = apply(&api, "b", json!({ "list": ["x"] })).await.unwrap();
     assert_eq!(both.data["spec"]["color"], "red");
-    let object = thing(json!({ "spec": { "size": 2 } }));
+    let object = thing(&json!({ "spec": { "size": 2 } }));
     let forced = api.patch("t", &PatchParams::apply("b").force(), &Patch::Apply(&object)).await.unwrap();
     assert_eq!(forced.data["spec"], json!({ "color": "red", "size": 2 }));
     // It is the other's no longer, so leaving it out removes nothing.
@@ -94,7 +94,7 @@ async fn items_of_a_list_with_keys_have_owners_of_their_own() {
     let api = things(&server, &client);
     apply(&api, "a", json!({ "size": 1 })).await.unwrap();
     let status = async |manager: &str, nodes: Value| {
-        let object = thing(json!({ "status": { "nodes": nodes } }));
+        let object = thing(&json!({ "status": { "nodes": nodes } }));
         api.patch_status("t", &PatchParams::apply(manager), &Patch::Apply(&object)).await
     };
     status("n1", json!([{ "name": "n1", "done": 1 }])).await.unwrap();
@@ -118,7 +118,7 @@ async fn an_apply_says_who_applies_what() {
     assert_eq!(refused(apply(&api, "a", json!({ "color": "green" })).await).0, 422);
     assert_eq!(refused(apply(&api, "a", json!({ "size": "big" })).await).0, 422);
     let dry = PatchParams { dry_run: true, ..PatchParams::apply("a") };
-    let object = thing(json!({ "spec": { "size": 1 } }));
+    let object = thing(&json!({ "spec": { "size": 1 } }));
     assert!(api.patch("t", &dry, &Patch::Apply(&object)).await.is_ok());
     assert_eq!(refused(api.get("t").await).0, 404, "nothing was kept");
 }

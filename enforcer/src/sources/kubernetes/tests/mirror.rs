@@ -34,7 +34,7 @@ fn synced() -> Mirror {
         assert!(!mirror.is_complete(), "{kind:?}");
         match kind {
             Kind::Pod => list(&mut mirror, kind, [pod_object("web", A, "198.51.100.1")]),
-            Kind::NetworkPolicy => list(&mut mirror, kind, [policy_object(1, json!({ "podSelector": {} }))]),
+            Kind::NetworkPolicy => list(&mut mirror, kind, [policy_object(1, &json!({ "podSelector": {} }))]),
             _ => list(&mut mirror, kind, []),
         }
     }
@@ -42,7 +42,7 @@ fn synced() -> Mirror {
     mirror
 }
 
-fn policy_object(generation: i64, spec: Value) -> Value {
+fn policy_object(generation: i64, spec: &Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {
@@ -83,16 +83,16 @@ fn a_malformed_pod_is_its_own_problem_and_stays_what_it_was() {
 fn a_refused_policy_leaves_its_last_good_version_in_force() {
     let mut mirror = synced();
     let newer = json!({ "podSelector": {}, "policyTypes": ["Ingress"], "futureField": { "x": 1 } });
-    mirror.take(Kind::NetworkPolicy, Event::Apply(object(policy_object(2, newer))), at(2));
+    mirror.take(Kind::NetworkPolicy, Event::Apply(object(policy_object(2, &newer))), at(2));
     let policies = mirror.policies();
     let [policy] = policies.as_slice() else { panic!("one") };
     assert_eq!((policy.object.generation, policy.good.as_ref().unwrap().object.generation), (2, 1));
     assert!(policy.problems[0].contains("futureField"), "{:?}", policy.problems);
     // Made anew under the same name it owes nothing to the one before.
-    let other = with(policy_object(1, json!({ "podSelector": 7 })), &[("/metadata/uid", json!("q"))]);
+    let other = with(policy_object(1, &json!({ "podSelector": 7 })), &[("/metadata/uid", json!("q"))]);
     mirror.take(Kind::NetworkPolicy, Event::Apply(object(other)), at(3));
     assert_eq!(mirror.policies()[0].good, None);
-    mirror.take(Kind::NetworkPolicy, Event::Delete(object(policy_object(1, json!({})))), at(4));
+    mirror.take(Kind::NetworkPolicy, Event::Delete(object(policy_object(1, &json!({})))), at(4));
     assert!(mirror.policies().is_empty());
 }
 

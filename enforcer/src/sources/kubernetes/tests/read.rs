@@ -108,10 +108,12 @@ fn the_hash_of_a_static_pod_is_believed_where_nobody_else_can_write_it() {
     assert!(pod::pod(at(&odd, &node)).unwrap_err().contains("32 hex digits"));
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers write the value in place")]
 fn service_object(spec: Value) -> Value {
     json!({ "metadata": { "name": "db", "namespace": "shop", "uid": "s" }, "spec": spec, "status": { "loadBalancer": {} } })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers write the value in place")]
 fn slice_object(name: &str, endpoints: Value, ports: Value) -> Value {
     json!({
         "metadata": { "name": name, "namespace": "shop", "labels": { "kubernetes.io/service-name": "db" } },

@@ -108,7 +108,9 @@ fn of_two_living_pods_the_newer_one_has_the_address_and_that_is_told() {
     let new = || with(pod_object("b", B, "198.51.100.1"), &newer);
     for turn in [[old(), new()], [new(), old()]] {
         let mut scene = Scene::new();
-        turn.into_iter().for_each(|object| scene.pod(object));
+        for object in turn {
+            scene.pod(object);
+        }
         assert_eq!(scene.told(), ["shop/a - ", "shop/b - 198.51.100.1"]);
         let said: Vec<_> = scene.world.disputes().cloned().collect();
         assert!(said[0].contains("pod shop/b and of pod shop/a"), "{said:?}");
