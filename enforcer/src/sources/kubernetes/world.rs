@@ -296,10 +296,17 @@ impl World {
 
     /// Looks for the directories of pods that may have another one now.
     fn look(&mut self, find: Find<'_>) {
+        // Whoever asks first after a directory went finds it gone, be it before the news of that.
+        let mut over = Vec::new();
         self.ended.retain(|name, known| {
             known.directory = find(name);
-            known.directory.is_some()
+            let is_there = known.directory.is_some();
+            if !is_there {
+                over.extend(names_of_ended(known));
+            }
+            is_there
         });
+        self.due.pods.extend(over);
         let mut looked: BTreeSet<WorkloadKey> = BTreeSet::new();
         while let Some(key) = self.due.pods.difference(&looked).next().cloned() {
             let own = self.own.as_str();

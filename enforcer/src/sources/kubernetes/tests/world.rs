@@ -154,6 +154,21 @@ fn processes_keep_their_identity_when_their_object_is_gone() {
 }
 
 #[test]
+fn a_directory_that_is_missed_before_its_end_is_told_takes_its_pod_along() {
+    let mut scene = Scene::new();
+    scene.make(A, 7);
+    scene.pod(pod_object("db-0", A, "198.51.100.1"));
+    scene.told();
+    scene.world.pod_gone(&WorkloadKey { namespace: "shop".into(), name: "db-0".into() });
+    assert_eq!(scene.told(), ["shop/db-0 7 "]);
+    // Something else is told in between.
+    scene.directories.remove(A);
+    assert_eq!(scene.told(), [""; 0]);
+    scene.world.directories_moved();
+    assert_eq!(scene.told(), [""; 0]);
+}
+
+#[test]
 fn a_pod_made_anew_without_the_old_one_being_missed_leaves_its_processes_who_they_are() {
     let mut scene = Scene::new();
     scene.make(A, 7);
