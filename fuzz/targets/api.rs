@@ -1,6 +1,11 @@
 //! Requests to the API: the first line is method and target, the rest is the body. They go through the real server, over
 //! a real socket.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -11,7 +16,6 @@ use enforcer::api::{Access, Backend, Call, Readiness, bind, server};
 use enforcer::domain::command::{Changed, Refused, Reply, Request};
 use enforcer::domain::edges::Edges;
 use enforcer::domain::history::{History, HistoryQuery};
-use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;

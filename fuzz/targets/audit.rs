@@ -1,10 +1,14 @@
 //! Lines of the audit log and its checkpoint, as somebody may have left them.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use enforcer::domain::audit::chain::{self, Checkpoint, Head};
 use enforcer::domain::audit::record::Record;
 use enforcer::domain::audit::verify::{Range, Verifier};
-use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     // The first line may be a checkpoint; whatever it is, the lines behind it are followed.

@@ -1,5 +1,10 @@
 //! Directories of the cgroup tree as people write them: whatever is accepted stays inside the tree.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +16,6 @@ use enforcer::config::Config;
 use enforcer::domain::command::PolicyFile;
 use enforcer::domain::workload_file::parse_workloads;
 use enforcer::sources::CgroupTree;
-use libfuzzer_sys::fuzz_target;
 
 /// A tree with a neighbour that is none of its business.
 struct World {

@@ -1,5 +1,10 @@
 //! Records of the event ring: from bytes to what the terminal shows.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use std::sync::Arc;
 
@@ -11,7 +16,6 @@ use enforcer::kernel::decode;
 use enforcer::telemetry::Pipeline;
 use enforcer_common::abi;
 use enforcer_common::abi::flow::FlowEvent;
-use libfuzzer_sys::fuzz_target;
 use tokio::sync::watch;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,9 +1,13 @@
 //! The packet parser against another one. The first byte chooses the family.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use enforcer_common::packet::Family;
 use enforcer_tests::packets::reference::{ours, theirs};
-use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((family, packet)) = data.split_first() else { return };

@@ -1,5 +1,10 @@
 //! Policy documents: checked, shown, compiled, and every verdict of the table compared with the oracle's.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use std::sync::LazyLock;
 
@@ -14,7 +19,6 @@ use enforcer_common::id::Generation;
 use enforcer_common::verdict::Direction;
 use enforcer_tests::numbers::{age, identity, judgement, query};
 use enforcer_tests::oracle::{Question, Side, judge};
-use libfuzzer_sys::fuzz_target;
 
 /// Every pair of sides, each about another address and port.
 static QUESTIONS: LazyLock<Vec<Question>> = LazyLock::new(questions);

@@ -1,5 +1,10 @@
 //! The file of numbers that a restart reads.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use std::path::Path;
 
@@ -8,7 +13,6 @@ use enforcer::domain::policy::model::{PolicyKey, RuleDirection, RuleKey};
 use enforcer::domain::registry::IdentityKey;
 use enforcer::store::{decode_registry, encode_registry};
 use enforcer_common::id::{IdentityId, RuleId};
-use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let path = Path::new("registry.json");

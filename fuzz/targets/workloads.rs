@@ -1,12 +1,16 @@
 //! The file of the static source.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(not(fuzzing))]
+use enforcer_fuzz::fuzz_target;
+#[cfg(fuzzing)]
+use libfuzzer_sys::fuzz_target;
 
 use std::collections::BTreeSet;
 
 use enforcer::cli::render::diagnostic::render;
 use enforcer::domain::command::PolicyFile;
 use enforcer::domain::workload_file::parse_workloads;
-use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
