@@ -1,9 +1,14 @@
 //! Workloads that talk, try and fail, so that there is something of everything that dashboards show.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::agent::Agent;
+use crate::apiserver::ApiServer;
 use crate::bypass::outside::Outside;
 use crate::bypass::{Family, TCP, UDP};
 use crate::puppet::Order;
@@ -60,6 +65,9 @@ spec:
   egress: []
 ";
 
+/// The node that the daemon is on.
+const NODE: &str = "n1";
+
 /// One policy more.
 pub(super) const SECOND: &str = "
 apiVersion: enforcer.dev/v1alpha1
@@ -79,6 +87,8 @@ pub(super) struct Stage {
     db: Workload,
     batch: Workload,
     outside: Outside,
+    /// An empty cluster, so that there is something to be told of one.
+    _cluster: ApiServer,
     pub(super) world: World,
 }
 
@@ -100,10 +110,17 @@ impl Stage {
             api.serve(true, at);
         }
         api.serve(false, API);
+        let cluster = world.inside(ApiServer::start);
+        cluster.put_all(
+            [("Namespace", "enforcer-system"), ("Node", NODE)].map(
+                |(kind, name)| json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": name } }),
+            ),
+        );
+        fs::write(kubeconfig(&world), cluster.kubeconfig("")).expect("a client's configuration");
         let agent = Agent::new(&world);
         configure(&agent, &world, &[]);
         agent.workloads([&web, &api, &db, &batch]);
-        Self { agent, web, api, db, batch, outside, world }
+        Self { agent, web, api, db, batch, outside, _cluster: cluster, world }
     }
 
     /// Ends the daemon and starts another with these settings.
@@ -164,10 +181,21 @@ impl Stage {
     }
 }
 
+fn kubeconfig(world: &World) -> PathBuf {
+    world.folder().join("kubeconfig")
+}
+
 fn configure(agent: &Agent, world: &World, settings: &[(&str, &str)]) {
     let attach = world.relative(&world.guarded());
     // The programs' own cost is part of what is shown.
-    let usual = [("attach", attach.as_str()), ("program-statistics", "true")];
+    let kubeconfig = kubeconfig(world).display().to_string();
+    let usual = [
+        ("attach", attach.as_str()),
+        ("program-statistics", "true"),
+        ("kubernetes", "\"on\""),
+        ("kubeconfig", kubeconfig.as_str()),
+        ("node-name", NODE),
+    ];
     agent.configure(&[&usual, settings].concat());
 }
 
