@@ -57,6 +57,9 @@ const NATIVE: &[(&str, &str)] = &[
 
 /// What takes long in an emulated machine, and runs in one of them only: the beginning of its kernel's release.
 const ONE_KERNEL: &[(&str, &str)] = &[
+    ("confinement::every_thread", "6.1."),
+    ("faults::clock", "6.12."),
+    ("faults::full_bindings", "6.12."),
     ("faults::kills", "6.1."),
     ("faults::memory", "6.12."),
     ("hooks::an_own_address_besides_loopback", "6.1."),
