@@ -44,6 +44,13 @@ pub(super) enum Step {
     Flush(PathBuf),
 }
 
+/// Writes a file, sealed, that only root may read, and waits until it is on disk.
+pub(super) fn write_sealed(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(&seal::seal(content))?;
+    file.sync_all()
+}
+
 impl<'a> Batch<'a> {
     pub(super) fn new(root: &'a Path) -> Self {
         Self { root, ready: Vec::new(), remove: Vec::new() }
@@ -53,13 +60,7 @@ impl<'a> Batch<'a> {
     pub(super) fn write(&mut self, path: &Path, content: &[u8]) -> Result<(), Error> {
         let unfinished = self.root.join(format!("{UNFINISHED}{}", self.ready.len()));
         self.ready.push((unfinished.clone(), path.to_owned()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .and_then(|mut file| file.write_all(&seal::seal(content)).and_then(|()| file.sync_all()));
+        let written = write_sealed(&unfinished, content);
         fail_point!("file-unfinished");
         written.map_err(|source| Error::Io { operation: "write", path: path.to_owned(), source })
     }

@@ -3,9 +3,8 @@
 //! They are written by whoever learned it, beside the owner of the rest and without its journal. One that is damaged is told
 //! and not used: unlike the registry it can be learned again.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Error, atomic, seal};
@@ -29,13 +28,7 @@ impl Kept {
         let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let unfinished = self.path.with_file_name(format!("{}{name}", atomic::UNFINISHED));
         let failed = |operation, source| Error::Io { operation, path: self.path.clone(), source };
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .and_then(|mut file| file.write_all(&seal::seal(content)).and_then(|()| file.sync_all()));
+        let written = atomic::write_sealed(&unfinished, content);
         if let Err(source) = written {
             // A full disk is not kept full by the attempt; the next start removes what can't be removed now.
             fs::remove_file(&unfinished).ok();
