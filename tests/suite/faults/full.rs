@@ -115,15 +115,19 @@ pub(super) fn full_bindings() {
         .map(|at| stage.world.workload_in("default", &format!("crowd{at}"), &[("app", "good")]))
         .collect();
     let all = [&stage.good, &stage.bad, &stage.server];
-    stage.agent.workloads(all.into_iter().chain(&crowd));
     let left = all.len() + CROWD - (ROOM - 2);
     let no_room = r#"enforcer_endpoint_state{state="no-room"}"#;
+    let bindings = r#"enforcer_map_entries{map_name="bindings"}"#;
+    let before = stage.agent.metrics()[bindings];
+    stage.agent.workloads(all.into_iter().chain(&crowd));
+    // Who has no room is known before the kernel has the others.
     let metrics = patience::until("the crowd is known", patience::seconds(20), || {
         let metrics = stage.agent.metrics();
-        (metrics.get(no_room).copied().unwrap_or_default() > 0.0).then_some(metrics)
+        let known = metrics.get(no_room).copied().unwrap_or_default() > 0.0;
+        (known && metrics[bindings] > before).then_some(metrics)
     });
     figures.exactly("no-room", whole(metrics[no_room]), left as u64);
-    let bound = whole(metrics[r#"enforcer_map_entries{map_name="bindings"}"#]);
+    let bound = whole(metrics[bindings]);
     figures.exactly("bindings", bound, ROOM as u64);
     stage.check();
     let without = without_room(&stage);
