@@ -1,6 +1,7 @@
 //! Requests to the API: the first line is method and target, the rest is the body. They go through the real server, over
 //! a real socket.
 #![cfg_attr(fuzzing, no_main)]
+#![allow(clippy::panic, reason = "a panic is how a finding is told")]
 
 #[cfg(not(fuzzing))]
 use enforcer_fuzz::fuzz_target;

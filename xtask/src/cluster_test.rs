@@ -48,7 +48,7 @@ fn manifests(root: &Path) -> Result<()> {
 }
 
 fn unit(root: &Path) -> Result<()> {
-    let mut cargo = shell::cargo(root);
+    let mut cargo = suite::cargo(root);
     cargo.arg("test").args(suite::PACKAGES).args(["--lib", "--"]).args(UNIT);
     shell::require(&mut cargo, "the tests against an API server", "each failure above names its test")
 }

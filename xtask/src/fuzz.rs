@@ -108,14 +108,14 @@ pub(crate) fn smoke(root: &Path, seconds: u64, names: &[String]) -> Result<()> {
 fn build(root: &Path, targets: &[&Target]) -> Result<PathBuf> {
     let host = host()?;
     let mut cargo = shell::cargo(root);
-    cargo.args(["build", "--quiet", "--locked", "--release", "--manifest-path", "fuzz/Cargo.toml"]);
+    cargo.args(["build", "--quiet", "--locked", "--profile", "fuzz", "--package", "enforcer-fuzz"]);
     cargo.args(["--target", &host, "--target-dir", "target/fuzz"]);
     for target in targets {
         cargo.args(["--bin", target.name]);
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
     shell::require(&mut cargo, "building the fuzz targets", "libFuzzer needs a C++ compiler (package g++)")?;
-    Ok(root.join("target/fuzz").join(host).join("release"))
+    Ok(root.join("target/fuzz").join(host).join("fuzz"))
 }
 
 /// The compiler's own machine.

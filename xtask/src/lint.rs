@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail};
 
 use crate::setup::{self, Scope};
-use crate::{ebpf, shell, tidy};
+use crate::{ebpf, shell, suite, tidy};
 
 /// Check format, the project's own rules, and clippy for both targets
 #[derive(Debug, clap::Args)]
@@ -34,29 +34,25 @@ pub(crate) fn run(_: &Arguments) -> Result<ExitCode> {
 }
 
 fn fmt(root: &Path) -> Result<()> {
-    const APART: [&str; 2] = ["enforcer-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+    const APART: &str = "enforcer-ebpf/Cargo.toml";
     let mut formatted = shell::status(shell::cargo(root).args(["fmt", "--all", "--check"]))?.success();
-    for manifest in APART {
-        let mut cargo = shell::cargo(root);
-        formatted &= shell::status(cargo.args(["fmt", "--manifest-path", manifest, "--check"]))?.success();
-    }
+    let mut cargo = shell::cargo(root);
+    formatted &= shell::status(cargo.args(["fmt", "--manifest-path", APART, "--check"]))?.success();
     if formatted {
         return Ok(());
     }
-    let hint = APART.map(|manifest| format!(" && cargo fmt --manifest-path {manifest}")).concat();
-    bail!("not formatted; `cargo fmt --all{hint}` formats")
+    bail!("not formatted; `cargo fmt --all && cargo fmt --manifest-path {APART}` formats")
 }
 
 fn clippy_host(root: &Path) -> Result<()> {
-    let mut cargo = shell::cargo(root);
-    cargo.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    shell::require(&mut cargo, "clippy for this machine", "each finding above names its lint")?;
-    // The fuzz targets are a workspace of their own, which nothing else here builds.
-    let mut fuzz = shell::cargo(root);
-    fuzz.args(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"]);
-    let remedy =
-        "what they are made of has changed, or fuzz/Cargo.lock is behind (`cargo update --workspace` there)";
-    shell::require(&mut fuzz, "checking the fuzz targets", remedy)
+    let findings = suite::findings(root)?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.is_empty() {
+        return Ok(());
+    }
+    bail!("clippy has {} findings; each above names its lint", findings.len())
 }
 
 /// The kernel programs, by the linter of their own compiler: the host's has no `core` for that target.

@@ -1,9 +1,10 @@
 //! The live suite from outside: building it, finding its binaries, reading what it counted.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::shell;
@@ -29,9 +30,20 @@ pub(crate) enum Profile {
 /// packages compile their common dependencies, and `enforcer`, once more each.
 pub(crate) const PACKAGES: &[&str] = &["--workspace"];
 
+/// Cargo with clippy's driver as the compiler of the project's own packages, which is what `cargo clippy` is, but for the
+/// code: what is checked is also what is tested, and everything, the dependencies too, is compiled once instead of twice.
+pub(crate) fn cargo(root: &Path) -> Command {
+    let mut cargo = shell::cargo(root);
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+    cargo
+}
+
 /// Builds them in one call, with the same packages as the tests.
 pub(crate) fn build(root: &Path, profile: Profile) -> Result<Binaries> {
-    let mut cargo = shell::cargo(root);
+    let mut cargo = match profile {
+        Profile::Debug => cargo(root),
+        Profile::Release => shell::cargo(root),
+    };
     cargo.arg("build").args(PACKAGES).args(["--bins", "--test", "live"]);
     if profile == Profile::Release {
         cargo.arg("--release");
@@ -53,7 +65,7 @@ pub(crate) fn build_enforcer(root: &Path) -> Result<PathBuf> {
 
 /// Builds one binary target of the suite's crate together with `enforcer`.
 pub(crate) fn build_with(root: &Path, bin: &str) -> Result<(PathBuf, PathBuf)> {
-    let mut cargo = shell::cargo(root);
+    let mut cargo = cargo(root);
     // The suite with it, although nobody asks for it: without a test, what tests need is left out, and that is another selection.
     cargo.arg("build").args(PACKAGES).args(["--bin", "enforcer", "--bin", bin, "--test", "live"]);
     let built = executables(&mut cargo, &format!("building {bin}"))?;
@@ -95,6 +107,28 @@ fn pick(built: &[(String, PathBuf)], name: &str) -> Result<PathBuf> {
 fn executables(cargo: &mut Command, what: &str) -> Result<Vec<(String, PathBuf)>> {
     let text = shell::capture(cargo.arg("--message-format=json-render-diagnostics"), what)?;
     Ok(text.lines().filter_map(executable).collect())
+}
+
+/// Builds everything that is tested, and returns what clippy and the compiler have against the project's own packages.
+pub(crate) fn findings(root: &Path) -> Result<BTreeSet<String>> {
+    let mut cargo = cargo(root);
+    cargo.arg("build").args(PACKAGES).args(["--all-targets", "--keep-going", "--message-format=json"]);
+    let output =
+        cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    // A library and its tests have the same ones.
+    let findings: BTreeSet<String> =
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(finding).collect();
+    // Such as no clippy at all: cargo has said why.
+    if findings.is_empty() && !output.status.success() {
+        bail!("building with clippy failed ({})", output.status);
+    }
+    Ok(findings)
+}
+
+/// A warning or an error, as it would stand in a terminal.
+fn finding(message: &str) -> Option<String> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    Some(message.get("message")?.get("rendered")?.as_str()?.to_owned())
 }
 
 fn executable(message: &str) -> Option<(String, PathBuf)> {
@@ -193,6 +227,15 @@ mod tests {
         assert!(
             tally("SKIP lsm:\ntest result: ok. 0 passed; 0 failed; 1 ignored;\n").unexplained().is_some()
         );
+    }
+
+    #[test]
+    fn findings_are_read_from_cargos_messages() {
+        let line =
+            r#"{"reason":"compiler-message","message":{"level":"warning","rendered":"warning: unneeded"}}"#;
+        assert_eq!(finding(line).as_deref(), Some("warning: unneeded"));
+        assert_eq!(finding(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(finding("   Compiling"), None);
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Run {
         shell::heading("unit and property tests");
         let start = Instant::now();
         let mut row = Row::new("unit");
-        let mut cargo = shell::cargo(&self.root);
+        let mut cargo = suite::cargo(&self.root);
         cargo.args(["test", "--no-fail-fast"]).args(suite::PACKAGES).env(CASES_ENV, cases.to_string());
         row.harness(&mut cargo);
         self.add(row, start);
