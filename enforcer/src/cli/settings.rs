@@ -1,4 +1,5 @@
-//! The flags of `run`: one for each row of the configuration's table, so that they can't drift apart.
+//! The flags of `run`: one for each row of the configuration's table, so that they can't drift apart. Other commands have some of
+//! them.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
@@ -54,6 +55,37 @@ impl FromArgMatches for SettingFlags {
             Some((setting.key, value))
         });
         Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The settings that say what policies mean, for who judges them without an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JudgingFlags(pub SettingFlags);
+
+/// What policies mean depends on these.
+const JUDGING: [&str; 1] = ["trust-domain"];
+
+impl clap::Args for JudgingFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(SETTINGS.iter().filter(|setting| JUDGING.contains(&setting.key)).map(argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for JudgingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = JUDGING
+            .iter()
+            .filter_map(|key| Some((*key, Value::Text(matches.get_one::<String>(key)?.clone()))));
+        Ok(Self(SettingFlags(given.collect())))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -122,11 +122,24 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Compiles the policies for a cluster at a moment.
+    /// Compiles the policies for a cluster at a moment, where the trust domain is the default.
     ///
     /// # Errors
     /// If no table can hold them.
     pub fn new(policies: Vec<Policy>, cluster: &Cluster, at: Timestamp) -> Result<Self, CompileError> {
+        Self::within(policies, cluster, at, TrustDomain::default())
+    }
+
+    /// Compiles the policies for a cluster at a moment in a trust domain.
+    ///
+    /// # Errors
+    /// If no table can hold them.
+    pub fn within(
+        policies: Vec<Policy>,
+        cluster: &Cluster,
+        at: Timestamp,
+        trust_domain: TrustDomain,
+    ) -> Result<Self, CompileError> {
         let policies: Vec<_> =
             policies.into_iter().map(|policy| with_nodes(policy, &cluster.nodes)).collect();
         let mut registry = Registry::default();
@@ -169,8 +182,13 @@ impl Offline {
             ends.insert(end, (known.identity, address));
         }
         let namespaces: NamespaceLabels = cluster.namespaces.iter().cloned().collect();
-        let trust_domain = TrustDomain::default();
-        let scene = Scene { at, namespaces: namespaces.clone(), services, ..Scene::default() };
+        let scene = Scene {
+            at,
+            namespaces: namespaces.clone(),
+            services,
+            trust_domain: trust_domain.clone(),
+            ..Scene::default()
+        };
         let table = compile_scene(&policies, &scene, &mut registry, Generation(1))?;
         let services = cluster.services.clone();
         Ok(Self {

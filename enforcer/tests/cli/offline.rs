@@ -78,6 +78,85 @@ fn explain() {
     }
 }
 
+/// What is accepted and not enforced yet is told with its place by every verb that reads the policy.
+#[test]
+fn what_is_pending_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.yaml");
+    let text = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: out}\nspec:\n  tier: \
+                Admin\n  priority: 1\n  subject: {namespaces: {}}\n  egress:\n  - action: Accept\n    to:\n    - domainNames: \
+                [example.com]\n    - nodes: {}\n";
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_string_lossy().into_owned();
+    for (verb, code) in [
+        (&["policy", "validate", &path][..], 0),
+        (&["policy", "matrix", "--cluster", CLUSTER, "-f", &path], 0),
+        (&["policy", "lint", &path], 1),
+    ] {
+        let (out, err) = ends(&run(verb), code);
+        let told = format!("{out}{err}");
+        for (line, words) in [(11, "`domainNames` is accepted, and matches nobody yet"), (12, "`nodes`")] {
+            assert!(told.contains(&format!("out.yaml:{line}:")) && told.contains(words), "{verb:?}: {told}");
+        }
+        assert!(told.contains("[pending]"), "{verb:?}: {told}");
+    }
+}
+
+/// The trust domain is the agent's setting, from where an agent has it, in every verb that judges.
+#[test]
+fn trust_domains() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let policy = write(
+        "a.yaml",
+        "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: db, namespace: shop}\nspec:\n  subject: \
+         {matchLabels: {app: db}}\n  ingress: [{from: [{spiffe: 'spiffe://corp.example/ns/shop/sa/default'}]}]\n",
+    );
+    let expectation = |verdict: &str| {
+        let end = if verdict == "DROPPED" { ", reason: POLICY_DENIED, errno: EPERM" } else { "" };
+        let flow = format!("flows: [{{from: shop/web, to: shop/db, port: 5432, verdict: {verdict}{end}}}]\n");
+        write(&format!("{verdict}.expect.yaml"), &flow)
+    };
+    let (denied, allowed) = (expectation("DROPPED"), expectation("FORWARDED"));
+    let settings = write("enforcer.yaml", "trust-domain: corp.example\n");
+    let run = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+        command.env_clear().env("ENFORCER_CONFIG", "/dev/null").current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.envs(variable.map(|value| ("ENFORCER_TRUST_DOMAIN", value)));
+        command.args(["policy"]).args(arguments).args(["--cluster", CLUSTER, "-f", &policy]).output().unwrap()
+    };
+    let flow = ["explain", "--from", "shop/web", "--to", "shop/db:5432", "-o", "json"];
+    let flag = ["--trust-domain", "corp.example"];
+    let from_file = ["--config", settings.as_str()];
+    for (more, variable, reaches) in [
+        (&[][..], None, false),
+        (&flag[..], None, true),
+        (&[], Some("corp.example"), true),
+        (&from_file, None, true),
+        (&flag, Some("other.example"), true),
+        (&["--trust-domain", "cluster.local"], Some("corp.example"), false),
+    ] {
+        let told = format!("{more:?} {variable:?}");
+        let (text, _) = ends(&run(&[&flow, more].concat(), variable), 0);
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer["verdict"], if reaches { "FORWARDED" } else { "DROPPED" }, "{told}");
+        let (text, _) = ends(&run(&[&["matrix", "-o", "json"], more].concat(), variable), 0);
+        let matrix: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(matrix["TCP/5432"]["shop/web"]["shop/db"], reaches, "{told}");
+        for (file, code) in [(&allowed, i32::from(!reaches)), (&denied, i32::from(reaches))] {
+            ends(&run(&[&["test", file], more].concat(), variable), code);
+        }
+    }
+    let (_, err) = ends(&run(&[&flow[..], &["--trust-domain", "Corp"]].concat(), None), 2);
+    assert!(err.contains("--trust-domain: `Corp` is no trust domain"), "{err}");
+    let (_, err) = ends(&self::run(&[&["policy"], &flow[..], &flag].concat()), 2);
+    assert!(err.contains("--trust-domain is for --cluster"), "{err}");
+}
+
 #[test]
 fn lint() {
     let (text, _) = ends(&run(&["policy", "lint", POLICIES, "--cluster", CLUSTER]), 1);

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::cluster::{DryRun, ToCluster, Waiting};
 use super::{DocumentFormat, Output, WideFormat, duration};
+use crate::cli::settings::JudgingFlags;
 use crate::domain::offline::parse_port;
 use crate::domain::policy::model::PolicyKind;
 
@@ -149,6 +150,9 @@ pub struct Scenery {
     /// Policies: file, directory (searched for *.yaml and *.yml) or `-` for standard input; may be repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", required = true)]
     pub files: Vec<PathBuf>,
+    /// What policies mean there
+    #[command(flatten)]
+    pub judging: JudgingFlags,
 }
 
 /// `enforcer policy matrix`
@@ -181,6 +185,9 @@ pub struct Explain {
     /// repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", requires = "cluster")]
     pub files: Vec<PathBuf>,
+    /// What policies mean there
+    #[command(flatten)]
+    pub judging: JudgingFlags,
     /// Output format
     #[command(flatten)]
     pub output: Output,
@@ -215,6 +222,9 @@ pub struct Test {
     /// File of a cluster whose workloads can be named besides those of the expectation file; may be repeated
     #[arg(long, value_name = "FILE")]
     pub cluster: Vec<PathBuf>,
+    /// What policies mean there
+    #[command(flatten)]
+    pub judging: JudgingFlags,
 }
 
 fn port(text: &str) -> Result<(u8, u16), String> {

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::cli::Answer;
-use crate::cli::args::{Explain, Lint, Matrix, ObjectFormat, Test};
+use crate::cli::args::{Explain, Lint, Matrix, ObjectFormat, Scenery, Test};
 use crate::cli::context::{Context, block_on, now};
 use crate::cli::files;
 use crate::cli::render::{diagnostic, json, offline as render, policy as summary, quote, yaml};
+use crate::cli::settings::JudgingFlags;
+use crate::domain::account::TrustDomain;
 use crate::domain::answer::answer;
 use crate::domain::cluster_file::{Cluster, parse_cluster};
 use crate::domain::command::PolicyFile;
@@ -23,7 +25,8 @@ use crate::domain::workload::{DEFAULT_NAMESPACE, WorkloadKey};
 
 /// Which workloads reach which.
 pub(super) fn matrix(context: &mut Context, asked: &Matrix) -> anyhow::Result<Answer> {
-    let Some((cluster, offline)) = scenery(context, &asked.scenery.cluster, &asked.scenery.files)? else {
+    let Scenery { cluster, files, judging } = &asked.scenery;
+    let Some((cluster, offline)) = scenery(context, cluster, files, judging)? else {
         return Ok(Answer::No);
     };
     let mut ports = cluster.ports();
@@ -44,6 +47,11 @@ pub(super) fn matrix(context: &mut Context, asked: &Matrix) -> anyhow::Result<An
 pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<Answer> {
     let (to, protocol, port) = server(&asked.to)?;
     if asked.cluster.is_empty() {
+        if asked.judging != JudgingFlags::default() {
+            bail!(
+                "--trust-domain is for --cluster: the agent answers with its own, as `enforcer config show` there has it"
+            );
+        }
         let client = context.client();
         let port = port_text(protocol, port);
         let found = block_on(async { Ok(client.explain(&asked.from, to, &port).await?) })?;
@@ -54,7 +62,7 @@ pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<
         context.screen.data(&text)?;
         return Ok(Answer::Yes);
     }
-    let Some((cluster, offline)) = scenery(context, &asked.cluster, &asked.files)? else {
+    let Some((cluster, offline)) = scenery(context, &asked.cluster, &asked.files, &asked.judging)? else {
         return Ok(Answer::No);
     };
     let flow = Flow { from: end(&cluster, &asked.from)?, to: end(&cluster, to)?, protocol, port };
@@ -109,10 +117,12 @@ pub(super) fn test(context: &mut Context, asked: &Test) -> anyhow::Result<Answer
         let Some(found) = self::cluster(context, &asked.cluster)? else { return Ok(Answer::No) };
         cluster = found;
     }
+    let trust_domain = trust_domain(context, &asked.judging)?;
     let (mut flows, mut differences) = (0, 0);
     let mut is_sound = true;
     for path in files::expectations(&asked.expectations)? {
-        let Some(found) = test_one(context, &path, &asked.files, &cluster)? else {
+        let scene = (&cluster, &trust_domain);
+        let Some(found) = test_one(context, &path, &asked.files, scene)? else {
             is_sound = false;
             continue;
         };
@@ -129,7 +139,7 @@ fn test_one(
     context: &mut Context,
     path: &Path,
     policies: &[PathBuf],
-    cluster: &Cluster,
+    (cluster, trust_domain): (&Cluster, &TrustDomain),
 ) -> anyhow::Result<Option<(usize, Vec<String>)>> {
     let file = files::read(&[path.to_owned()])?.pop().context("one file was named")?;
     let expectation = match expectation::parse(&file, cluster) {
@@ -149,7 +159,7 @@ fn test_one(
     };
     let Some(checked) = checked(context, policies)? else { return Ok(None) };
     let policies = checked.into_iter().map(|checked| checked.policy).collect();
-    let offline = Offline::new(policies, &expectation.cluster(cluster), now())?;
+    let offline = Offline::within(policies, &expectation.cluster(cluster), now(), trust_domain.clone())?;
     let rules: std::collections::BTreeMap<_, _> =
         offline.registry().rules().map(|(key, id)| (id, key.clone())).collect();
     let difference = |flow: &ExpectedFlow| {
@@ -187,7 +197,9 @@ fn scenery(
     context: &mut Context,
     clusters: &[PathBuf],
     policies: &[PathBuf],
+    judging: &JudgingFlags,
 ) -> anyhow::Result<Option<(Cluster, Offline)>> {
+    let trust_domain = trust_domain(context, judging)?;
     let Some(cluster) = cluster(context, clusters)? else { return Ok(None) };
     let Some(checked) = checked(context, policies)? else { return Ok(None) };
     let without = cluster.pods.iter().filter(|pod| pod.workload.addresses.is_empty()).count();
@@ -198,8 +210,13 @@ fn scenery(
             .note(&format!("{without} {pods} no address of its own, so no block of addresses means it"));
     }
     let policies = checked.into_iter().map(|checked| checked.policy).collect();
-    let offline = Offline::new(policies, &cluster, now())?;
+    let offline = Offline::within(policies, &cluster, now(), trust_domain)?;
     Ok(Some((cluster, offline)))
+}
+
+/// The trust domain that an agent with this configuration would have.
+fn trust_domain(context: &mut Context, judging: &JudgingFlags) -> anyhow::Result<TrustDomain> {
+    Ok(context.config(judging.0.clone())?.config.trust_domain)
 }
 
 fn cluster(context: &mut Context, paths: &[PathBuf]) -> anyhow::Result<Option<Cluster>> {
