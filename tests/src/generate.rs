@@ -95,7 +95,7 @@ fn service() -> impl Strategy<Value = Service> {
 fn workload() -> impl Strategy<Value = Side> {
     let named = (protocol(), port()).prop_map(|(protocol, port)| NamedPort { protocol, port });
     let ports = prop_oneof![1 => Just(NamedPorts::new()), 2 => btree_map(port_name(), named, 0..3)];
-    let container = option::weighted(0.25, select(&["main", "proxy", "*"]));
+    let container = option::weighted(0.25, select(&["main", "proxy", "*", "?"]));
     (namespace(), labels(), ports, option::of(account()), container).prop_map(
         |(namespace, mut labels, ports, account, container)| {
             labels.0.extend(container.map(|name| ("reserved:container".to_owned(), name.to_owned())));

@@ -15,7 +15,9 @@ use enforcer::domain::workload::NamedPorts;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::Direction;
 
-use self::matching::{is_contested, matches_flow, matches_port, may_be_selected, may_match_flow, selects};
+use self::matching::{
+    ANY, UNKNOWN, is_contested, matches_flow, matches_port, selects, selects_as, widely_matches_flow,
+};
 
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,9 +145,15 @@ pub fn judge_in(policies: &[Policy], age: Age<'_>, question: &Question, setting:
         let flow = |question: &Question| {
             let contested = is_contested(&live, &question.subject, setting);
             let matches = |policy: &Policy, rule: &Rule| {
-                if matches_flow(policy, rule, question, setting) {
+                let is_meant = matches_flow(policy, rule, question, setting);
+                // Who is meant by an address is meant, but for a denial.
+                let denies =
+                    rule.action == Action::Deny || (rule.action == Action::Pass && policy.layer.is_admin());
+                if (denies || !is_meant) && widely_matches_flow(policy, rule, question, setting, UNKNOWN) {
+                    Match::Feared
+                } else if is_meant {
                     Match::Meant
-                } else if !contested && may_match_flow(policy, rule, question, setting) {
+                } else if !contested && widely_matches_flow(policy, rule, question, setting, ANY) {
                     Match::MayBe
                 } else {
                     Match::No
@@ -191,9 +199,21 @@ pub fn judge_listen(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Match {
     No,
-    /// It names a container, and the caller may be that one.
+    /// It names a container, and the caller is known as any of its pod's.
     MayBe,
+    /// It names a container, and the caller is in one that nobody knows.
+    Feared,
     Meant,
+}
+
+/// How a policy means a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lens {
+    Exact,
+    /// It is about a container, and the subject is known as any of its pod's.
+    Lenient,
+    /// It is about a container, and the subject is in one that nobody knows.
+    Strict,
 }
 
 fn is_live(policy: &Policy, at: Timestamp) -> bool {
@@ -252,18 +272,34 @@ fn outcome(
     matches: &dyn Fn(&Policy, &Rule) -> Match,
 ) -> (Line, Outcome) {
     let selecting = policies.iter().filter_map(|policy| {
-        let is_meant = selects(policy, subject, setting);
-        let may_be = section != RuleDirection::Listen && may_be_selected(policy, subject, setting);
-        (is_meant || may_be).then_some((*policy, !is_meant))
+        let lens = if selects(policy, subject, setting) {
+            Lens::Exact
+        } else if section != RuleDirection::Listen && selects_as(policy, subject, setting, ANY) {
+            Lens::Lenient
+        } else if selects_as(policy, subject, setting, UNKNOWN) {
+            Lens::Strict
+        } else {
+            return None;
+        };
+        Some((*policy, lens))
     });
-    let selecting: Vec<(&Policy, bool)> = selecting.collect();
-    // What is only perhaps meant never denies, and is let through where it would be passed on. Behind the baseline tier there
-    // is only the default.
-    let action = |policy: &Policy, lenient: bool, rule: &Rule| match (matches(policy, rule), rule.action) {
-        (Match::Meant, action) if !lenient => Some(action),
-        (Match::No, _) | (_, Action::Deny) => None,
-        (_, Action::Pass) if !policy.layer.is_admin() => Some(Action::Pass),
-        (_, Action::Allow | Action::Pass) => Some(Action::Allow),
+    let selecting: Vec<(&Policy, Lens)> = selecting.collect();
+    // What is only perhaps meant never denies, and is let through where it would be passed on. What is feared is never allowed,
+    // and denied where it would be passed on. Behind the baseline tier there is only the default.
+    let action = |policy: &Policy, lens: Lens, rule: &Rule| {
+        let is_admin = policy.layer.is_admin();
+        match (matches(policy, rule), lens, rule.action) {
+            (Match::No, ..) => None,
+            (Match::Meant, Lens::Exact, action) => Some(action),
+            (Match::Feared, ..) | (_, Lens::Strict, _) => match rule.action {
+                Action::Deny => Some(Action::Deny),
+                Action::Pass if is_admin => Some(Action::Deny),
+                Action::Pass | Action::Allow => None,
+            },
+            (_, _, Action::Deny) => None,
+            (_, _, Action::Pass) if !is_admin => Some(Action::Pass),
+            (_, _, Action::Allow | Action::Pass) => Some(Action::Allow),
+        }
     };
     // Precedence 2: the first rule of the admin tier that matches, unless it passes.
     let admin = |policy: &Policy| match policy.layer {
@@ -297,17 +333,17 @@ fn outcome(
 
 /// Precedence 3, 4 and 5: (line, age of the rule) and what is decided.
 fn namespaced(
-    selecting: &[(&Policy, bool)],
+    selecting: &[(&Policy, Lens)],
     age: Age<'_>,
     section: RuleDirection,
     setting: &Setting,
     action: Does<'_>,
 ) -> Option<((u8, u32), Outcome)> {
     let (mut denying, mut allowing, mut isolating) = (Vec::new(), Vec::new(), Vec::new());
-    for (policy, lenient) in selecting.iter().filter(|(policy, _)| policy.layer == Layer::Namespaced) {
+    for (policy, lens) in selecting.iter().filter(|(policy, _)| policy.layer == Layer::Namespaced) {
         let Some(rules) = rules(policy, section) else { continue };
         let key = |index| RuleKey { policy: policy.key.clone(), direction: section, index };
-        if !lenient {
+        if *lens != Lens::Lenient {
             isolating.push((key(None), policy.errno));
         }
         for (index, rule) in (0..).zip(rules) {
@@ -315,7 +351,7 @@ fn namespaced(
                 continue;
             }
             let errno = rule.errno.unwrap_or(policy.errno);
-            match action(policy, *lenient, rule) {
+            match action(policy, *lens, rule) {
                 Some(Action::Deny) => denying.push((key(Some(index)), errno)),
                 Some(Action::Allow) => allowing.push((key(Some(index)), errno)),
                 Some(Action::Pass) | None => {}
@@ -338,25 +374,25 @@ fn namespaced(
     Some(((5, age), deny(Reason::Isolated, Some(rule), errno)))
 }
 
-/// What a rule of a policy does, if it does anything; the second says whether the policy is only perhaps meant.
-type Does<'a> = &'a dyn Fn(&Policy, bool, &Rule) -> Option<Action>;
+/// What a rule of a policy does, if it does anything.
+type Does<'a> = &'a dyn Fn(&Policy, Lens, &Rule) -> Option<Action>;
 
 /// The first rule of an ordered layer that matches, and what it says.
 fn first(
-    selecting: &[(&Policy, bool)],
+    selecting: &[(&Policy, Lens)],
     section: RuleDirection,
     setting: &Setting,
     action: Does<'_>,
     priority: &dyn Fn(&Policy) -> Option<u16>,
 ) -> Option<(Place, Action, Outcome)> {
     let mut found: Vec<(Place, Action, Outcome)> = Vec::new();
-    for (policy, lenient) in selecting {
+    for (policy, lens) in selecting {
         let (Some(priority), Some(rules)) = (priority(policy), rules(policy, section)) else { continue };
         for (index, rule) in rules.iter().enumerate() {
             if rule.expires.is_some_and(|end| end <= setting.at) {
                 continue;
             }
-            let Some(action) = action(policy, *lenient, rule) else { continue };
+            let Some(action) = action(policy, *lens, rule) else { continue };
             let number = u32::try_from(index).expect("a short list");
             let key = RuleKey { policy: policy.key.clone(), direction: section, index: Some(number) };
             let outcome = match action {

@@ -8,6 +8,14 @@
 //! a pod whose containers are known stands for an identity of its own, [`SOME`] container of it. Both ends of its flows are
 //! judged on this host, and the end that knows the container by its socket judges exactly; the other end must not deny what it
 //! can't know. What that means for each policy is in `policy::compile::containers`.
+//!
+//! **What is new in a pod is none of its containers yet.** A runtime makes a container's directory before anybody is told whose it
+//! is. Where pods come from a cluster or a runtime, processes in no known container of theirs have an identity of their own,
+//! [`UNKNOWN`], which has what all containers of the pod have: what is denied to one of them is denied to it, and what only
+//! one of them may it may not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::labels::{Condition, Requirement, Selector};
 use super::workload::{Workload, WorkloadKey};
@@ -16,6 +24,8 @@ use super::workload::{Workload, WorkloadKey};
 pub const LABEL: &str = "reserved:container";
 /// The label's value where any container of the pod can be meant.
 pub const SOME: &str = "*";
+/// The label's value of processes that are in no known container, where they may be in any.
+pub const UNKNOWN: &str = "?";
 /// Most containers of one pod.
 pub const MAX_CONTAINERS: usize = 100;
 
@@ -25,8 +35,9 @@ pub enum Containers {
     /// Nothing is known of any.
     #[default]
     Unknown,
-    /// Those that it has on this host are told as workloads of their own, see [`with_containers`].
-    Told,
+    /// Those that it has on this host are told as workloads of their own, see [`with_containers`]. The names of all that it may
+    /// have, if they are known.
+    Told(Option<Arc<BTreeSet<String>>>),
     /// It is the container of this name.
     One(String),
 }
@@ -36,7 +47,7 @@ impl Containers {
     pub fn label(&self) -> Option<&str> {
         match self {
             Self::One(name) => Some(name),
-            Self::Unknown | Self::Told => None,
+            Self::Unknown | Self::Told(_) => None,
         }
     }
 }
@@ -62,7 +73,7 @@ impl WorkloadKey {
     }
 }
 
-/// A pod and its containers: name and directory of each. The pod comes first.
+/// A pod and its containers: name and directory of each. The pod comes first. Those are all that it has, unless the pod says more.
 pub fn with_containers(
     mut pod: Workload,
     containers: impl IntoIterator<Item = (String, String)>,
@@ -77,8 +88,9 @@ pub fn with_containers(
             ..pod.clone()
         })
         .collect();
-    if !all.is_empty() {
-        pod.containers = Containers::Told;
+    if !all.is_empty() && pod.containers == Containers::Unknown {
+        let names = all.iter().filter_map(|one| one.containers.label().map(str::to_owned));
+        pod.containers = Containers::Told(Some(Arc::new(names.collect())));
     }
     all.insert(0, pod);
     all
@@ -102,10 +114,10 @@ pub fn of_pod(selector: &Selector) -> Selector {
     Selector { requirements: others.cloned().collect() }
 }
 
-/// The same selector for [`SOME`] container of these pods.
-pub fn of_some(selector: &Selector) -> Selector {
+/// The same selector for [`SOME`] container of these pods, or for what is in an [`UNKNOWN`] one.
+pub fn of_any(selector: &Selector, which: &str) -> Selector {
     let mut some = of_pod(selector);
-    some.requirements.push(is_called(SOME));
+    some.requirements.push(is_called(which));
     some.requirements.sort();
     some
 }

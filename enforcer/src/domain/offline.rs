@@ -154,7 +154,7 @@ impl Offline {
             for workload in with_containers(pod.workload.clone(), told) {
                 let end = End::Workload(workload.key.clone());
                 by_address.extend(workload.addresses.iter().map(|net| (net.addr(), end.clone())));
-                if workload.containers == Containers::Told && !workload.addresses.is_empty() {
+                if matches!(workload.containers, Containers::Told(_)) && !workload.addresses.is_empty() {
                     let identity = registry.identity(&IdentityKey::at_address(&workload));
                     known_as.insert(end.clone(), identity);
                 }

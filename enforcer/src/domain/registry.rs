@@ -57,21 +57,30 @@ impl IdentityKey {
     /// What it is where it is known by its address: of a pod whose containers are told apart, any of them.
     pub fn at_address(workload: &Workload) -> Self {
         match workload.containers {
-            Containers::Told => Self::with_container(workload, Some(container::SOME)),
+            Containers::Told(_) => Self::with_container(workload, Some(container::SOME)),
             Containers::Unknown | Containers::One(_) => Self::of(workload),
         }
     }
 
     fn with_container(workload: &Workload, name: Option<&str>) -> Self {
-        let mut labels = (*workload.labels).clone();
-        labels.0.extend(name.map(|name| (container::LABEL.to_owned(), name.to_owned())));
-        Self {
+        let key = Self {
             namespace: workload.key.namespace.clone(),
-            labels,
+            labels: (*workload.labels).clone(),
             ports: workload.ports.clone(),
             account: workload.account.clone(),
             service: None,
+        };
+        match name {
+            Some(name) => key.in_container(name),
+            None => key,
         }
+    }
+
+    /// The same as this container of the pod, or as some or an unknown one.
+    #[must_use]
+    pub fn in_container(mut self, name: &str) -> Self {
+        self.labels.0.insert(container::LABEL.to_owned(), name.to_owned());
+        self
     }
 
     /// Whether it is one of workloads, which selectors speak of.

@@ -19,12 +19,16 @@ pub(super) fn selects(policy: &Policy, subject: &Side, setting: &Setting) -> boo
 
 /// The label of containers.
 const CONTAINER: &str = "reserved:container";
+/// Its value where somebody is known by the address of the pod.
+pub(super) const ANY: &str = "*";
+/// Its value where somebody is in a container that nobody knows yet.
+pub(super) const UNKNOWN: &str = "?";
 
-/// Whether somebody may be a container that a policy speaks of: known by the address of a pod that the policy selects.
-pub(super) fn may_be_selected(policy: &Policy, subject: &Side, setting: &Setting) -> bool {
+/// Whether a policy is about a container of pods of which somebody is known as `which`.
+pub(super) fn selects_as(policy: &Policy, subject: &Side, setting: &Setting, which: &str) -> bool {
     let Side::Workload { namespace, labels, .. } = subject else { return false };
     is_among(&policy.subject.namespaces, policy, namespace, setting)
-        && may_have_labels(&policy.subject.selector, labels)
+        && has_labels_as(&policy.subject.selector, labels, which)
 }
 
 /// Whether a policy about a container says who may call somebody's pod.
@@ -48,24 +52,34 @@ fn without_container(selector: &Selector) -> Selector {
     selector
 }
 
-/// Whether somebody who is known as some container of a pod may be the one that a selector names.
-fn may_have_labels(selector: &Selector, labels: &LabelSet) -> bool {
+/// Whether somebody who is known as `which` container of a pod may be the one that a selector names.
+fn has_labels_as(selector: &Selector, labels: &LabelSet, which: &str) -> bool {
     names_container(selector)
-        && labels.0.get(CONTAINER).is_some_and(|value| value == "*")
+        && labels.0.get(CONTAINER).is_some_and(|value| value == which)
         && has_labels(&without_container(selector), labels)
 }
 
-/// Whether a rule for callers may mean a flow because its peer may be a container that the rule names.
-pub(super) fn may_match_flow(policy: &Policy, rule: &Rule, question: &Question, setting: &Setting) -> bool {
+/// Whether a rule for callers names a container that its peer, known as `which` of its pod, may be, and does not mean that peer
+/// by what it is anyway.
+pub(super) fn widely_matches_flow(
+    policy: &Policy,
+    rule: &Rule,
+    question: &Question,
+    setting: &Setting,
+    which: &str,
+) -> bool {
     let Peers::AnyOf(peers) = &rule.peers else { return false };
     let Side::Workload { namespace, labels, account: own, .. } = &question.peer else { return false };
+    let by_itself =
+        |peer: &Peer| !matches!(peer, Peer::Cidr { .. }) && is_meant(policy, peer, question, setting);
     question.direction == Direction::Ingress
         && !names_container(&policy.subject.selector)
         && matches_port(rule, &question.subject, question.protocol, question.port)
+        && !peers.iter().any(by_itself)
         && peers.iter().any(|peer| {
             let Peer::Workloads { namespaces, selector, account } = peer else { return false };
             is_among(namespaces, policy, namespace, setting)
-                && may_have_labels(selector, labels)
+                && has_labels_as(selector, labels, which)
                 && account.as_ref().is_none_or(|account| has_account(account, namespace, own.as_deref()))
         })
 }

@@ -36,7 +36,7 @@ use enforcer_common::verdict::{Direction, Tier, Word};
 use self::addresses::AddressClasses;
 use self::classes::IdentityClasses;
 use self::classifier::Made;
-use self::containers::Widened;
+use self::containers::{Lens, Widened};
 use self::entries::Entries;
 use self::layers::{Beneath, Ranks};
 use self::lower::{LoweredPolicy, LoweredSection, Lowering, Part, Party, number};
@@ -253,9 +253,9 @@ impl Compiler {
         (subjects, any): (&[u32], &[u32]),
         entries: &mut Entries,
     ) -> Result<(), CompileError> {
-        let LoweredPolicy { policy, lenient, .. } = policy;
+        let LoweredPolicy { policy, lens, .. } = policy;
         for lowered in section.rules.iter().filter(|lowered| !lowered.rule.is_over(self.at)) {
-            let word = self.ranks.word(policy, lowered, *lenient);
+            let word = self.ranks.word(policy, lowered, *lens);
             for Part { subjects: named, peers, ports, widened } in &lowered.parts {
                 let subjects = named.map_or(subjects, |named| self.identities.asked(named));
                 let peers_of = peers.as_deref().unwrap_or_default();
@@ -267,12 +267,15 @@ impl Compiler {
                 let target = self.target(policy, section.section, subjects);
                 target.add(entries, &peers, ports, word)?;
                 target.mark(entries, peers_of)?;
-                if !widened.is_empty() {
-                    let subjects: Vec<u32> =
-                        subjects.iter().filter(|class| !self.contested.contains(class)).copied().collect();
+                for (lens, parties) in widened {
+                    let is_judged = |class: &&u32| *lens == Lens::Strict || !self.contested.contains(class);
+                    let subjects: Vec<u32> = subjects.iter().filter(is_judged).copied().collect();
                     let target = self.target(policy, section.section, &subjects);
-                    let word = self.ranks.word(policy, lowered, true);
-                    target.add(entries, &self.parties(widened), ports, word)?;
+                    let word = self.ranks.word(policy, lowered, *lens);
+                    // Who is meant anyway is meant as the rule says.
+                    let mut classes = self.parties(parties);
+                    classes.retain(|class| peers.binary_search(class).is_err());
+                    target.add(entries, &classes, ports, word)?;
                 }
             }
         }

@@ -10,20 +10,48 @@
 //! * A rule that names a container as a peer of ingress means some container of those pods too, as leniently. Unless a policy about
 //!   a container speaks of the server's pod: then the client's end is lenient itself, and could not tell which container
 //!   is let in by whom.
+//!
+//! Processes in an [unknown](crate::domain::container::UNKNOWN) container of a pod are known by their socket, and may be in any
+//! of them. There is nobody else who judges exactly, so they may what every container of the pod may:
+//!
+//! * A policy about a container is *strict* about them: it isolates and denies, what it would pass on is denied, and what it
+//!   allows is left out.
+//! * So is a rule that names a container as a peer of ingress.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::classes::IdentityClasses;
 use super::questions::QuestionId;
-use crate::domain::container;
+use crate::domain::container::{self, SOME, UNKNOWN};
 use crate::domain::labels::Selector;
 use crate::domain::policy::model::{Peer, Peers, Policy};
+
+/// How a policy or rule about a container is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lens {
+    /// For the container that it names; so is everything that names none.
+    Exact,
+    /// For some container.
+    Lenient,
+    /// For processes in an unknown container.
+    Strict,
+}
+
+/// What a selector that names a container means for the pods.
+#[derive(Debug)]
+struct Wide {
+    /// The pods themselves.
+    pods: Selector,
+    /// Some container of them.
+    some: Selector,
+    /// Processes in an unknown container of them.
+    unknown: Selector,
+}
 
 /// What selectors that name a container mean for pods. Made before anything borrows from it.
 #[derive(Debug, Default)]
 pub(super) struct Widened {
-    /// The selector of the pod, and of some container of it.
-    by_selector: BTreeMap<Selector, (Selector, Selector)>,
+    by_selector: BTreeMap<Selector, Wide>,
 }
 
 impl Widened {
@@ -45,19 +73,28 @@ impl Widened {
 
     fn add(&mut self, selector: &Selector) {
         if container::named(selector).is_some() {
-            let pair = (container::of_pod(selector), container::of_some(selector));
-            self.by_selector.insert(selector.clone(), pair);
+            let wide = Wide {
+                pods: container::of_pod(selector),
+                some: container::of_any(selector, SOME),
+                unknown: container::of_any(selector, UNKNOWN),
+            };
+            self.by_selector.insert(selector.clone(), wide);
         }
     }
 
     /// The pods of a selector that names a container.
     pub(super) fn pods(&self, selector: &Selector) -> Option<&Selector> {
-        self.by_selector.get(selector).map(|(pods, _)| pods)
+        self.by_selector.get(selector).map(|wide| &wide.pods)
     }
 
-    /// Some container of these pods.
-    pub(super) fn some(&self, selector: &Selector) -> Option<&Selector> {
-        self.by_selector.get(selector).map(|(_, some)| some)
+    /// Who is meant through a lens by a selector that names a container.
+    pub(super) fn through(&self, lens: Lens, selector: &Selector) -> Option<&Selector> {
+        let wide = self.by_selector.get(selector)?;
+        match lens {
+            Lens::Exact => None,
+            Lens::Lenient => Some(&wide.some),
+            Lens::Strict => Some(&wide.unknown),
+        }
     }
 }
 

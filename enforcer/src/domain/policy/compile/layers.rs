@@ -8,6 +8,7 @@ use enforcer_common::reason::Reason;
 use enforcer_common::verdict::{Tier, Word};
 
 use super::Compiler;
+use super::containers::Lens;
 use super::lower::{LoweredPolicy, LoweredRule};
 use crate::domain::policy::model::{Action, Layer, Policy, RuleDirection};
 use crate::domain::table::CompileError;
@@ -42,15 +43,16 @@ impl Ranks {
             let what = if is_admin { "rules of the admin tier" } else { "rules of the baseline tier" };
             CompileError::check(what, order.len() as u64, PLACES)?;
             order.sort_unstable();
-            // A policy about a container comes twice.
+            // A policy about a container comes once for each lens.
             order.dedup();
             by_rule.extend(order.into_iter().map(|(.., id)| id).zip((0..=u16::MAX).rev()));
         }
         Ok(Self { by_rule })
     }
 
-    /// The word of a rule; a lenient one denies nothing, and lets through what it would pass on.
-    pub(super) fn word(&self, policy: &Policy, lowered: &LoweredRule<'_>, lenient: bool) -> Word {
+    /// The word of a rule. A lenient one denies nothing, and lets through what it would pass on; a strict one allows nothing, and
+    /// denies what it would pass on.
+    pub(super) fn word(&self, policy: &Policy, lowered: &LoweredRule<'_>, lens: Lens) -> Word {
         let LoweredRule { rule, id, .. } = lowered;
         let errno = rule.errno.unwrap_or(policy.errno);
         let place = self.by_rule.get(id).copied().unwrap_or(0);
@@ -63,14 +65,18 @@ impl Ranks {
             // Documents can't say this: it is as if the rule was not there.
             (Layer::Namespaced, Action::Pass) => return Word::NONE,
         };
-        let word = match rule.action {
-            Action::Allow => Word::allow(tier, Reason::AllowedByRule, *id),
-            Action::Deny if lenient => return Word::NONE,
-            Action::Deny => Word::deny(tier, errno, Reason::DeniedByRule, *id),
-            Action::Pass if tier == Tier::Admin && lenient => Word::allow(tier, Reason::AllowedByRule, *id),
-            Action::Pass if tier == Tier::Admin => Word::allow(tier, Reason::Passed, *id),
-            // Beneath the baseline tier there is only the default.
-            Action::Pass => Word::allow(tier, Reason::AllowedByDefault, RuleId::NONE),
+        let word = match (rule.action, lens) {
+            (Action::Allow, Lens::Strict) | (Action::Deny, Lens::Lenient) => return Word::NONE,
+            (Action::Allow, _) => Word::allow(tier, Reason::AllowedByRule, *id),
+            (Action::Deny, _) => Word::deny(tier, errno, Reason::DeniedByRule, *id),
+            (Action::Pass, _) if tier == Tier::Admin => match lens {
+                Lens::Exact => Word::allow(tier, Reason::Passed, *id),
+                Lens::Lenient => Word::allow(tier, Reason::AllowedByRule, *id),
+                Lens::Strict => Word::deny(tier, errno, Reason::DeniedByRule, *id),
+            },
+            // Beneath the baseline tier there is only the default, which what stands behind the rule is no more than.
+            (Action::Pass, Lens::Strict) => return Word::NONE,
+            (Action::Pass, _) => Word::allow(tier, Reason::AllowedByDefault, RuleId::NONE),
         };
         word.with_priority(place)
     }
@@ -85,8 +91,8 @@ pub(super) struct Beneath {
 impl Beneath {
     pub(super) fn new(live: &[LoweredPolicy<'_>], compiler: &Compiler) -> Self {
         let mut subjects: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
-        for LoweredPolicy { policy, subjects: question, sections, lenient } in live {
-            if !policy.layer.is_admin() || *lenient {
+        for LoweredPolicy { policy, subjects: question, sections, lens } in live {
+            if !policy.layer.is_admin() || *lens != Lens::Exact {
                 continue;
             }
             for section in sections {

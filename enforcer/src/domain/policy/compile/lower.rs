@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_common::id::{IdentityId, RuleId};
 
 use super::addresses::Block;
-use super::containers::Widened;
+use super::containers::{Lens, Widened};
 use super::people::People;
 use super::ports::List;
 use super::questions::{Question, QuestionId, Questions, Who};
@@ -14,7 +14,7 @@ use super::wards::{Guest, Wards};
 use crate::domain::container;
 use crate::domain::labels::Selector;
 use crate::domain::policy::model::{
-    Entity, Namespaces, Peer, Peers, Policy, PortMatch, Ports, Rule, RuleDirection, RuleKey,
+    Action, Entity, Namespaces, Peer, Peers, Policy, PortMatch, Ports, Rule, RuleDirection, RuleKey,
 };
 use crate::domain::registry::Registry;
 
@@ -43,8 +43,8 @@ pub(super) struct Part {
     pub(super) peers: Option<Vec<Party>>,
     /// Ports; `None` is all of them.
     pub(super) ports: Option<ListId>,
-    /// Peers that may be meant, see [`super::containers`].
-    pub(super) widened: Vec<Party>,
+    /// Peers that are meant through a lens, see [`super::containers`].
+    pub(super) widened: Vec<(Lens, Vec<Party>)>,
 }
 
 /// A rule with its number.
@@ -70,8 +70,8 @@ pub(super) struct LoweredPolicy<'a> {
     pub(super) policy: &'a Policy,
     pub(super) subjects: QuestionId,
     pub(super) sections: Vec<LoweredSection<'a>>,
-    /// Whether it is one about a container, for subjects of which nobody can tell whether they are that.
-    pub(super) lenient: bool,
+    /// How it is meant for these subjects.
+    pub(super) lens: Lens,
 }
 
 /// What is to be told apart.
@@ -120,7 +120,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// A policy, or nothing if it selects nobody: its peers and ports would split classes for nothing. One about a container
-    /// comes twice, the second time for whoever may be that.
+    /// comes three times, once for each lens.
     pub(super) fn policy(
         &mut self,
         policy: &'a Policy,
@@ -134,14 +134,17 @@ impl<'a> Lowering<'a> {
             let pods = self.questions.who(namespaces, own, pods, None);
             self.contested.push(self.questions.ask(Question::Who(pods)));
         }
-        let some = self.widened.some(selector);
-        let some = some.map(|some| (self.questions.who(namespaces, own, some, None), true));
+        let mut all = vec![(who, Lens::Exact)];
+        for lens in [Lens::Lenient, Lens::Strict] {
+            let selector = self.widened.through(lens, selector);
+            all.extend(selector.map(|selector| (self.questions.who(namespaces, own, selector, None), lens)));
+        }
         let mut lowered = Vec::new();
-        for (who, lenient) in [Some((who, false)), some].into_iter().flatten() {
+        for (who, lens) in all {
             if people.select(&who, &self.questions).next().is_none() {
                 self.dormant.push(who);
             } else {
-                lowered.push(self.sections(policy, who, lenient, people, registry));
+                lowered.push(self.sections(policy, who, lens, people, registry));
             }
         }
         lowered
@@ -152,19 +155,20 @@ impl<'a> Lowering<'a> {
         &mut self,
         policy: &'a Policy,
         who: Who<'a>,
-        lenient: bool,
+        lens: Lens,
         people: &People<'_>,
         registry: &Registry,
     ) -> LoweredPolicy<'a> {
         let subjects = self.questions.ask(Question::Who(who));
         let id = |section, index| registry.known_rule(&key(policy, section, index)).unwrap_or(RuleId::NONE);
         // Nobody listens at an address.
-        let sections = policy.sections().filter(|(section, _)| !lenient || *section != RuleDirection::Listen);
+        let is_asked = |section| lens != Lens::Lenient || section != RuleDirection::Listen;
+        let sections = policy.sections().filter(|(section, _)| is_asked(*section));
         let about_container = container::named(&policy.subject.selector).is_some();
         let own = policy.key.namespace.as_str();
         let sections = sections.map(|(section, rules)| LoweredSection {
             section,
-            isolation: (policy.layer.isolates() && !lenient).then(|| id(section, None)),
+            isolation: (policy.layer.isolates() && lens != Lens::Lenient).then(|| id(section, None)),
             rules: (0..)
                 .zip(rules)
                 .map(|(index, rule)| LoweredRule {
@@ -177,7 +181,7 @@ impl<'a> Lowering<'a> {
                 })
                 .collect(),
         });
-        LoweredPolicy { policy, subjects, sections: sections.collect(), lenient }
+        LoweredPolicy { policy, subjects, sections: sections.collect(), lens }
     }
 
     fn rule(
@@ -191,7 +195,7 @@ impl<'a> Lowering<'a> {
             Peers::Everyone => None,
             Peers::AnyOf(peers) => Some(peers.iter().flat_map(|peer| self.peer(peer, own)).collect()),
         };
-        let widened = if widens { self.widen(&rule.peers, own) } else { Vec::new() };
+        let widened = if widens { self.widen(rule, own) } else { Vec::new() };
         let Ports::AnyOf(items) = &rule.ports else {
             return vec![Part { subjects: None, peers, ports: None, widened }];
         };
@@ -235,15 +239,26 @@ impl<'a> Lowering<'a> {
         parts
     }
 
-    /// Some container of the pods of which peers name a container.
-    fn widen(&mut self, peers: &'a Peers, own: &'a str) -> Vec<Party> {
-        let Peers::AnyOf(peers) = peers else { return Vec::new() };
+    /// Whom peers that name a container mean through each lens through which the rule says anything.
+    fn widen(&mut self, rule: &'a Rule, own: &'a str) -> Vec<(Lens, Vec<Party>)> {
+        let Peers::AnyOf(peers) = &rule.peers else { return Vec::new() };
+        let lenses: &[Lens] = match rule.action {
+            Action::Allow => &[Lens::Lenient],
+            Action::Deny => &[Lens::Strict],
+            Action::Pass => &[Lens::Lenient, Lens::Strict],
+        };
         let mut widened = Vec::new();
-        for peer in peers {
-            let Peer::Workloads { namespaces, selector, account } = peer else { continue };
-            let Some(some) = self.widened.some(selector) else { continue };
-            let who = self.questions.who(namespaces, own, some, account.as_ref());
-            widened.push(Party::Asked(self.questions.ask(Question::Who(who))));
+        for lens in lenses {
+            let mut parties = Vec::new();
+            for peer in peers {
+                let Peer::Workloads { namespaces, selector, account } = peer else { continue };
+                let Some(wide) = self.widened.through(*lens, selector) else { continue };
+                let who = self.questions.who(namespaces, own, wide, account.as_ref());
+                parties.push(Party::Asked(self.questions.ask(Question::Who(who))));
+            }
+            if !parties.is_empty() {
+                widened.push((*lens, parties));
+            }
         }
         widened
     }
