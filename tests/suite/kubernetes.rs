@@ -1,5 +1,7 @@
 //! A node of a cluster: pods as directories laid out like a kubelet's, objects in an API server, and the daemon between.
 
+mod containers;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_server_that_says_nothing", a_server_that_says_nothing),
     ("objects_that_are_wrong", objects_that_are_wrong),
     ("a_directory_is_bound_at_once", a_directory_is_bound_at_once),
+    ("containers_of_pods", containers::containers_of_pods),
 ];
 
 const EPERM: i32 = 1;

@@ -19,6 +19,8 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const DB: &str = "127.0.0.1:5432";
+const MAIN_CALLS_NOBODY: &str = "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: main, namespace: \
+                                 shop}\nspec:\n  subject: {matchLabels: {app: api}, container: main}\n  egress: []\n";
 const UID: &str = "3b8c2d1e-0f4a-4c6b-9d7e-5a1b2c3d4e5f";
 const ID: &str = "d0f1e2a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f";
 
@@ -206,6 +208,27 @@ fn containerd_and_pods() {
     until_gone(&agent, "default/liar");
     let problems = agent.status().problems;
     assert!(problems.is_empty(), "{problems:?}");
+
+    // A policy names a container of the pod: what is none, the sandbox too, has what all of them have.
+    fs::write(agent.policies().join("main.yaml"), MAIN_CALLS_NOBODY).expect("the policy");
+    patience::until_true("the pod is divided", patience::seconds(10), || call("k8s.io", ID).code != 0);
+    let inner = |id: &str, name: &str| {
+        let name = format!("io.kubernetes.container.name={name}");
+        let labels = [&["io.cri-containerd.kind=container"], &labels[1..], &[name.as_str()]].concat();
+        run("k8s.io", id, &format!("{pod}/{id}"), &labels);
+    };
+    let (main, proxy) = (ID.replace('d', "1"), ID.replace('d', "2"));
+    inner(&main, "main");
+    inner(&proxy, "proxy");
+    let found = until_bound(&agent, "shop/api-0/proxy");
+    assert_eq!(found.labels, ["app=api"], "what its pod has");
+    until_bound(&agent, "shop/api-0/main");
+    allowed(&call("k8s.io", &proxy));
+    denied(&call("k8s.io", &main));
+    denied(&call("k8s.io", ID));
+    fs::remove_file(agent.policies().join("main.yaml")).expect("it is there");
+    until_gone(&agent, "shop/api-0/main");
+    allowed(&call("k8s.io", &main));
 
     // Whoever runs stays known while containerd is away.
     runtimes.kill_containerd();

@@ -88,10 +88,13 @@ pub struct Wanted {
 ///
 /// A workload's peers know it before it may speak, and until after it may. Nothing is removed before what replaces it
 /// is there, so that no address and no directory is nobody's in between when a prefix is split or a binding moves to
-/// directories below: to a deny rule, nobody is not who it means.
+/// directories below: to a deny rule, nobody is not who it means. For the same reason directories that were not bound come before
+/// those that become somebody else's: a pod's containers are themselves before the pod is divided.
 pub fn delta(have: &Tables, want: &Wanted) -> Vec<Operation> {
     let set = changed(&have.addresses, &want.addresses).map(|(net, id)| Operation::SetAddress(net, id));
-    let bind = changed(&have.bindings, &want.bindings).map(|(cgroup, bound)| Operation::Bind(cgroup, bound));
+    let is_new = |(cgroup, _): &(CgroupId, Bound)| !have.bindings.contains_key(cgroup);
+    let (new, others): (Vec<_>, Vec<_>) = changed(&have.bindings, &want.bindings).partition(is_new);
+    let bind = new.into_iter().chain(others).map(|(cgroup, bound)| Operation::Bind(cgroup, bound));
     let unbind = gone(&have.bindings, &want.bindings).map(Operation::Unbind);
     let remove = gone(&have.addresses, &want.addresses).map(Operation::RemoveAddress);
     let own = want.own.difference(&have.own).map(|address| Operation::SetOwn(*address));
@@ -179,8 +182,13 @@ mod tests {
             let operations = delta(&have, &only(&want, &have));
             prop_assert!(operations.is_sorted_by_key(stage), "{:?}", operations);
             let mut now = have.clone();
+            let mut is_change = false;
             for operation in operations {
                 prop_assert!(apply(&mut now, operation), "{:?} changes nothing", operation);
+                if let Operation::Bind(cgroup, _) = operation {
+                    is_change |= have.bindings.contains_key(&cgroup);
+                    prop_assert!(!is_change || have.bindings.contains_key(&cgroup), "new ones come first");
+                }
                 // Who was known and stays known is known all the time.
                 for net in have.addresses.keys().filter(|net| want.addresses.contains_key(*net)) {
                     prop_assert!(now.addresses.contains_key(net));

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::keys::{present_at_address, present_key};
 use super::policies::refused;
 use super::state::{Published, State};
 use super::told;
@@ -188,8 +187,7 @@ impl<'a> Live<'a> {
     }
 
     fn registered(&self, resolved: &Resolved) -> Option<IdentityId> {
-        let key = present_key(self.state, &resolved.workload, &self.state.asked.quarantines);
-        self.state.registry.known(&key)
+        self.state.registry.known(&self.state.known().who(resolved).present())
     }
 
     /// What makes the answer another one than the kernel's, today.
@@ -198,6 +196,14 @@ impl<'a> Live<'a> {
         for end in [from, to] {
             let End::Workload(key) = end else { continue };
             let Some(resolved) = self.endpoints.get(key) else { continue };
+            if self.state.known().who(resolved).is_divided() {
+                let all = told::containers(&self.state.sources, key);
+                let one = all.first().map_or_else(|| format!("{key}/NAME"), ToString::to_string);
+                notes.push(format!(
+                    "policies tell the containers of {key} apart; this is a process in one that is not known yet: ask for \
+                     one, like {one}"
+                ));
+            }
             if resolved.workload.cgroup.is_some() && resolved.cgroup.is_none() {
                 notes.push(format!("{key} has no process yet: its cgroup does not exist"));
             } else if resolved.workload.cgroup.is_none() && end == from {
@@ -288,7 +294,7 @@ impl Site for Live<'_> {
         if pod.workload.containers == Containers::Unknown {
             return self.number(end).0;
         }
-        let key = present_at_address(self.state, &pod.workload, &self.state.asked.quarantines);
+        let key = self.state.known().who(pod).present_at_address();
         self.state.registry.known(&key).unwrap_or_default()
     }
 

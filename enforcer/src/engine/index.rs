@@ -16,7 +16,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::claims::Claims;
-use super::keys::{Keys, present};
+use super::containers::{Known, Who};
+use super::keys::Keys;
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
@@ -25,8 +26,8 @@ use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
-use crate::domain::quarantine::{self, Quarantines, marked};
-use crate::domain::registry::{IdentityKey, Registry};
+use crate::domain::quarantine::Quarantines;
+use crate::domain::registry::Registry;
 use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
 
 /// What a problem is about. The order is that of importance: of two about one object, the last is told.
@@ -93,16 +94,10 @@ pub(super) struct Touched {
 }
 
 /// What a workload's directory is bound to. Gives a number to a new identity, in quarantine to both.
-fn bound(
-    workload: &Workload,
-    ordinary: &IdentityKey,
-    quarantines: &Quarantines,
-    registry: &mut Registry,
-) -> Bound {
-    let number = registry.identity(ordinary);
-    let Some(quarantine) = quarantine::of(quarantines, &workload.key) else { return Bound::always(number) };
-    let identity = registry.identity(&marked(ordinary, &workload.key.name));
-    let ordinary = number;
+fn bound(who: &Who<'_>, registry: &mut Registry) -> Bound {
+    let ordinary = registry.identity(&who.ordinary);
+    let Some(quarantine) = who.quarantine else { return Bound::always(ordinary) };
+    let identity = registry.identity(&who.present());
     match &quarantine.until {
         Some(until) => Bound { identity, until: Some(until.boot), after: ordinary },
         None => Bound::always(identity),
@@ -140,15 +135,18 @@ impl Index {
             let before = std::mem::replace(&mut self.quarantines, quarantines.clone());
             let keys = before.keys().chain(quarantines.keys());
             let differ = keys.filter(|key| before.get(*key) != quarantines.get(*key));
-            for key in differ {
-                changed.workloads.insert(key.clone());
-                changed.workloads.extend(told::containers(sources, key).into_iter().cloned());
-            }
+            // One of a container is about its pod, which it divides.
+            let pods = differ.flat_map(|key| [Some(key.clone()), key.pod()]).flatten();
+            changed.workloads.extend(pods);
         }
         if self.keys != *keys {
             let before = std::mem::replace(&mut self.keys, keys.clone());
             changed.workloads.extend(keys.differ(&before, sources).map(|workload| workload.key.clone()));
         }
+        // What a pod is says what its containers are.
+        let of_pods: Vec<WorkloadKey> =
+            changed.workloads.iter().flat_map(|key| told::containers(sources, key)).cloned().collect();
+        changed.workloads.extend(of_pods);
         for key in &changed.workloads {
             self.place(key, sources, registry, &mut touched);
         }
@@ -198,12 +196,13 @@ impl Index {
                 self.name(id, |names| _ = names.remove_mut(key));
             }
         }
-        if let Some((rank, resolved)) = told::rank(sources, key).zip(told::workload(sources, key)) {
+        let known = Known { sources, keys: &self.keys, quarantines: &self.quarantines };
+        let told = told::rank(sources, key).zip(told::workload(sources, key));
+        let there = told.map(|(rank, resolved)| (rank, resolved, known.who(resolved)));
+        if let Some((rank, resolved, who)) = there.filter(|(.., who)| who.binds) {
             let Resolved { workload, cgroup, .. } = resolved;
-            let ordinary = self.keys.identity(workload, rank);
-            let bound = bound(workload, &ordinary, &self.quarantines, registry);
-            let by_address = self.keys.identity_at_address(workload, rank);
-            let known_as = registry.identity(&present(workload, by_address, &self.quarantines));
+            let bound = bound(&who, registry);
+            let known_as = registry.identity(&who.present_at_address());
             let name = ByName(Arc::clone(workload));
             if let Some(cgroup) = *cgroup {
                 self.cgroups.add(cgroup, name.clone());
@@ -470,6 +469,11 @@ impl Index {
     /// Whether it was brought up to date before.
     pub(super) fn is_made(&self) -> bool {
         self.is_made
+    }
+
+    /// Whether a workload has a place of its own.
+    pub(super) fn has(&self, key: &WorkloadKey) -> bool {
+        self.placed.contains_key(key)
     }
 
     /// Whether the workloads of a directory are denied everything for want of room.

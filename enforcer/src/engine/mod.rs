@@ -38,6 +38,7 @@ mod claims;
 mod cluster;
 mod conditions;
 mod confirm;
+mod containers;
 mod event;
 mod explain;
 mod index;

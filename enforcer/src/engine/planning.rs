@@ -12,7 +12,7 @@ use super::phase::Area;
 use super::policies::{PolicySet, Touched};
 use super::schedule::Schedule;
 use super::state::{Inputs, Published, State, Waiting};
-use super::{confirm, keys, quarantine, room, schedule, told, views};
+use super::{confirm, keys, quarantine, room, schedule, views};
 use crate::domain::command::{Changed, PolicyChange, PolicyFile, Refused, Reply, Request};
 use crate::domain::delta::{Bound, Operation, Tables};
 use crate::domain::id::{Generation, IdentityId};
@@ -201,7 +201,7 @@ fn quarantines(
 }
 
 fn changes(state: &State, touched: Touched) -> Vec<PolicyChange> {
-    let endpoints = told::workloads(&state.sources);
+    let endpoints = state.endpoints();
     touched
         .into_iter()
         .map(|(key, (change, loaded))| PolicyChange {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Effect, Level};
-use super::keys::{present_at_address, present_key};
 use super::policies::refused;
 use super::state::State;
 use super::told;
@@ -100,12 +99,13 @@ fn known(state: &State, workload: &str) -> Result<WorkloadKey, Refused> {
 pub(super) fn guests(state: &State, quarantines: &Quarantines) -> Guests {
     // By its directory, by its addresses, and by its containers.
     let numbers = |key: &WorkloadKey| {
-        let known = |key| told::workload(&state.sources, key);
+        let known = state.known_with(quarantines);
+        let told = |key| told::workload(&state.sources, key);
         let containers = told::containers(&state.sources, key).into_iter();
-        let all = containers.chain([key]).filter_map(known).flat_map(|resolved| {
-            let workload = &resolved.workload;
+        let all = containers.chain([key]).filter_map(told).flat_map(|resolved| {
+            let who = known.who(resolved);
             // Somebody who is in quarantine as well is who they were bound to.
-            [present_key(state, workload, quarantines), present_at_address(state, workload, quarantines)]
+            [who.present(), who.present_at_address()]
         });
         all.filter_map(|key| state.registry.known(&key)).collect::<BTreeSet<_>>()
     };

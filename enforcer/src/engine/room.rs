@@ -107,6 +107,7 @@ fn bindings(
     let mut seen = BTreeSet::new();
     let mut places: Vec<Place<'_>> = endpoints
         .iter()
+        .filter(|(key, _)| index.has(key))
         .filter_map(|(key, resolved)| Some(Place { key, resolved, cgroup: resolved.cgroup? }))
         .filter(|place| seen.insert(place.cgroup))
         .collect();

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::event::Report;
-use super::keys::{present_at_address, present_key};
 use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
-use super::told::workloads as told_workloads;
 use super::{canary, conditions, confirm, explain, objects, quarantine};
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
@@ -60,7 +58,7 @@ pub(super) fn selects(endpoints: &Endpoints<'_>, labels: &NamespaceLabels, polic
 }
 
 fn policies(state: &State) -> Vec<PolicyInfo> {
-    let endpoints = told_workloads(&state.sources);
+    let endpoints = state.endpoints();
     let mode = |policy: &Policy| match policy.mode {
         PolicyMode::Enforce => "enforce",
         PolicyMode::Audit => "audit",
@@ -116,13 +114,12 @@ fn identities(state: &State) -> Vec<IdentityInfo> {
 
 /// Names of the workloads of each identity.
 fn workloads(state: &State, asked: &Asked) -> BTreeMap<IdentityKey, Vec<WorkloadKey>> {
-    let endpoints = told_workloads(&state.sources);
+    let endpoints = state.endpoints();
     let mut workloads: BTreeMap<IdentityKey, Vec<WorkloadKey>> = BTreeMap::new();
+    let known = state.known_with(&asked.quarantines);
     for (key, resolved) in endpoints {
-        let workload = &resolved.workload;
-        let by_directory = present_key(state, workload, &asked.quarantines);
-        let by_address = present_at_address(state, workload, &asked.quarantines);
-        for identity in BTreeSet::from([by_directory, by_address]) {
+        let who = known.who(resolved);
+        for identity in BTreeSet::from([who.present(), who.present_at_address()]) {
             workloads.entry(identity).or_default().push(key.clone());
         }
     }
@@ -147,7 +144,7 @@ fn stands(state: &State, resolved: &Resolved, identity: Option<IdentityId>) -> E
 }
 
 fn endpoints(state: &State) -> Vec<EndpointInfo> {
-    let endpoints = told_workloads(&state.sources);
+    let endpoints = state.endpoints();
     let isolating = |workload: &Workload, section: RuleDirection| -> Vec<String> {
         let effective = state.asked.policies.effective().map(|(loaded, _)| &loaded.policy);
         effective
@@ -159,7 +156,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
     };
     let info = |resolved: &Resolved| {
         let workload = &resolved.workload;
-        let identity = state.registry.known(&present_key(state, workload, &state.asked.quarantines));
+        let identity = state.registry.known(&state.known().who(resolved).present());
         EndpointInfo {
             namespace: workload.key.namespace.clone(),
             name: workload.key.name.clone(),
@@ -243,9 +240,8 @@ pub(super) fn report(state: &State) -> Report {
     if state.changed.is_empty() && state.index.is_made() {
         counts.extend(STATES.map(|stands| (stands, state.index.standing(stands))));
     } else {
-        for resolved in told_workloads(&state.sources).into_values() {
-            let identity =
-                state.registry.known(&present_key(state, &resolved.workload, &state.asked.quarantines));
+        for resolved in state.endpoints().into_values() {
+            let identity = state.registry.known(&state.known().who(resolved).present());
             *counts.entry(stands(state, resolved, identity)).or_default() += 1;
         }
     }

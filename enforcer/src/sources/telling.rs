@@ -9,11 +9,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use enforcer_common::id::CgroupId;
 use tokio::sync::{broadcast, mpsc};
 
 use super::directories::{Directories, Directory, Moved, Place};
-use crate::domain::cgroup_path::{owner, pod_of};
-use crate::domain::container::Containers;
+use crate::domain::cgroup_path::{PodUid, owner, pod_of};
+use crate::domain::container::{Containers, MAX_CONTAINERS, with_containers};
 use crate::domain::labels::LabelSet;
 use crate::domain::runtime;
 use crate::domain::workload::{Changes, Resolved, Workload, WorkloadEvent, WorkloadKey};
@@ -21,11 +22,13 @@ use crate::domain::workload::{Changes, Resolved, Workload, WorkloadEvent, Worklo
 /// Things of one source; what is beyond is left out, and said.
 pub(super) const THINGS: usize = 32_768;
 
-/// A container or unit.
+/// A container, pod or unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Thing {
-    /// The name it should have.
+    /// The name it should have; of a container of a pod that of the pod.
     pub(super) key: WorkloadKey,
+    /// The pod whose container it is, and its name there.
+    pub(super) of: Option<(PodUid, String)>,
     pub(super) labels: LabelSet,
     /// Labels that it has and that can't be labels.
     pub(super) left_out: usize,
@@ -246,13 +249,17 @@ impl Telling {
     }
 
     /// The workloads of the things that want this name: those whose directories are there. The latest has the name; others with
-    /// directories of their own (a pod that ends while the next one begins) have it with a part of their ids.
+    /// directories of their own (a pod that ends while the next one begins) have it with a part of their ids. Behind each pod
+    /// come its containers.
     fn resolved(&self, key: &WorkloadKey) -> Vec<Resolved> {
         let ids = self.by_key.get(key).into_iter().flatten();
         let mut things: Vec<(&String, &Thing)> = ids.filter_map(|id| self.things.get_key_value(id)).collect();
         things.sort_by_key(|(id, thing)| (std::cmp::Reverse(thing.made), *id));
+        let (containers, things): (Vec<_>, Vec<_>) =
+            things.into_iter().partition(|(_, thing)| thing.of.is_some());
         let mut seen = BTreeSet::new();
         let mut resolved = Vec::new();
+        let mut is_first = true;
         for (id, thing) in things {
             let Some(Directory { path, id: cgroup, above }) = self.directories.find(&thing.place) else {
                 continue;
@@ -263,7 +270,7 @@ impl Telling {
                 continue;
             }
             let mut key = thing.key.clone();
-            if !resolved.is_empty() {
+            if !std::mem::take(&mut is_first) {
                 key.name = runtime::name(&format!("{}_{id}", key.name));
             }
             let workload = Workload {
@@ -275,9 +282,45 @@ impl Telling {
                 account: None,
                 containers: Containers::Unknown,
             };
-            resolved.push(Resolved { workload: Arc::new(workload), cgroup: Some(cgroup), above });
+            let Place::Pod(uid) = thing.place else {
+                resolved.push(Resolved { workload: Arc::new(workload), cgroup: Some(cgroup), above });
+                continue;
+            };
+            // A runtime does not know which containers a pod is going to have.
+            let pod = Workload { containers: Containers::Told(None), ..workload };
+            let own = self.containers(uid, cgroup, &containers);
+            let named = own.iter().map(|(name, directory)| ((*name).to_owned(), directory.path.clone()));
+            let mut all = with_containers(pod, named).into_iter();
+            let mut push = |workload: Option<Workload>, cgroup: CgroupId, above: Vec<CgroupId>| {
+                let told =
+                    workload.map(|it| Resolved { workload: Arc::new(it), cgroup: Some(cgroup), above });
+                resolved.extend(told);
+            };
+            push(all.next(), cgroup, above);
+            for (_, directory) in own {
+                push(all.next(), directory.id, directory.above);
+            }
         }
         resolved
+    }
+
+    /// The containers of a pod whose directories are in its own, by name: the latest of each, which comes first.
+    fn containers<'t>(
+        &self,
+        pod: PodUid,
+        cgroup: CgroupId,
+        things: &[(&String, &'t Thing)],
+    ) -> BTreeMap<&'t str, Directory> {
+        let mut found = BTreeMap::new();
+        for (_, thing) in things {
+            let Some((_, name)) = thing.of.as_ref().filter(|(of, _)| *of == pod) else { continue };
+            let directory = self.directories.find(&thing.place);
+            let Some(directory) = directory.filter(|it| it.above.contains(&cgroup)) else { continue };
+            if found.len() < MAX_CONTAINERS {
+                found.entry(name.as_str()).or_insert(directory);
+            }
+        }
+        found
     }
 
     async fn send(&self, event: WorkloadEvent) -> Result<(), Over> {

@@ -20,8 +20,20 @@ struct Known {
     namespaces: BTreeMap<u8, u8>,
 }
 
+/// A container of `w-0` or `w-2`, which lies in the pod if that has the directory 3.
+fn container(pod: u8, cgroup: u8) -> Resolved {
+    let at = if cgroup == 0 { "-".to_owned() } else { cgroup.to_string() };
+    let mut resolved = workload(&format!("w-{pod}/c@{at}"));
+    resolved.above.insert(0, CgroupId(3));
+    Arc::make_mut(&mut resolved.workload).containers = Containers::One("c".into());
+    resolved
+}
+
 /// One of a few labels, directories and addresses each, so that they meet often.
 fn pod(number: u8, (label, cgroup, address): (u8, u8, u8)) -> Resolved {
+    if number > 6 {
+        return container((number - 7) * 2, cgroup);
+    }
     let at = if cgroup == 0 { "-".to_owned() } else { cgroup.to_string() };
     let mut resolved = workload(&format!("w-{number}@{at}"));
     let workload = Arc::make_mut(&mut resolved.workload);
@@ -31,6 +43,13 @@ fn pod(number: u8, (label, cgroup, address): (u8, u8, u8)) -> Resolved {
         workload.cgroup = None;
         resolved.cgroup = None;
     }
+    let named = |name: &str| Some(Arc::new([name.to_owned()].into()));
+    workload.containers = match number {
+        0 => Containers::Told(None),
+        2 => Containers::Told(named("c")),
+        4 => Containers::Told(named("other")),
+        _ => Containers::Unknown,
+    };
     // Some stand for more than one address.
     let length = if address == 3 { 30 } else { 32 };
     workload.addresses = vec![ipnet::IpNet::new(IpAddr::from([192, 0, 2, address]), length).unwrap()];
@@ -218,8 +237,11 @@ fn world(limits: Limits) -> World {
     let mut world = World::with(State::new(facts, Remembered::default()).unwrap());
     let text = "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: a1}\nspec:\n  subject: \
                 {matchLabels: {app: a1}}\n  egress: [{to: [{workloads: {matchLabels: {app: a2}}}]}]\n";
-    let policy = PolicyFile { name: "a1.yaml".into(), text: text.into() };
-    world.batch([adopted(), Event::PolicyFiles(vec![policy])]);
+    let about_container = "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: c}\nspec:\n  subject: \
+                           {matchLabels: {app: a1}, container: c}\n  ingress: []\n";
+    let policies = [("a1.yaml", text), ("c.yaml", about_container)]
+        .map(|(name, text)| PolicyFile { name: name.into(), text: text.into() });
+    world.batch([adopted(), Event::PolicyFiles(policies.into())]);
     world
 }
 

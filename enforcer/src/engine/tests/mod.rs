@@ -6,6 +6,7 @@ mod audit;
 mod cluster;
 mod cluster_api;
 mod conditions;
+mod containers;
 mod converge;
 mod deltas;
 mod expiry;

@@ -9,7 +9,9 @@
 //! # Trust
 //! * In the namespace `k8s.io`, which belongs to the kubelet's plugin, a sandbox is a pod: name, namespace and UID are labels
 //!   that the kubelet writes after the pod's own, so a pod can't choose them. It has the name and the directory that Kubernetes
-//!   would tell; what only Kubernetes knows (service account, labels of the namespace, ports) it has not.
+//!   would tell; what only Kubernetes knows (service account, labels of the namespace, ports) it has not. A container there is one
+//!   of its pod, by labels of the same kind, which containerd writes over those of the image; it counts where its directory is in
+//!   that of the pod.
 //! * In every other namespace a container is a workload of a namespace of that name, whatever its labels say. Who may make
 //!   containers there is root on this host.
 //! * `moby` is Docker's, which tells its containers itself, with their names.
@@ -43,6 +45,12 @@ use crate::domain::workload::{WorkloadEvent, WorkloadKey};
 pub const CONTAINERD: &str = "containerd";
 /// The namespace of the kubelet's plugin.
 const CRI: &str = "k8s.io";
+/// The label with which the kubelet's plugin says what something is.
+const KIND: &str = "io.cri-containerd.kind";
+/// A pod.
+const SANDBOX: &str = "sandbox";
+/// A container of a pod.
+const CONTAINER: &str = "container";
 /// The namespace of Docker.
 const MOBY: &str = "moby";
 /// Namespaces; what is beyond is left out.
@@ -144,7 +152,7 @@ impl Containerd {
         self.refused.clear();
         for namespace in names.filter(|name| name != MOBY).take(NAMESPACES) {
             let filters = if namespace == CRI {
-                vec!["labels.\"io.cri-containerd.kind\"==sandbox".to_owned()]
+                [SANDBOX, CONTAINER].map(|kind| format!("labels.\"{KIND}\"=={kind}")).to_vec()
             } else {
                 Vec::new()
             };
@@ -244,17 +252,25 @@ impl Drop for Abort {
     }
 }
 
-/// The workload that a container is. `None` for one that belongs to a pod.
+/// The workload that a container is. `None` for what the kubelet's plugin knows besides pods and their containers.
 fn thing(namespace: &str, container: Container) -> Result<Option<Thing>, String> {
     let Container { id, labels, spec, created_at } = container;
     let (told, left_out) = words::labels(&labels);
     let made =
         created_at.map_or(0, |at| at.seconds.saturating_mul(1_000_000_000).saturating_add(at.nanos.into()));
+    let mut of = None;
     let (key, place) = if namespace == CRI {
-        if labels.get("io.cri-containerd.kind").map(String::as_str) != Some("sandbox") {
-            return Ok(None);
+        let (key, uid) = match labels.get(KIND).map(String::as_str) {
+            Some(SANDBOX | CONTAINER) => pod(&labels)?,
+            _ => return Ok(None),
+        };
+        if labels.get(KIND).is_some_and(|kind| kind == SANDBOX) {
+            (key, Place::Pod(uid))
+        } else {
+            let id = ContainerId::parse(&id).ok_or("a container of a pod without an id of 64 hex digits")?;
+            of = Some((uid, container_name(&labels)?));
+            (key, Place::Container(id))
         }
-        pod(&labels)?
     } else {
         let path = spec.and_then(|spec| serde_json::from_slice::<Spec>(&spec.value).ok());
         let path = path.and_then(|spec| words::cgroups_path(&spec.linux?.cgroups_path?));
@@ -266,20 +282,32 @@ fn thing(namespace: &str, container: Container) -> Result<Option<Thing>, String>
         let name = labels.get("nerdctl/name").filter(|name| !name.is_empty()).unwrap_or(&id);
         (WorkloadKey { namespace: namespace.to_owned(), name: words::name(name) }, place)
     };
-    Ok(Some(Thing { key, labels: told, left_out, place, made }))
+    Ok(Some(Thing { key, of, labels: told, left_out, place, made }))
 }
 
-/// Name and place of the pod that a sandbox is.
-fn pod(labels: &BTreeMap<String, String>) -> Result<(WorkloadKey, Place), String> {
-    let label = |key: &str| labels.get(key).ok_or_else(|| format!("a sandbox without the label {key}"));
-    let namespace = label("io.kubernetes.pod.namespace")?;
-    let name = label("io.kubernetes.pod.name")?;
-    let uid = label("io.kubernetes.pod.uid")?;
+/// Name and UID of the pod that something is or belongs to.
+fn pod(labels: &BTreeMap<String, String>) -> Result<(WorkloadKey, PodUid), String> {
+    let namespace = label(labels, "io.kubernetes.pod.namespace")?;
+    let name = label(labels, "io.kubernetes.pod.name")?;
+    let uid = label(labels, "io.kubernetes.pod.uid")?;
     if !Name::Label.accepts(namespace) || !Name::Subdomain.accepts(name) {
         return Err(format!("{namespace:?} and {name:?} are no namespace and name of a pod"));
     }
     let uid = PodUid::parse(uid).ok_or_else(|| format!("{uid:?} is no UID of a pod"))?;
-    Ok((WorkloadKey { namespace: namespace.clone(), name: name.clone() }, Place::Pod(uid)))
+    Ok((WorkloadKey { namespace: namespace.clone(), name: name.clone() }, uid))
+}
+
+/// The name of a container in its pod.
+fn container_name(labels: &BTreeMap<String, String>) -> Result<String, String> {
+    let name = label(labels, "io.kubernetes.container.name")?;
+    if !Name::Label.accepts(name) {
+        return Err(format!("{name:?} is no name of a container"));
+    }
+    Ok(name.clone())
+}
+
+fn label<'a>(labels: &'a BTreeMap<String, String>, key: &str) -> Result<&'a String, String> {
+    labels.get(key).ok_or_else(|| format!("something of the kubelet's without the label {key}"))
 }
 
 /// What matters of an OCI specification.

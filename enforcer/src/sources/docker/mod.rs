@@ -165,5 +165,5 @@ fn thing(namespace: &str, container: Container) -> Option<(String, Thing)> {
     let name = names.next().filter(|name| !name.is_empty()).unwrap_or(&id[..12]);
     let key = WorkloadKey { namespace: namespace.to_owned(), name: words::name(name) };
     let made = created.and_then(|created| created.as_i64()).unwrap_or_default();
-    Some((id, Thing { key, labels, left_out, place, made }))
+    Some((id, Thing { key, of: None, labels, left_out, place, made }))
 }

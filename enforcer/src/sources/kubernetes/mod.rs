@@ -16,7 +16,9 @@
 //!   create pods, and give nobody another's directory, address, namespace or account.
 
 mod kinds;
+mod known;
 mod mirror;
+mod news;
 mod place;
 mod pod;
 mod policy;
@@ -40,6 +42,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use self::mirror::Mirror;
+use self::news::{News, news};
 use self::saved::Saved;
 use super::directories::{Directories, Moved};
 use crate::domain::cluster_policy::{ClusterPolicy, KUBERNETES, SourceInfo};
@@ -245,10 +248,8 @@ impl Source {
                     }
                 }
                 news = news(moved) => {
-                    let Some(is_pods) = news else { return End::Directories };
-                    if is_pods {
-                        self.mirror.world.directories_moved();
-                    }
+                    let Some(news) = news else { return End::Directories };
+                    self.heed(news);
                 }
                 answer = answer(&mut beat) => {
                     beat = None;
@@ -290,8 +291,7 @@ impl Source {
                 () = tokio::time::sleep_until(until) => return std::ops::ControlFlow::Continue(()),
                 () = patience => {}
                 news = news(moved) => match news {
-                    Some(true) => self.mirror.world.directories_moved(),
-                    Some(false) => {}
+                    Some(news) => self.heed(news),
                     None => *moved = None,
                 },
                 () = closed.closed() => {
@@ -299,6 +299,16 @@ impl Source {
                     return std::ops::ControlFlow::Break(());
                 }
             }
+        }
+    }
+
+    /// Has looked at whatever depends on directories that came or went.
+    fn heed(&mut self, News { pods, containers }: News) {
+        if pods {
+            self.mirror.world.directories_moved();
+        }
+        for uid in containers {
+            self.mirror.world.containers_moved(uid);
         }
     }
 
@@ -352,7 +362,7 @@ impl Source {
         if self.mirror.is_complete() {
             self.saved = None;
             let directories = self.directories.clone();
-            let changes = self.mirror.world.changes(&|name| directories.pod(name));
+            let changes = self.mirror.world.changes(&directories);
             if std::mem::take(&mut self.mirror.policies_changed) {
                 self.send(Told::Policies(self.mirror.policies())).await;
             }
@@ -444,35 +454,6 @@ impl Source {
             _ => self.heard.map(|(_, at)| at.whole_seconds()).unwrap_or_default(),
         }
     }
-}
-
-/// Waits until directories came or went, and says whether some of them may be pods'; `None` if they are not looked after any
-/// more.
-async fn news(moved: &mut Option<broadcast::Receiver<Moved>>) -> Option<bool> {
-    let Some(receiver) = moved else { return std::future::pending().await };
-    let mut is_pods = match receiver.recv().await {
-        Ok(moved) => may_be_pods(&moved),
-        // What was missed is looked up.
-        Err(broadcast::error::RecvError::Lagged(_)) => true,
-        Err(broadcast::error::RecvError::Closed) => return None,
-    };
-    loop {
-        match receiver.try_recv() {
-            Ok(moved) => is_pods |= may_be_pods(&moved),
-            Err(broadcast::error::TryRecvError::Lagged(_)) => is_pods = true,
-            Err(_) => return Some(is_pods),
-        }
-    }
-}
-
-/// Whether a pod's directory may be among these: containers and all the rest of a host come and go much more often.
-fn may_be_pods(moved: &Moved) -> bool {
-    let path = match moved {
-        Moved::Came(directory) => &directory.path,
-        Moved::Went(path) => path,
-        Moved::Rescanned => return true,
-    };
-    path.rsplit('/').next().is_some_and(|name| name.contains("pod"))
 }
 
 /// The answer to a heartbeat that is on its way.

@@ -1,11 +1,14 @@
 //! Pods: from the object to what a policy can tell them apart by, and where they are.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::wire::{Metadata, Notes, protocol, read};
+use crate::domain::cgroup_path::ContainerId;
+use crate::domain::container::MAX_CONTAINERS;
 use crate::domain::labels::LabelSet;
 use crate::domain::policy::diagnostic::quote;
 use crate::domain::syntax::Name;
@@ -41,6 +44,9 @@ pub(super) struct Pod {
     pub(super) ports: NamedPorts,
     /// `None` for mirrors of static pods.
     pub(super) account: Option<String>,
+    /// Containers that it may have, of every kind, and the id of each that was ever started. Not kept for pods of other nodes.
+    #[serde(default)]
+    pub(super) containers: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -60,11 +66,13 @@ struct Spec {
     service_account_name: Option<String>,
     containers: Option<Vec<Container>>,
     init_containers: Option<Vec<Container>>,
+    ephemeral_containers: Option<Vec<Container>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Container {
+    name: String,
     ports: Option<Vec<Port>>,
     restart_policy: Option<String>,
 }
@@ -90,6 +98,18 @@ struct Status {
     host_ip: Option<String>,
     #[serde(rename = "hostIPs")]
     host_ips: Option<Vec<Ip>>,
+    container_statuses: Option<Vec<ContainerStatus>>,
+    init_container_statuses: Option<Vec<ContainerStatus>>,
+    ephemeral_container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerStatus {
+    name: String,
+    /// `RUNTIME://ID`
+    #[serde(rename = "containerID")]
+    container_id: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -127,6 +147,7 @@ pub(super) fn pod(value: Value) -> Result<(Pod, Notes), String> {
         created: metadata.created(),
         addresses: if spec.host_network == Some(true) { Vec::new() } else { addresses(&status, &mut notes)? },
         ports: ports(&spec),
+        containers: containers(&spec, &status, &mut notes),
         account,
         key,
         uid: metadata.uid,
@@ -179,6 +200,36 @@ fn addresses(status: &Status, notes: &mut Notes) -> Result<Vec<IpAddr>, String> 
         }
     }
     Ok(found)
+}
+
+/// Its containers: init containers, sidecars and those that are for debugging have names of the same kind.
+fn containers(spec: &Spec, status: &Status, notes: &mut Notes) -> BTreeMap<String, Option<String>> {
+    let Spec { containers, init_containers, ephemeral_containers, .. } = spec;
+    let all = [containers, init_containers, ephemeral_containers].into_iter().flatten().flatten();
+    let mut found = BTreeMap::new();
+    for container in all.filter(|container| !container.name.is_empty()) {
+        if !Name::Label.accepts(&container.name) {
+            notes.push(format!("a container can't be called {}", quote(&container.name)));
+        } else {
+            found.insert(container.name.clone(), None);
+        }
+    }
+    if found.len() > MAX_CONTAINERS {
+        let count = found.len();
+        notes.push(format!("of its {count} containers {MAX_CONTAINERS} are told apart, the first by name"));
+    }
+    let Status { container_statuses, init_container_statuses, ephemeral_container_statuses, .. } = status;
+    let all = [container_statuses, init_container_statuses, ephemeral_container_statuses];
+    for ContainerStatus { name, container_id } in all.into_iter().flatten().flatten() {
+        let id = container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id);
+        // One that was never started has none, and what is no id could not be found.
+        if let (Some(known), Some(id)) =
+            (found.get_mut(name), id.filter(|id| ContainerId::parse(id).is_some()))
+        {
+            *known = Some(id.to_owned());
+        }
+    }
+    found
 }
 
 /// Its ports that have names.

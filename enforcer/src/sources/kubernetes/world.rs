@@ -9,6 +9,8 @@
 //!   its processes are not.
 //! * A pod of this node whose directory was there and is gone has no processes. It is told again when the directory is back;
 //!   until then its address may be somebody else's.
+//! * A container is told while its directory is there, in that of its pod. The names of all that a pod may have come with the
+//!   pod, before any of them has a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,32 +18,17 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::known::{Find, Known, name_of, names_of_ended, resolved};
 use super::place::Node;
 use super::pod::Pod;
 use super::service::{Front, Slice};
+use crate::domain::cgroup_path::PodUid;
 use crate::domain::cluster::{Namespace, Service, ServiceKey};
-use crate::domain::container::Containers;
 use crate::domain::labels::LabelSet;
-use crate::domain::workload::{Changes, Resolved, Workload, WorkloadEvent, WorkloadKey};
-use crate::sources::directories::Directory;
-
-/// Finds the directory of a pod by its UID or the hash of its configuration.
-pub(super) type Find<'a> = &'a dyn Fn(&str) -> Option<Directory>;
+use crate::domain::workload::{Changes, Resolved, WorkloadEvent, WorkloadKey};
 
 /// Namespace and name of an object.
 pub(super) type Name = (String, String);
-
-/// A pod that is known.
-#[derive(Debug)]
-struct Known {
-    /// Without its labels.
-    pod: Pod,
-    labels: Arc<LabelSet>,
-    /// Whether its directory was ever seen.
-    seen: bool,
-    /// Its directory, if it runs on this node and that is there.
-    directory: Option<Directory>,
-}
 
 /// What is known.
 #[derive(Debug, Default)]
@@ -108,7 +95,13 @@ impl World {
             self.claims.entry(*address).or_default().insert(key.clone());
         }
         self.touch_addresses(&pod.addresses);
-        self.pods.insert(key.clone(), Known { pod, labels, seen, directory: None });
+        if !self.is_local(&pod) {
+            pod.containers.clear();
+        }
+        let names = || Arc::new(pod.containers.keys().cloned().collect());
+        let names = (!pod.containers.is_empty()).then(names);
+        let known = Known { pod, labels, seen, directory: None, names, containers: Vec::new() };
+        self.pods.insert(key.clone(), known);
         self.due.pods.insert(key);
     }
 
@@ -213,6 +206,15 @@ impl World {
         self.due.services.insert(ServiceKey { namespace, name });
     }
 
+    /// A directory came or went in that of a pod.
+    pub(super) fn containers_moved(&mut self, uid: PodUid) {
+        let is_it = |name: &String| PodUid::parse(name) == Some(uid);
+        let living = self.local.iter().filter(|(name, _)| is_it(name)).map(|(_, key)| key.clone());
+        self.due.pods.extend(living);
+        let ended = self.ended.iter().filter(|(name, _)| is_it(name));
+        self.due.pods.extend(ended.flat_map(|(_, known)| names_of_ended(known)));
+    }
+
     /// Directories came or went: whatever depends on one has to be looked at.
     pub(super) fn directories_moved(&mut self) {
         self.due.pods.extend(self.local.values().cloned());
@@ -239,19 +241,25 @@ impl World {
     }
 
     /// What is different since this was asked last.
-    pub(super) fn changes(&mut self, find: Find<'_>) -> Changes {
+    pub(super) fn changes(&mut self, find: &impl Find) -> Changes {
         let mut changes = Changes::default();
         self.look(find);
         let due = std::mem::take(&mut self.due);
         for key in due.pods {
-            match self.wanted(&key) {
-                Some(wanted) if self.told.workloads.get(&key) == Some(&wanted) => {}
-                Some(wanted) => {
-                    self.told.workloads.insert(key, wanted.clone());
+            let wanted = self.wanted(&key);
+            let told = &mut self.told.workloads;
+            let mut gone: BTreeSet<WorkloadKey> =
+                told.range(key.containers()).map(|(container, _)| container.clone()).collect();
+            gone.insert(key);
+            for wanted in wanted {
+                let key = &wanted.workload.key;
+                gone.remove(key);
+                if told.get(key) != Some(&wanted) {
+                    told.insert(key.clone(), wanted.clone());
                     changes.workloads.push(wanted);
                 }
-                None => changes.gone.extend(self.told.workloads.remove(&key).map(|_| key)),
             }
+            changes.gone.extend(gone.into_iter().filter(|key| told.remove(key).is_some()));
         }
         for name in due.namespaces {
             match self.namespaces.get(&name) {
@@ -295,11 +303,11 @@ impl World {
     }
 
     /// Looks for the directories of pods that may have another one now.
-    fn look(&mut self, find: Find<'_>) {
+    fn look(&mut self, find: &impl Find) {
         // Whoever asks first after a directory went finds it gone, be it before the news of that.
         let mut over = Vec::new();
-        self.ended.retain(|name, known| {
-            known.directory = find(name);
+        self.ended.retain(|_, known| {
+            known.look(find);
             let is_there = known.directory.is_some();
             if !is_there {
                 over.extend(names_of_ended(known));
@@ -312,11 +320,11 @@ impl World {
             let own = self.own.as_str();
             if let Some(known) = self.pods.get_mut(&key) {
                 let is_local = !own.is_empty() && known.pod.node == own;
-                let directory = if is_local { find(name_of(&known.pod)) } else { None };
-                known.seen |= directory.is_some();
-                let is_same = known.directory.is_some() == directory.is_some();
-                known.directory = directory;
-                if !is_same {
+                let was_there = known.directory.is_some();
+                if is_local {
+                    known.look(find);
+                }
+                if was_there != known.directory.is_some() {
                     let addresses = known.pod.addresses.clone();
                     self.touch_addresses(&addresses);
                 }
@@ -325,19 +333,19 @@ impl World {
         }
     }
 
-    /// What is to be told under this name.
-    fn wanted(&mut self, key: &WorkloadKey) -> Option<Resolved> {
+    /// What is to be told under this name: a pod, and its containers behind it.
+    fn wanted(&mut self, key: &WorkloadKey) -> Vec<Resolved> {
         if !self.pods.contains_key(key) {
             return self.wanted_ended(key);
         }
         let addresses = self.addresses(key);
-        let known = self.pods.get(key)?;
+        let Some(known) = self.pods.get(key) else { return Vec::new() };
         let is_local = self.is_local(&known.pod);
-        if known.pod.finished || self.is_over(known) {
-            return None;
-        }
         let is_somewhere = is_local || !addresses.is_empty();
-        is_somewhere.then(|| resolved(key.clone(), known, addresses, is_local))
+        if known.pod.finished || self.is_over(known) || !is_somewhere {
+            return Vec::new();
+        }
+        resolved(key.clone(), known, addresses, is_local)
     }
 
     /// Whether it is a pod of this node without processes.
@@ -346,16 +354,16 @@ impl World {
     }
 
     /// A pod without an object has its name until another pod has it.
-    fn wanted_ended(&self, key: &WorkloadKey) -> Option<Resolved> {
+    fn wanted_ended(&self, key: &WorkloadKey) -> Vec<Resolved> {
         let mut taken: BTreeSet<&WorkloadKey> = BTreeSet::new();
         for known in self.ended.values() {
             let [name, other] = names_of_ended(known);
             let is_free = !self.pods.contains_key(&name) && taken.insert(&known.pod.key);
             if *key == if is_free { name } else { other } {
-                return Some(resolved(key.clone(), known, Vec::new(), true));
+                return resolved(key.clone(), known, Vec::new(), true);
             }
         }
-        None
+        Vec::new()
     }
 
     /// The addresses of a pod that are its own and nobody else's.
@@ -440,36 +448,4 @@ impl World {
     pub(super) fn slices(&self) -> impl Iterator<Item = (&Name, &Slice)> {
         self.slices.iter()
     }
-}
-
-/// By what the kubelet names the directory of a pod.
-fn name_of(pod: &Pod) -> &str {
-    pod.hash.as_deref().unwrap_or(&pod.uid)
-}
-
-/// The name under which a pod without an object is told, and the one under which it is told once another pod has its name.
-fn names_of_ended(known: &Known) -> [WorkloadKey; 2] {
-    let key = known.pod.key.clone();
-    let uid = known.pod.uid.get(..8).unwrap_or(&known.pod.uid);
-    let other = WorkloadKey { name: format!("{}.{uid}", key.name), ..key.clone() };
-    [key, other]
-}
-
-fn resolved(key: WorkloadKey, known: &Known, addresses: Vec<IpNet>, is_local: bool) -> Resolved {
-    let Known { pod, labels, directory, .. } = known;
-    let waits = || format!("/.../pod{}", name_of(pod));
-    let path = directory.as_ref().map(|directory| directory.path.clone());
-    let workload = Workload {
-        key,
-        labels: Arc::clone(labels),
-        cgroup: path.or_else(|| is_local.then(waits)),
-        addresses,
-        ports: pod.ports.clone(),
-        account: pod.account.clone(),
-        containers: Containers::Unknown,
-    };
-    let (cgroup, above) = directory
-        .as_ref()
-        .map_or((None, Vec::new()), |directory| (Some(directory.id), directory.above.clone()));
-    Resolved { workload: Arc::new(workload), cgroup, above }
 }

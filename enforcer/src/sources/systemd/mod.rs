@@ -97,7 +97,7 @@ impl Systemd {
         let is_own = self.own.as_deref() == Some(path);
         let key = WorkloadKey { namespace: SYSTEMD.to_owned(), name: name(unit) };
         let (labels, place) = (unit::labels(path, unit), Place::Path(path.to_owned()));
-        (!is_own).then_some(Thing { key, labels, left_out: 0, place, made: 0 })
+        (!is_own).then_some(Thing { key, of: None, labels, left_out: 0, place, made: 0 })
     }
 }
 

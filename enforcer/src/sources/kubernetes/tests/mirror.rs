@@ -5,6 +5,7 @@ use kube::runtime::watcher::{Error, Event};
 
 use super::*;
 use crate::domain::timestamp::Timestamp;
+use crate::sources::directories::Directories;
 use crate::sources::kubernetes::kinds::{Kind, Object};
 use crate::sources::kubernetes::mirror::Mirror;
 use crate::sources::kubernetes::saved::Saved;
@@ -172,7 +173,7 @@ fn trouble_is_told_since_when_and_only_where_the_server_answers() {
 #[test]
 fn what_was_saved_is_known_again_unless_something_newer_is() {
     let mut before = synced();
-    let changes = before.world.changes(&|_| None);
+    let changes = before.world.changes(&Directories::new("/nowhere".into()));
     assert_eq!(changes.workloads.len(), 1);
     let text = before.save(at(5)).write().unwrap();
     let saved = Saved::read(&text).unwrap();
@@ -187,6 +188,8 @@ fn what_was_saved_is_known_again_unless_something_newer_is() {
     assert_eq!(after.policies()[0].good, before.policies()[0].good);
     let labels: Vec<_> = after.world.pods().map(|(pod, _)| pod.labels.to_string()).collect();
     assert_eq!(labels, ["app=new"]);
+    let containers = |mirror: &Mirror| mirror.world.pods().next().unwrap().0.containers.len();
+    assert_eq!((containers(&before), containers(&after)), (4, 4));
     // What is saved and not listed is gone.
     list(&mut after, Kind::NetworkPolicy, []);
     assert!(after.policies().is_empty());

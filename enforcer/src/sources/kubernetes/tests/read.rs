@@ -16,6 +16,8 @@ fn a_pod_is_what_the_api_server_says() {
     let ports: Vec<_> =
         pod.ports.iter().map(|(name, port)| (name.as_str(), port.protocol, port.port)).collect();
     assert_eq!(ports, [("dns", 17, 53), ("http", 6, 8080), ("mesh", 6, 15001)]);
+    let containers: Vec<_> = pod.containers.iter().map(|(name, id)| (name.as_str(), id.is_some())).collect();
+    assert_eq!(containers, [("before", false), ("beside", false), ("main", false), ("other", false)]);
     assert_eq!(pod.created, 1_795_341_600);
     assert!(!pod.finished && !pod.deleting && notes.is_empty());
 }

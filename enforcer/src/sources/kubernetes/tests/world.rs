@@ -5,22 +5,49 @@ use std::collections::BTreeMap;
 use enforcer_common::id::CgroupId;
 
 use super::*;
+use crate::domain::cgroup_path::PodUid;
+use crate::domain::container::Containers;
 use crate::domain::workload::{Changes, WorkloadKey};
 use crate::sources::Directory;
+use crate::sources::kubernetes::known::Find;
 use crate::sources::kubernetes::world::World;
 
 const A: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 const B: &str = "bbbbbbbb-0000-0000-0000-000000000002";
 
-/// A world seen from `n1`, and the directories of that node by UID.
+/// A world seen from `n1`, and the directories of that node.
 struct Scene {
     world: World,
-    directories: BTreeMap<String, u64>,
+    directories: Tree,
+}
+
+/// Ids of directories: of pods by UID, of containers by id, with the UID of the pod in which they are.
+#[derive(Default)]
+struct Tree {
+    pods: BTreeMap<String, u64>,
+    containers: BTreeMap<String, (String, u64)>,
+}
+
+impl Find for Tree {
+    fn pod(&self, uid: &str) -> Option<Directory> {
+        let id = self.pods.get(uid)?;
+        Some(Directory { path: format!("/kubepods/pod{uid}"), id: CgroupId(*id), above: vec![CgroupId(9)] })
+    }
+
+    fn container(&self, id: &str) -> Option<Directory> {
+        let (uid, number) = self.containers.get(id)?;
+        let pod = self.pod(uid)?;
+        Some(Directory {
+            path: format!("{}/{id}", pod.path),
+            id: CgroupId(*number),
+            above: [vec![pod.id], pod.above].concat(),
+        })
+    }
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { world: World::new("n1".into()), directories: BTreeMap::new() }
+        Self { world: World::new("n1".into()), directories: Tree::default() }
     }
 
     fn pod(&mut self, object: Value) {
@@ -28,25 +55,29 @@ impl Scene {
     }
 
     fn make(&mut self, uid: &str, id: u64) {
-        self.directories.insert(uid.to_owned(), id);
+        self.directories.pods.insert(uid.to_owned(), id);
         self.world.directories_moved();
     }
 
     fn remove(&mut self, uid: &str) {
-        self.directories.remove(uid);
+        self.directories.pods.remove(uid);
         self.world.directories_moved();
     }
 
     fn changes(&mut self) -> Changes {
-        let directories = &self.directories;
-        self.world.changes(&|uid| {
-            let id = directories.get(uid)?;
-            Some(Directory {
-                path: format!("/kubepods/pod{uid}"),
-                id: CgroupId(*id),
-                above: vec![CgroupId(9)],
-            })
-        })
+        self.world.changes(&self.directories)
+    }
+
+    /// A container's directory comes, in that of a pod.
+    fn start(&mut self, uid: &str, container: &str, id: u64) {
+        self.directories.containers.insert(container.to_owned(), (uid.to_owned(), id));
+        self.world.containers_moved(PodUid::parse(uid).unwrap());
+    }
+
+    /// And goes.
+    fn end(&mut self, uid: &str, container: &str) {
+        self.directories.containers.remove(container);
+        self.world.containers_moved(PodUid::parse(uid).unwrap());
     }
 
     /// What is told now: names with directory and addresses.
@@ -162,7 +193,7 @@ fn a_directory_that_is_missed_before_its_end_is_told_takes_its_pod_along() {
     scene.world.pod_gone(&WorkloadKey { namespace: "shop".into(), name: "db-0".into() });
     assert_eq!(scene.told(), ["shop/db-0 7 "]);
     // Something else is told in between.
-    scene.directories.remove(A);
+    scene.directories.pods.remove(A);
     assert_eq!(scene.told(), [""; 0]);
     scene.world.directories_moved();
     assert_eq!(scene.told(), [""; 0]);
@@ -205,4 +236,122 @@ fn those_who_have_the_same_labels_share_them() {
     let changes = scene.changes();
     let [a, b] = changes.workloads.as_slice() else { panic!("two") };
     assert!(std::sync::Arc::ptr_eq(&a.workload.labels, &b.workload.labels));
+}
+
+/// Ids of containers.
+fn id(number: u8) -> String {
+    format!("{number:064x}")
+}
+
+/// The statuses of containers of one kind: name and id.
+fn statuses(all: &[(&str, u8)]) -> Value {
+    let status = |(name, number): &(&str, u8)| json!({ "name": name, "containerID": format!("containerd://{}", id(*number)) });
+    all.iter().map(status).collect()
+}
+
+#[test]
+fn containers_of_every_kind_are_told_while_they_have_directories() {
+    let mut scene = Scene::new();
+    scene.make(A, 7);
+    let debug = ("/spec/ephemeralContainers", json!([{ "name": "debug", "image": "x" }]));
+    let pod = |changes: &[(&str, Value)]| {
+        with(with(pod_object("web", A, "198.51.100.1"), &[debug.clone()]), changes)
+    };
+    scene.pod(pod(&[]));
+    assert_eq!(scene.told(), ["shop/web 7 198.51.100.1"], "none has an id that could be one");
+    let changes = [
+        ("/status/containerStatuses", statuses(&[("main", 1), ("other", 2)])),
+        ("/status/initContainerStatuses", statuses(&[("before", 3), ("beside", 4)])),
+        ("/status/ephemeralContainerStatuses", statuses(&[("debug", 5)])),
+    ];
+    // The directory may be there before the status, or after it.
+    scene.start(A, &id(1), 11);
+    scene.pod(pod(&changes));
+    assert_eq!(scene.told(), ["shop/web 7 198.51.100.1", "shop/web/main 11 "]);
+    for (number, directory) in [(2, 12), (4, 14), (5, 15)] {
+        scene.start(A, &id(number), directory);
+    }
+    let all = [
+        "shop/web 7 198.51.100.1",
+        "shop/web/beside 14 ",
+        "shop/web/debug 15 ",
+        "shop/web/main 11 ",
+        "shop/web/other 12 ",
+    ];
+    assert_eq!(scene.told(), all);
+    assert_eq!(scene.changes(), Changes::default());
+    scene.end(A, &id(5));
+    assert_eq!(scene.changes().gone, [WorkloadKey { namespace: "shop".into(), name: "web/debug".into() }]);
+    // With the pod's directory go those in it.
+    scene.remove(A);
+    assert_eq!(scene.told(), [""; 0]);
+}
+
+#[test]
+fn a_pod_comes_with_the_names_of_all_its_containers_before_they_are_there() {
+    let mut scene = Scene::new();
+    scene.make(A, 7);
+    scene.pod(pod_object("web", A, "198.51.100.1"));
+    scene.pod(with(pod_object("far", B, "198.51.100.2"), &[("/spec/nodeName", json!("n2"))]));
+    let changes = scene.changes();
+    let [far, web] = changes.workloads.as_slice() else { panic!("{changes:?}") };
+    let Containers::Told(Some(names)) = &web.workload.containers else { panic!("{web:?}") };
+    assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), ["before", "beside", "main", "other"]);
+    assert_eq!(far.workload.containers, Containers::Unknown, "elsewhere nobody tells them apart");
+}
+
+#[test]
+fn a_container_that_is_started_again_has_its_name_with_another_id() {
+    let mut scene = Scene::new();
+    scene.make(A, 7);
+    let main = |number| {
+        with(
+            pod_object("web", A, "198.51.100.1"),
+            &[("/status/containerStatuses", statuses(&[("main", number)]))],
+        )
+    };
+    scene.start(A, &id(1), 11);
+    scene.pod(main(1));
+    assert_eq!(scene.told()[1..], ["shop/web/main 11 "]);
+    // The next one begins before its status is known: until then it is nobody's container.
+    scene.end(A, &id(1));
+    scene.start(A, &id(2), 12);
+    assert_eq!(scene.told()[1..], [""; 0]);
+    scene.pod(main(2));
+    assert_eq!(scene.told()[1..], ["shop/web/main 12 "]);
+}
+
+#[test]
+fn a_status_that_names_a_container_of_another_pod_says_nothing() {
+    let mut scene = Scene::new();
+    scene.make(A, 7);
+    scene.make(B, 8);
+    scene.start(B, &id(1), 11);
+    scene.pod(with(
+        pod_object("web", A, "198.51.100.1"),
+        &[("/status/containerStatuses", statuses(&[("main", 1), ("nobody", 1)]))],
+    ));
+    assert_eq!(scene.told(), ["shop/web 7 198.51.100.1"]);
+}
+
+#[test]
+fn containers_stay_with_a_pod_whose_object_is_gone() {
+    let mut scene = Scene::new();
+    scene.make(A, 7);
+    scene.start(A, &id(1), 11);
+    scene.pod(with(
+        pod_object("db-0", A, "198.51.100.1"),
+        &[("/status/containerStatuses", statuses(&[("main", 1)]))],
+    ));
+    scene.told();
+    scene.world.pod_gone(&WorkloadKey { namespace: "shop".into(), name: "db-0".into() });
+    assert_eq!(scene.told(), ["shop/db-0 7 ", "shop/db-0/main 11 "]);
+    scene.pod(pod_object("db-0", B, "198.51.100.1"));
+    scene.make(B, 8);
+    assert_eq!(
+        scene.told(),
+        ["shop/db-0 8 198.51.100.1", "shop/db-0.aaaaaaaa 7 ", "shop/db-0.aaaaaaaa/main 11 "]
+    );
+    scene.end(A, &id(1));
+    assert_eq!(scene.told(), ["shop/db-0 8 198.51.100.1", "shop/db-0.aaaaaaaa 7 "]);
 }
