@@ -26,6 +26,8 @@ mod render;
 
 #[path = "documents/pages.rs"]
 mod pages;
+#[path = "documents/schema.rs"]
+mod schema;
 
 const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/domain/policy/testdata");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");

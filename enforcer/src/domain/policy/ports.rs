@@ -98,8 +98,10 @@ pub(super) enum Unnamed {
 
 /// One item of `ports` of the project's own kinds. Nobody listens for a type of messages.
 pub(super) fn own(reader: &mut Reader<'_>, node: &Node, listens: bool) -> Option<Vec<PortMatch>> {
-    let item = reader.mapping(node, WHAT, &["protocol", "port", "endPort", "types"])?;
-    let known = if listens { &PROTOCOLS[..] } else { &OWN_PROTOCOLS };
+    const FIELDS: [&str; 4] = ["protocol", "port", "endPort", "types"];
+    let (fields, known) =
+        if listens { (&FIELDS[..3], &PROTOCOLS[..]) } else { (&FIELDS[..], &OWN_PROTOCOLS[..]) };
+    let item = reader.mapping(node, WHAT, fields)?;
     let protocol = match item.get("protocol") {
         Some(node) => Some(protocol(reader, node, known)?),
         None => None,

@@ -180,7 +180,7 @@ fn rule(peers: Option<&str>) -> Value {
         "name": { "type": "string", "maxLength": 63 },
         "action": { "enum": ["Allow", "Deny", "Pass"], "default": "Allow" },
         "errno": { "enum": errnos },
-        "ports": list("port", MAX_ITEMS),
+        "ports": list(if peers.is_some() { "port" } else { "listenPort" }, MAX_ITEMS),
         "expiresAt": { "type": "string", "format": "date-time" },
     });
     if let (Value::Object(fields), Some(peers)) = (&mut fields, peers) {
@@ -227,6 +227,11 @@ fn definitions() -> Value {
         "namespaces": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": MAX_ITEMS },
         "selector": described("selector", conditions(), &[]),
         "workloads": described("workloads", with_container, &[]),
+        "listenPort": described("port", json!({
+            "protocol": { "enum": protocols },
+            "port": { "anyOf": [number, name] },
+            "endPort": number,
+        }), &[]),
         "port": described("port", json!({
             "protocol": { "enum": own_protocols },
             "port": { "anyOf": [number, name] },

@@ -28,6 +28,10 @@ struct Rule {
     message: &'static str,
 }
 
+const RANGE: &str =
+    "!has(self.endPort) || (has(self.port) && type(self.port) == int && self.endPort >= self.port)";
+const NO_RANGE: &str = "endPort needs a port that is a number and not greater";
+
 const RULES: &[Rule] = &[
     Rule {
         object: "spec",
@@ -89,12 +93,8 @@ const RULES: &[Rule] = &[
         holds: "!(has(self.workloads) || has(self.serviceAccount)) || has(self.namespaces) || has(self.namespaceSelector)",
         message: "say in which namespaces; `namespaces: [\"*\"]` for all of them",
     },
-    Rule {
-        object: "port",
-        cluster: None,
-        holds: "!has(self.endPort) || (has(self.port) && type(self.port) == int && self.endPort >= self.port)",
-        message: "endPort needs a port that is a number and not greater",
-    },
+    Rule { object: "port", cluster: None, holds: RANGE, message: NO_RANGE },
+    Rule { object: "listenPort", cluster: None, holds: RANGE, message: NO_RANGE },
     Rule {
         object: "port",
         cluster: None,
