@@ -14,6 +14,8 @@ mod golden;
 #[cfg(test)]
 mod help;
 #[cfg(test)]
+mod lint;
+#[cfg(test)]
 mod offline;
 #[cfg(test)]
 mod render;
