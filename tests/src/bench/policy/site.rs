@@ -20,7 +20,7 @@ use enforcer_common::id::CgroupId;
 use enforcer_common::reason::Errno;
 
 /// Apps of a namespace.
-const APPS: usize = 10;
+pub(super) const APPS: usize = 10;
 /// Teams, which namespaces belong to.
 const TEAMS: usize = 20;
 
@@ -145,6 +145,39 @@ impl Site {
                 port: 8_080,
             });
             let ports = [((6, 80), answering.collect())].into();
+            services.push(KnownService {
+                identity: registry.identity(&key),
+                addresses: vec![service_address(number)],
+                ports,
+            });
+        }
+        services
+    }
+
+    /// So many services with so many ports each, no two of them with a number in common, in front of apps by turns.
+    pub(super) fn distinct_services(
+        &self,
+        registry: &mut Registry,
+        count: usize,
+        ports: usize,
+    ) -> Vec<KnownService> {
+        let mut services = Vec::new();
+        for number in 0..count {
+            let key = IdentityKey::service(namespace(number % self.namespaces), format!("svc-{number}"));
+            let behind = (number..self.workloads).step_by(self.namespaces * APPS);
+            let behind: Vec<(usize, IdentityKey)> =
+                behind.map(|backend| (backend, identity(&self.workload(backend, "")))).collect();
+            let of_port = |port: usize, registry: &mut Registry| {
+                let answering = behind.iter().map(|(backend, key)| Answering {
+                    identity: registry.identity(key),
+                    address: address(*backend),
+                    port: [8_080, 8_081, 9_090][port % 3],
+                });
+                answering.collect()
+            };
+            let first = 1_024 + ports * number;
+            let number_of = |port: usize| u16::try_from(first + port).expect("few services");
+            let ports = (0..ports).map(|port| ((6, number_of(port)), of_port(port, registry))).collect();
             services.push(KnownService {
                 identity: registry.identity(&key),
                 addresses: vec![service_address(number)],

@@ -1,5 +1,7 @@
 //! Single statements about compiled tables; the property tests compare whole tables with the oracle.
 
+mod size;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
