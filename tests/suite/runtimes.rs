@@ -134,6 +134,57 @@ fn docker() {
     assert!(agent.status().problems.is_empty(), "{:?}", agent.status().problems);
 }
 
+/// Containers are made by containerd's own client, below what is guarded.
+struct Ctr<'a> {
+    runtimes: &'a Runtimes<'a>,
+    image: String,
+    guarded: String,
+}
+
+impl Ctr<'_> {
+    fn run(&self, namespace: &str, id: &str, directory: &str, labels: &[&str]) {
+        self.runtimes
+            .ctr(namespace, &["images", "import", "--snapshotter", "native", &self.image])
+            .expect_ok();
+        let directory = format!("{}/{directory}", self.guarded);
+        let mut arguments = vec!["run", "--detach", "--snapshotter", "native", "--net-host"];
+        arguments.extend(["--cpu-shares", "0", "--cgroup", &directory]);
+        arguments.extend(labels.iter().flat_map(|label| ["--label", label]));
+        arguments.extend([IMAGE, id, "/busybox", "sleep", "1000"]);
+        self.runtimes.ctr(namespace, &arguments).expect_ok();
+    }
+
+    /// A call of the server from within a container.
+    fn call(&self, namespace: &str, id: &str) -> Output {
+        let mut arguments = vec!["task", "exec", "--exec-id", "call", id];
+        arguments.extend(["/busybox", "nc", "127.0.0.1", "5432", "-e", "/busybox", "true"]);
+        self.runtimes.ctr(namespace, &arguments)
+    }
+}
+
+/// A policy names a container of a pod: what is none of its containers, the sandbox too, has what all of them have.
+fn containers_of_a_pod(agent: &Agent, ctr: &Ctr<'_>, pod: &str, labels: &[&str]) {
+    fs::write(agent.policies().join("main.yaml"), MAIN_CALLS_NOBODY).expect("the policy");
+    patience::until_true("the pod is divided", patience::seconds(10), || ctr.call("k8s.io", ID).code != 0);
+    let inner = |id: &str, name: &str| {
+        let name = format!("io.kubernetes.container.name={name}");
+        let labels = [&["io.cri-containerd.kind=container"], &labels[1..], &[name.as_str()]].concat();
+        ctr.run("k8s.io", id, &format!("{pod}/{id}"), &labels);
+    };
+    let (main, proxy) = (ID.replace('d', "1"), ID.replace('d', "2"));
+    inner(&main, "main");
+    inner(&proxy, "proxy");
+    let found = until_bound(agent, "shop/api-0/proxy");
+    assert_eq!(found.labels, ["app=api"], "what its pod has");
+    until_bound(agent, "shop/api-0/main");
+    allowed(&ctr.call("k8s.io", &proxy));
+    denied(&ctr.call("k8s.io", &main));
+    denied(&ctr.call("k8s.io", ID));
+    fs::remove_file(agent.policies().join("main.yaml")).expect("it is there");
+    until_gone(agent, "shop/api-0/main");
+    allowed(&ctr.call("k8s.io", &main));
+}
+
 fn containerd_and_pods() {
     need();
     let world = World::new("containerd");
@@ -141,43 +192,9 @@ fn containerd_and_pods() {
     let socket = runtimes.containerd_socket().display().to_string();
     let (agent, _db) = start(&world, "shop", &[("containerd-socket", &socket)]);
     until_stands(&agent, "containerd", "connected");
-    let image = runtimes.image().display().to_string();
     let guarded = world.relative(&world.guarded());
-    let run = |namespace: &str, id: &str, directory: &str, labels: &[&str]| {
-        runtimes.ctr(namespace, &["images", "import", "--snapshotter", "native", &image]).expect_ok();
-        let directory = format!("{guarded}/{directory}");
-        let mut arguments = vec![
-            "run",
-            "--detach",
-            "--snapshotter",
-            "native",
-            "--net-host",
-            "--cpu-shares",
-            "0",
-            "--cgroup",
-            &directory,
-        ];
-        arguments.extend(labels.iter().flat_map(|label| ["--label", label]));
-        arguments.extend([IMAGE, id, "/busybox", "sleep", "1000"]);
-        runtimes.ctr(namespace, &arguments).expect_ok();
-    };
-    let call = |namespace: &str, id: &str| {
-        let exec = [
-            "task",
-            "exec",
-            "--exec-id",
-            "call",
-            id,
-            "/busybox",
-            "nc",
-            "127.0.0.1",
-            "5432",
-            "-e",
-            "/busybox",
-            "true",
-        ];
-        runtimes.ctr(namespace, &exec)
-    };
+    let ctr =
+        Ctr { runtimes: &runtimes, image: runtimes.image().display().to_string(), guarded: guarded.clone() };
     // As the kubelet does it: the pod's directory first, the sandbox in it.
     let pod = format!("kubepods/burstable/pod{UID}");
     world.directory(&pod);
@@ -189,15 +206,15 @@ fn containerd_and_pods() {
         &uid,
         "app=api",
     ];
-    run("k8s.io", ID, &format!("{pod}/{ID}"), &labels);
+    ctr.run("k8s.io", ID, &format!("{pod}/{ID}"), &labels);
     // Its labels are the same, and nothing but labels.
-    run("default", "liar", "liar", &labels);
+    ctr.run("default", "liar", "liar", &labels);
     let found = until_bound(&agent, "shop/api-0");
     assert_eq!((found.cgroup, found.labels), (Some(format!("{guarded}/{pod}")), vec!["app=api".to_owned()]));
     let liar = until_bound(&agent, "default/liar");
     assert_eq!((liar.cgroup, liar.labels), (Some(format!("{guarded}/liar")), vec!["app=api".to_owned()]));
-    allowed(&call("k8s.io", ID));
-    denied(&call("default", "liar"));
+    allowed(&ctr.call("k8s.io", ID));
+    denied(&ctr.call("default", "liar"));
 
     runtimes.ctr("default", &["container", "label", "liar", "app=other"]).expect_ok();
     patience::until_true("the new label", patience::seconds(10), || {
@@ -209,26 +226,7 @@ fn containerd_and_pods() {
     let problems = agent.status().problems;
     assert!(problems.is_empty(), "{problems:?}");
 
-    // A policy names a container of the pod: what is none, the sandbox too, has what all of them have.
-    fs::write(agent.policies().join("main.yaml"), MAIN_CALLS_NOBODY).expect("the policy");
-    patience::until_true("the pod is divided", patience::seconds(10), || call("k8s.io", ID).code != 0);
-    let inner = |id: &str, name: &str| {
-        let name = format!("io.kubernetes.container.name={name}");
-        let labels = [&["io.cri-containerd.kind=container"], &labels[1..], &[name.as_str()]].concat();
-        run("k8s.io", id, &format!("{pod}/{id}"), &labels);
-    };
-    let (main, proxy) = (ID.replace('d', "1"), ID.replace('d', "2"));
-    inner(&main, "main");
-    inner(&proxy, "proxy");
-    let found = until_bound(&agent, "shop/api-0/proxy");
-    assert_eq!(found.labels, ["app=api"], "what its pod has");
-    until_bound(&agent, "shop/api-0/main");
-    allowed(&call("k8s.io", &proxy));
-    denied(&call("k8s.io", &main));
-    denied(&call("k8s.io", ID));
-    fs::remove_file(agent.policies().join("main.yaml")).expect("it is there");
-    until_gone(&agent, "shop/api-0/main");
-    allowed(&call("k8s.io", &main));
+    containers_of_a_pod(&agent, &ctr, &pod, &labels);
 
     // Whoever runs stays known while containerd is away.
     runtimes.kill_containerd();
