@@ -208,10 +208,10 @@ fn containers(spec: &Spec, status: &Status, notes: &mut Notes) -> BTreeMap<Strin
     let all = [containers, init_containers, ephemeral_containers].into_iter().flatten().flatten();
     let mut found = BTreeMap::new();
     for container in all.filter(|container| !container.name.is_empty()) {
-        if !Name::Label.accepts(&container.name) {
-            notes.push(format!("a container can't be called {}", quote(&container.name)));
-        } else {
+        if Name::Label.accepts(&container.name) {
             found.insert(container.name.clone(), None);
+        } else {
+            notes.push(format!("a container can't be called {}", quote(&container.name)));
         }
     }
     if found.len() > MAX_CONTAINERS {

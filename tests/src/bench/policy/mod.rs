@@ -98,9 +98,7 @@ struct Report {
 
 /// Measures and prints. Exit code 1 if a gate is missed and `gate` says that this matters.
 pub fn run(gate: bool, json: bool) -> ExitCode {
-    let ordinary = |policies: &usize| {
-        compiled(*policies, (NAMESPACES * site::APPS, 1), |site, registry| site.services(registry))
-    };
+    let ordinary = |policies: &usize| compiled(*policies, (NAMESPACES * site::APPS, 1), Site::services);
     let mut compiled: Vec<Compiled> = SIZES.iter().map(ordinary).collect();
     compiled.push(self::compiled(GATED, (SERVICES, SERVICES * SERVICE_PORTS), |site, registry| {
         site.distinct_services(registry, SERVICES, SERVICE_PORTS)

@@ -255,7 +255,7 @@ fn containers_of_every_kind_are_told_while_they_have_directories() {
     scene.make(A, 7);
     let debug = ("/spec/ephemeralContainers", json!([{ "name": "debug", "image": "x" }]));
     let pod = |changes: &[(&str, Value)]| {
-        with(with(pod_object("web", A, "198.51.100.1"), &[debug.clone()]), changes)
+        with(with(pod_object("web", A, "198.51.100.1"), std::slice::from_ref(&debug)), changes)
     };
     scene.pod(pod(&[]));
     assert_eq!(scene.told(), ["shop/web 7 198.51.100.1"], "none has an id that could be one");
