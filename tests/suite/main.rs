@@ -10,6 +10,7 @@
     reason = "tests panic where they stand: the line number is the message"
 )]
 
+mod across;
 mod audit;
 mod bad_input;
 mod bypass;

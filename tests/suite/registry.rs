@@ -20,6 +20,7 @@ struct Skip(String);
 /// What an emulated machine leaves out unless it is asked for by name: what does not depend on the kernel, and would take
 /// most of the time there.
 const NATIVE: &[(&str, &str)] = &[
+    ("across::", "it is about user space alone"),
     ("audit::", "it is about user space alone"),
     ("bad_input::", "it is about user space alone"),
     ("policies::offline", "it is about user space alone"),
@@ -81,6 +82,7 @@ const LONG: &[(&str, &str)] = &[
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
     let modules: &[(&str, &[Test])] = &[
+        ("across", crate::across::TESTS),
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
