@@ -30,6 +30,7 @@ mod kubernetes;
 mod lifecycle;
 mod live_changes;
 mod never_a_gap;
+mod pages;
 mod policies;
 mod protocols;
 mod registry;

@@ -16,6 +16,8 @@ mod help;
 #[cfg(test)]
 mod offline;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod render;
 #[cfg(test)]
 mod samples;
