@@ -6,17 +6,22 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::supervise::closed;
 use crate::domain::revoke::{InForce, Judged, Socket};
 use crate::kernel::{Pass, Revoker};
 use crate::telemetry::metrics::Gauges;
 
+/// Time between passes for changes of addresses alone.
+const LEISURE: Duration = Duration::from_secs(1);
+
 /// What is in force; `None` before the first change is complete, and where denials are not enforced.
 pub(super) type Latest = Option<Arc<InForce>>;
 
 /// Judges all sockets whenever something else is in force, until the agent ends. Changes that come while it is at it
-/// are judged together.
+/// are judged together, and so are those of a second if only addresses are others: in a cluster, pods elsewhere come and go
+/// all the time, and hardly ever has a socket here a flow with one of them.
 pub(super) async fn run(
     revoker: Revoker,
     mut latest: watch::Receiver<Latest>,
@@ -25,6 +30,8 @@ pub(super) async fn run(
 ) -> Result<(), String> {
     let revoker = Arc::new(revoker);
     let mut hidden = 0;
+    let mut judged: Latest = None;
+    let mut rested = Instant::now();
     loop {
         // Kernel time changes who is who without a change of the agent's. That clock goes on while the host sleeps and
         // the one waited on does not, so the pass is late then; the packets are judged in time.
@@ -35,7 +42,15 @@ pub(super) async fn run(
             () = tokio::time::sleep(pause) => {}
             () = closed(closing.clone()) => return Ok(()),
         }
-        if latest.borrow().is_none() {
+        while is_elsewhere(judged.as_deref(), latest.borrow_and_update().as_deref()) {
+            tokio::select! {
+                () = tokio::time::sleep_until(rested) => break,
+                changed = latest.changed() => if changed.is_err() { return Ok(()) },
+                () = closed(closing.clone()) => return Ok(()),
+            }
+        }
+        judged = latest.borrow().clone();
+        if judged.is_none() {
             continue;
         }
         let (revoker, seen) = (Arc::clone(&revoker), latest.clone());
@@ -53,6 +68,7 @@ pub(super) async fn run(
                 }
                 // However quickly changes come, half of the time is left to others.
                 tokio::time::sleep(pass.time).await;
+                rested = Instant::now() + LEISURE;
             }
             Err(error) => {
                 tracing::warn!("open sockets could not be judged anew: {error}");
@@ -60,6 +76,11 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+/// Whether what is in force differs from what was judged by in nothing but addresses.
+fn is_elsewhere(judged: Option<&InForce>, latest: Option<&InForce>) -> bool {
+    judged.zip(latest).is_some_and(|(judged, latest)| latest.has_bindings_of(judged))
 }
 
 /// By what is in force at this moment: the sockets were listed before, and what they were allowed by may be newer than

@@ -17,8 +17,9 @@ use super::workload::ByName;
 pub struct Names {
     /// Identities with a number.
     pub identities: Shared<IdentityId, Arc<IdentityKey>>,
-    /// Workloads of each identity, in the order of names.
-    pub workloads: Shared<IdentityId, RedBlackTreeSetSync<ByName>>,
+    /// Workloads of each identity, in the order of names. The same set is the same allocation, so that whoever looks for
+    /// what is different compares no names.
+    pub workloads: Shared<IdentityId, Arc<RedBlackTreeSetSync<ByName>>>,
     /// Workloads by their directory.
     pub cgroups: Shared<CgroupId, ByName>,
     /// Rules with a number; the second is the rule's own name.

@@ -92,6 +92,11 @@ impl InForce {
         Self { table, tables, lengths: OnceLock::new() }
     }
 
+    /// Whether the table and what directories are bound to are those of another; then only addresses can differ.
+    pub fn has_bindings_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.table, &other.table) && self.tables.bindings == other.tables.bindings
+    }
+
     /// When kernel time next changes who is who: nanoseconds since boot, `None` for never.
     pub fn changes_at(&self, now: u64) -> Option<u64> {
         let ends = self.tables.bindings.values().filter_map(|bound| bound.until);

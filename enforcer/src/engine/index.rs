@@ -231,7 +231,7 @@ impl Index {
     fn name(&mut self, id: IdentityId, change: impl FnOnce(&mut rpds::RedBlackTreeSetSync<ByName>)) {
         self.names_changed = true;
         let mut names = self.names.workloads.get(&id).cloned().unwrap_or_default();
-        change(&mut names);
+        change(Arc::make_mut(&mut names));
         if names.is_empty() {
             self.names.workloads.remove_mut(&id);
         } else {

@@ -57,7 +57,7 @@ pub(super) fn endpoint(names: &Names, identity: u32, cgroup: u64) -> FlowEndpoin
     let workloads = match names.cgroups.get(&CgroupId(cgroup)) {
         Some(one) => vec![one.name.clone()],
         None if service.is_some() => service.into_iter().collect(),
-        None => names.workloads.get(&id).map(several).unwrap_or_default(),
+        None => names.workloads.get(&id).map(|workloads| several(workloads)).unwrap_or_default(),
     };
     FlowEndpoint { identity, namespace, labels, workloads, cgroup_id: cgroup }
 }
@@ -89,7 +89,7 @@ pub(super) fn short(names: &Names, id: IdentityId, name_labels: &[String]) -> (S
     }
     let labelled = name_labels.iter().find_map(|label| key.labels.0.get(label));
     let only = names.workloads.get(&id).filter(|workloads| workloads.size() == 1);
-    let name = match (labelled, only.and_then(RedBlackTreeSetSync::first)) {
+    let name = match (labelled, only.and_then(|workloads| workloads.first())) {
         (Some(name), _) if !name.is_empty() => name.clone(),
         (_, Some(one)) => one.name.clone(),
         _ => key.labels.to_string(),

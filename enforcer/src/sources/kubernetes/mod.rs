@@ -182,6 +182,8 @@ struct Source {
     /// Of when it is what was restored.
     restored: Option<Timestamp>,
     saved_at: Instant,
+    /// What is being put on disk. The disk may be slow, and pods don't wait for it.
+    saving: Option<JoinHandle<Result<(), String>>>,
     save_problem: Option<String>,
     /// Whether the whole was told.
     is_told: bool,
@@ -216,6 +218,7 @@ impl Source {
             saved,
             restored: None,
             saved_at: Instant::now(),
+            saving: None,
             save_problem,
             is_told: false,
             info: None,
@@ -377,17 +380,28 @@ impl Source {
         self.told.send(told).await.ok();
     }
 
-    /// Puts what is known on disk, not too often.
+    /// Puts what is known on disk, not too often; `at_once`: and waits until it is there.
     async fn save(&mut self, at_once: bool) {
-        let is_due = at_once || self.saved_at.elapsed() >= SAVE;
+        if self.saving.as_ref().is_some_and(|saving| at_once || saving.is_finished()) {
+            self.saved().await;
+        }
+        let is_due = self.saving.is_none() && (at_once || self.saved_at.elapsed() >= SAVE);
         let is_known = self.mirror.is_complete() && !self.mirror.is_restored();
         if !is_due || !is_known || !std::mem::take(&mut self.mirror.unsaved) {
             return;
         }
         self.saved_at = Instant::now();
         let (saved, keep) = (self.mirror.save(now()), Arc::clone(&self.settings.keep));
-        let kept = tokio::task::spawn_blocking(move || keep(&saved.write()?)).await;
-        let kept = kept.map_err(|error| error.to_string()).flatten();
+        self.saving = Some(tokio::task::spawn_blocking(move || keep(&saved.write()?)));
+        if at_once {
+            self.saved().await;
+        }
+    }
+
+    /// Waits for what is being put on disk.
+    async fn saved(&mut self) {
+        let Some(saving) = self.saving.take() else { return };
+        let kept = saving.await.map_err(|error| error.to_string()).flatten();
         self.mirror.unsaved |= kept.is_err();
         self.save_problem = kept.err().map(|problem| {
             format!("what is known of the cluster can't be saved, so a restart during an outage would not know it: {problem}")

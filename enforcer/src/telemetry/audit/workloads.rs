@@ -1,6 +1,7 @@
 //! Workloads that come, change their labels and go: the difference of two sets of names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use enforcer_common::id::IdentityId;
 use rpds::RedBlackTreeSetSync;
@@ -12,7 +13,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::ByName;
 
 /// Workloads of one identity.
-type Workloads = RedBlackTreeSetSync<ByName>;
+type Workloads = Arc<RedBlackTreeSetSync<ByName>>;
 
 /// Identity of each workload, by `namespace/name`.
 pub(super) type Known = BTreeMap<String, u32>;
@@ -85,7 +86,6 @@ fn record(
 #[cfg(test)]
 mod tests {
     use crate::domain::container::Containers;
-    use std::sync::Arc;
 
     use super::*;
     use crate::domain::labels::LabelSet;
@@ -112,7 +112,7 @@ mod tests {
                     containers: Containers::Unknown,
                 }))
             };
-            names.workloads.insert_mut(id, workloads.split(',').map(workload).collect());
+            names.workloads.insert_mut(id, Arc::new(workloads.split(',').map(workload).collect()));
         }
         names
     }

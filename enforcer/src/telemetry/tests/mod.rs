@@ -52,9 +52,9 @@ fn names() -> Names {
         .into_iter()
         .collect(),
         workloads: [
-            (IdentityId(WEB), [workload("web".into())].into_iter().collect()),
-            (IdentityId(BATCH), (0..2).map(|count| workload(format!("nightly-{count}"))).collect()),
-            (IdentityId(DB), (0..10).map(|count| workload(format!("db-{count}"))).collect()),
+            (IdentityId(WEB), Arc::new([workload("web".into())].into_iter().collect())),
+            (IdentityId(BATCH), Arc::new((0..2).map(|count| workload(format!("nightly-{count}"))).collect())),
+            (IdentityId(DB), Arc::new((0..10).map(|count| workload(format!("db-{count}"))).collect())),
         ]
         .into_iter()
         .collect(),
