@@ -10,6 +10,7 @@
     reason = "tests panic where they stand: the line number is the message"
 )]
 
+mod across;
 mod audit;
 mod bad_input;
 mod bypass;
@@ -29,6 +30,7 @@ mod kubernetes;
 mod lifecycle;
 mod live_changes;
 mod never_a_gap;
+mod pages;
 mod policies;
 mod protocols;
 mod registry;

@@ -20,6 +20,7 @@ struct Skip(String);
 /// What an emulated machine leaves out unless it is asked for by name: what does not depend on the kernel, and would take
 /// most of the time there.
 const NATIVE: &[(&str, &str)] = &[
+    ("across::", "it is about user space alone"),
     ("audit::", "it is about user space alone"),
     ("bad_input::", "it is about user space alone"),
     ("policies::offline", "it is about user space alone"),
@@ -41,6 +42,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("protocols::icmp", "packets are read and judged alike on every kernel"),
     ("protocols::echo", "packets are read and judged alike on every kernel"),
     ("never_a_gap::", "it is about the daemon's watch, and takes too long"),
+    ("pages::", "it is about user space alone"),
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
     ("runtimes::", "it is about user space, and needs packages"),
@@ -81,6 +83,7 @@ const LONG: &[(&str, &str)] = &[
 /// Every test of every module. `all`: also those that this machine would leave out.
 pub(crate) fn trials(all: bool) -> Vec<Trial> {
     let modules: &[(&str, &[Test])] = &[
+        ("across", crate::across::TESTS),
         ("audit", crate::audit::TESTS),
         ("bad_input", crate::bad_input::TESTS),
         ("bypass", crate::bypass::TESTS),
@@ -100,6 +103,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("lifecycle", crate::lifecycle::TESTS),
         ("live_changes", crate::live_changes::TESTS),
         ("never_a_gap", crate::never_a_gap::TESTS),
+        ("pages", crate::pages::TESTS),
         ("policies", crate::policies::TESTS),
         ("protocols", crate::protocols::TESTS),
         ("replies", crate::replies::TESTS),

@@ -18,7 +18,8 @@ use crate::suite::{self, Profile};
 pub(crate) struct Arguments {}
 
 /// Modules of the live suite that are about it.
-const LIVE: [&str; 5] = ["cluster_api::", "confinement::", "kubernetes::", "runtimes::", "systemd::"];
+const LIVE: [&str; 7] =
+    ["across::", "cluster_api::", "confinement::", "kubernetes::", "pages::", "runtimes::", "systemd::"];
 /// Tests of the suite's library: the API server itself, and the command line against it.
 const UNIT: [&str; 2] = ["apiserver::", "cluster_api::"];
 

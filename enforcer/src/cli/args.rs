@@ -107,7 +107,8 @@ pub enum Command {
     /// Watch flows and their verdicts
     ///
     /// Without --follow prints the last flows the agent remembers. Values of one filter are alternatives; different
-    /// filters must all match. Times are UTC.
+    /// filters must all match. Times are UTC. With --cluster the agents of all nodes are asked, or of those that --node-name
+    /// chooses.
     #[command(after_help = "Example:\n  enforcer observe -f --verdict DROPPED --to default/db")]
     Observe(Box<Observe>),
     /// Show who talks with whom right now: flows, refusals and bytes per second, open connections, round trips
@@ -247,6 +248,9 @@ pub struct Status {
     /// The cluster, if one is meant: then how each of its nodes is; exit code 1 unless all enforce
     #[command(flatten)]
     pub to: cluster::ToCluster,
+    /// Of which all is told
+    #[command(flatten)]
+    pub of: cluster::OfNodes,
 }
 
 /// `enforcer probe`

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use super::args::cluster::{ToCluster, Waiting};
+use super::args::cluster::{ToCluster, Waiting, Way};
 use super::args::{DocumentFormat, ObjectFormat};
 use super::context::{Context, block_on, now};
 use super::render::{cluster as render, diagnostic, json, policy as summary, quote, yaml};
@@ -36,8 +36,9 @@ pub(super) struct How {
 
 /// Makes the way to a cluster.
 async fn open(to: &ToCluster) -> anyhow::Result<(Cluster, Connection)> {
-    let connection = connect(to.kubeconfig.as_deref(), to.context.as_deref()).await?;
-    Ok((Cluster::new(connection.client.clone(), to.report_namespace.clone()), connection))
+    let Way { context, kubeconfig, report_namespace } = &to.way;
+    let connection = connect(kubeconfig.as_deref(), context.as_deref()).await?;
+    Ok((Cluster::new(connection.client.clone(), report_namespace.clone()), connection))
 }
 
 /// `policy apply --cluster`. All are checked here before the first is sent.
@@ -223,7 +224,7 @@ pub(super) fn status(context: &mut Context, to: &ToCluster, format: ObjectFormat
         context.screen.error(&format!(
             "no node reports in the namespace {}: is the agent deployed with `kubernetes: on`, and with this \
              `report-namespace`?",
-            to.report_namespace
+            to.way.report_namespace
         ));
     }
     let is_good = |node: &crate::domain::fleet::Node| {

@@ -4,6 +4,7 @@
 //! failure; a reader that closes the pipe early is content, so that is 0. What an error says is enough to go on:
 //! what failed, on what, the likely cause, the next command.
 
+mod across;
 mod agent;
 pub mod args;
 mod audit;

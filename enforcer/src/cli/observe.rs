@@ -1,5 +1,7 @@
 //! `enforcer observe`
 
+mod nodes;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -8,10 +10,11 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use super::Answer;
+use super::args::cluster::ToCluster;
 use super::args::{FlowFormat, Observe};
 use super::context::{Context, block_on, now};
 use super::render::{Screen, flow as render, quote};
-use crate::api::client::Record;
+use crate::api::client::{Client, Record};
 use crate::domain::flow::Flow;
 use crate::domain::flow_filter::FlowFilter;
 use crate::domain::hubble;
@@ -22,35 +25,68 @@ const DEFAULT_LAST: usize = 20;
 
 pub(super) fn observe(context: &mut Context, arguments: Observe) -> anyhow::Result<Answer> {
     let file = arguments.input_file.clone();
+    let to = Some(arguments.to.clone()).filter(ToCluster::is_meant);
+    let leaves = arguments.until_stdin_ends;
     let wish = Wish::new(arguments, now())?;
+    if let Some(to) = to {
+        return nodes::observe(context, &wish, &to.way);
+    }
     let client = context.client();
     let screen = &mut context.screen;
-    let mut printer = Printer::new(&wish);
+    let mut printer = Printer::new(&wish, wish.node_name);
     if let Some(path) = file {
         for flow in recorded(&path, &wish)? {
-            printer.print(screen, &Record::Flow(Box::new(flow)))?;
+            printer.print(screen, &Record::Flow(Box::new(flow)), "")?;
         }
         return Ok(Answer::Yes);
     }
     block_on(async {
-        let mut flows = client.flows(wish.last, wish.follow, &wish.filter).await?;
-        let mut rest = wish.first.unwrap_or(usize::MAX);
-        while let Some(record) = flows.next().await? {
-            if rest == 0 {
-                return Ok(Answer::Yes);
-            }
-            rest -= 1;
-            // The server filters too; an older one may know fewer conditions, and would refuse those, not ignore them.
-            printer.print(screen, &record)?;
+        let shown = show(screen, &client, &wish, printer);
+        if !leaves {
+            return shown.await;
         }
-        if wish.follow {
-            bail!(
-                "the agent on {} ended the stream: it was stopped; see `enforcer status`",
-                client.socket().display()
-            );
+        tokio::select! {
+            shown = shown => shown,
+            () = stdin_ends() => Ok(Answer::Yes),
         }
-        Ok(Answer::Yes)
     })
+}
+
+/// Shows what the agent of this host tells.
+async fn show(
+    screen: &mut Screen,
+    client: &Client,
+    wish: &Wish,
+    mut printer: Printer,
+) -> anyhow::Result<Answer> {
+    let mut flows = client.flows(wish.last, wish.follow, &wish.filter).await?;
+    let mut rest = wish.first.unwrap_or(usize::MAX);
+    while let Some(record) = flows.next().await? {
+        if rest == 0 {
+            return Ok(Answer::Yes);
+        }
+        rest -= 1;
+        // The server filters too; an older one may know fewer conditions, and would refuse those, not ignore them.
+        printer.print(screen, &record, "")?;
+    }
+    if wish.follow {
+        bail!(
+            "the agent on {} ended the stream: it was stopped; see `enforcer status`",
+            client.socket().display()
+        );
+    }
+    Ok(Answer::Yes)
+}
+
+/// Returns when standard input ends: the other end of the connection is gone.
+async fn stdin_ends() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own, which ends with the process: nobody can wait for standard input otherwise.
+    std::thread::spawn(move || {
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+        ended.send(()).ok();
+    });
+    drop(end.await);
 }
 
 /// The wanted flows of a file of JSON lines, as `observe -o json` writes them, or Hubble.
@@ -163,19 +199,21 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(wish: &Wish) -> Self {
-        Self { format: wish.format, node_name: wish.node_name, table: render::FlowTable::new(wish.node_name) }
+    fn new(wish: &Wish, node_name: bool) -> Self {
+        Self { format: wish.format, node_name, table: render::FlowTable::new(node_name) }
     }
 
-    fn print(&mut self, screen: &mut Screen, record: &Record) -> anyhow::Result<()> {
+    /// Prints what came from a node, which is empty for this one.
+    fn print(&mut self, screen: &mut Screen, record: &Record, node: &str) -> anyhow::Result<()> {
         let color = screen.data_in_color();
         let text = match (self.format, record) {
-            (FlowFormat::Json, record) => render::json(record)?,
+            (FlowFormat::Json, record) => render::json(record, node)?,
             (FlowFormat::Compact, Record::Flow(flow)) => render::compact(flow, self.node_name, color),
             (FlowFormat::Dict, Record::Flow(flow)) => render::dict(flow, self.node_name, color),
             (FlowFormat::Table, Record::Flow(flow)) => self.table.line(flow, color),
             (_, Record::Lost(lost)) => {
-                screen.warn(&format!("{lost} flows were not shown: this reader was too slow for them"));
+                let of = if node.is_empty() { String::new() } else { format!(" of {node}") };
+                screen.warn(&format!("{lost} flows{of} were not shown: this reader was too slow for them"));
                 return Ok(());
             }
         };

@@ -1,5 +1,6 @@
 //! `enforcer policy`
 
+mod nodes;
 mod offline;
 
 use std::path::PathBuf;

@@ -364,7 +364,9 @@ fn version(metadata: &kube::api::ObjectMeta) -> ObjectVersion {
 }
 
 /// An answer, or the end of patience.
-async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+pub(super) async fn within<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
     match tokio::time::timeout(ANSWER, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(kube::Error::Service("timed out: no answer within 30 seconds".into())),

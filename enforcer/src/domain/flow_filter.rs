@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 
 use super::flow::Flow;
 use super::timestamp::Timestamp;
+use super::unit;
 
 pub use conditions::{CONDITIONS, Condition};
 
 /// What stands before the key of a condition that must not hold.
 const NOT: &str = "not_";
+/// The condition on the host.
+const NODE: &str = "node-name";
 
 /// Conditions on a flow; without any, every flow is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,36 @@ impl FlowFilter {
             all.extend(time.map(|time| (key.to_owned(), time.to_string())));
         }
         all
+    }
+
+    /// The filter as flags of the command line.
+    pub fn flags(&self) -> Vec<String> {
+        let flag = |(key, value): (String, String)| {
+            let (turned, plain) = match key.strip_prefix(NOT) {
+                Some(plain) => (Some("--not".to_owned()), plain),
+                None => (None, key.as_str()),
+            };
+            turned.into_iter().chain([format!("--{}={value}", plain.replace('_', "-"))])
+        };
+        self.parameters().into_iter().flat_map(flag).collect()
+    }
+
+    /// Whether flows of the host of this name can be wanted.
+    pub fn takes_node(&self, name: &str) -> bool {
+        let Some(index) = node() else { return true };
+        let is_meant = |patterns: &Vec<String>| patterns.iter().any(|pattern| unit::matches(pattern, name));
+        self.wanted.get(&index).is_none_or(is_meant) && !self.unwanted.get(&index).is_some_and(is_meant)
+    }
+
+    /// The same conditions without those on the host.
+    #[must_use]
+    pub fn on_any_node(&self) -> Self {
+        let mut filter = self.clone();
+        if let Some(index) = node() {
+            filter.wanted.remove(&index);
+            filter.unwanted.remove(&index);
+        }
+        filter
     }
 
     /// Adds the condition of one parameter. `Ok(false)` if no condition has this name.
@@ -120,6 +153,11 @@ impl FlowFilter {
             self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
         })
     }
+}
+
+/// The place of the condition on the host.
+fn node() -> Option<usize> {
+    CONDITIONS.iter().position(|condition| condition.key == NODE)
 }
 
 #[cfg(test)]
@@ -206,6 +244,8 @@ mod tests {
             (&[("policy", "db-only")], true),
             (&[("policy", "other/db-only")], false),
             (&[("node_name", "node-1")], true),
+            (&[("node_name", "other"), ("node_name", "n*-1")], true),
+            (&[("not_node_name", "*")], false),
             (&[("process", "curl")], true),
             (&[("from_port", "5432")], false),
             (&[("to_port", "5432")], true),
@@ -234,5 +274,35 @@ mod tests {
             assert!(FlowFilter::default().add(key, value).is_err(), "{key} {value}");
         }
         assert!(FlowFilter::default().add("since", "yesterday").is_err());
+    }
+
+    #[test]
+    fn nodes_are_chosen_by_name() {
+        let mut filter = FlowFilter::default();
+        filter.add("port", "80").unwrap();
+        assert!(filter.takes_node("anybody"));
+        filter.add("node_name", "rack1-*").unwrap();
+        filter.add("node_name", "n1").unwrap();
+        filter.add("not_node_name", "*-7").unwrap();
+        let taken: Vec<bool> = ["rack1-6", "rack1-7", "rack2-6", "n1", "n11"]
+            .iter()
+            .map(|name| filter.takes_node(name))
+            .collect();
+        assert_eq!(taken, [true, false, false, true, false]);
+        assert_eq!(filter.on_any_node().flags(), ["--port=80"]);
+    }
+
+    #[test]
+    fn flags_say_the_same() {
+        let mut filter = FlowFilter::default();
+        for (key, value) in
+            [("verdict", "DROPPED"), ("not_from_label", "a=b,c=d"), ("since", "2026-11-22T12:53:39Z")]
+        {
+            filter.add(key, value).unwrap();
+        }
+        assert_eq!(
+            filter.flags(),
+            ["--verdict=DROPPED", "--not", "--from-label=a=b,c=d", "--since=2026-11-22T12:53:39.000000000Z"]
+        );
     }
 }

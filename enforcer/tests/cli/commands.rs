@@ -368,9 +368,13 @@ fn a_flow_is_explained_by_the_agent_unless_files_are_named() {
     let output = run(&agent, &["policy", "explain", "--from", "a", "--to", "b"]);
     ends(&output, 2);
     assert!(err(&output).contains("`b` is no server"), "{}", err(&output));
-    for half in [["--cluster", "x"], ["-f", "x"]] {
-        let output = run(&agent, &[&["policy", "explain", "--from", "a", "--to", "b:1"][..], &half].concat());
+    for (half, why) in [
+        (&["--cluster", "x"][..], "is judged by policies from files: name them with -f"),
+        (&["-f", "x"], "required arguments were not provided"),
+        (&["--cluster", "-f", "x"], "-f is for a cluster from files: name them with --cluster FILE"),
+    ] {
+        let output = run(&agent, &[&["policy", "explain", "--from", "a", "--to", "b:1"][..], half].concat());
         ends(&output, 2);
-        assert!(err(&output).contains("required arguments were not provided"), "{}", err(&output));
+        assert!(err(&output).contains(why), "{}", err(&output));
     }
 }

@@ -18,6 +18,8 @@ mod lint;
 #[cfg(test)]
 mod offline;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod render;
 #[cfg(test)]
 mod samples;

@@ -39,7 +39,7 @@ fn flows() {
     let lines: String = flows.iter().map(|it| table.line(it, false)).collect();
     check("flows.table.txt", &lines);
     let records = flows.into_iter().map(|flow| Record::Flow(Box::new(flow))).chain([Record::Lost(12)]);
-    let lines: String = records.map(|record| flow::json(&record).unwrap()).collect();
+    let lines: String = records.map(|record| flow::json(&record, "").unwrap()).collect();
     check("flows.json.txt", &lines);
 }
 

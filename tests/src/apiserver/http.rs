@@ -12,10 +12,11 @@ use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::access::Access;
+use super::access::{Access, User};
 use super::answer::Answer;
+use super::exec::{self, Executed, Handler};
 use super::faults::{Faults, Network};
-use super::kinds::{Kind, Kinds};
+use super::kinds::Kind;
 use super::request::{Query, Target};
 use super::selector::Selector;
 use super::settle;
@@ -25,17 +26,24 @@ use super::watch::{Watch, run};
 use super::{Asked, events, remove};
 
 /// Everything that the server's tasks share.
-#[derive(Debug)]
 pub struct Shared {
     store: Mutex<Store>,
     pub(super) access: Mutex<Access>,
     pub(super) faults: Mutex<Faults>,
     pub(super) asked: Mutex<Vec<Asked>>,
+    pub(super) execute: Mutex<Option<Handler>>,
+    pub(super) executed: Mutex<Vec<Executed>>,
     pub(super) bookmarks: Mutex<Duration>,
     pub(super) revision: watch::Sender<u64>,
     pub(super) network: watch::Sender<Network>,
     /// Counts how often all connections were cut.
     pub(super) cut: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("asked", &lock(&self.asked).len()).finish_non_exhaustive()
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,6 +64,8 @@ impl Shared {
             access: Mutex::new(access),
             faults: Mutex::default(),
             asked: Mutex::default(),
+            execute: Mutex::default(),
+            executed: Mutex::default(),
             bookmarks: Mutex::new(Duration::from_mins(1)),
             revision,
             network: watch::Sender::new(Network::Up),
@@ -143,7 +153,8 @@ pub async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Re
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let path = parts.uri.path().to_owned();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -151,7 +162,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
         return Ok(Response::new(Answer::Whole(Some("ok".into()))));
     }
     let user = lock(&shared.access).who(header(AUTHORIZATION))?;
-    if let Some(found) = discovery(&shared.store().kinds, &path) {
+    if let Some(found) = shared.store().kinds.discovery(&path) {
         note(shared, "get", &path, &user.name, 200);
         return found.map(|found| document(200, &found));
     }
@@ -177,10 +188,12 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
     let done = if let Some(failure) = lock(&shared.faults).meet(verb, &request.target.resource()) {
         Err(failure)
     } else {
-        let Target { kind, namespace, name, sub } = &request.target;
-        Access::check(&user, verb, kind, (sub, namespace, name))
+        rights(&user, &request)
     };
     let done = match done {
+        Ok(()) if request.target.is_exec() => {
+            exec::connect(shared, &request.target, &parts, upgrade).map(|answer| answer.map(Answer::Whole))
+        }
         Ok(()) => {
             let body =
                 body.collect().await.map_err(|error| Failure::bad_request(error.to_string()))?.to_bytes();
@@ -196,25 +209,18 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
     done
 }
 
-fn note(shared: &Shared, verb: &str, path: &str, user: &str, code: u16) {
-    lock(&shared.asked).push(Asked { verb: verb.into(), path: path.into(), user: user.into(), code });
+/// Whether somebody may do this. Since Kubernetes 1.35, executing takes the right to `create` too, whatever the method.
+fn rights(user: &User, request: &Asking) -> Result<(), Failure> {
+    let Target { kind, namespace, name, sub } = &request.target;
+    Access::check(user, request.verb, kind, (sub, namespace, name))?;
+    if !request.target.is_exec() {
+        return Ok(());
+    }
+    Access::check(user, "create", kind, (sub, namespace, name))
 }
 
-fn discovery(kinds: &Kinds, path: &str) -> Option<Result<Value, Failure>> {
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let found = match parts.as_slice() {
-        ["version"] => Some(json!({
-            "major": "1", "minor": "36", "gitVersion": "v1.36.0-test", "gitCommit": "", "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
-        })),
-        ["api"] => Some(Kinds::core()),
-        ["apis"] => Some(kinds.groups()),
-        ["api", version] => kinds.resources("", version),
-        ["apis", group] => kinds.group(group),
-        ["apis", group, version] => kinds.resources(group, version),
-        _ => return None,
-    };
-    Some(found.ok_or_else(Failure::no_such_path))
+fn note(shared: &Shared, verb: &str, path: &str, user: &str, code: u16) {
+    lock(&shared.asked).push(Asked { verb: verb.into(), path: path.into(), user: user.into(), code });
 }
 
 /// A request that may be performed.

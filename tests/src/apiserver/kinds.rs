@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::status::Failure;
+
 /// How an object of a kind is read.
 #[derive(Clone, Debug)]
 pub enum Schema {
@@ -194,6 +196,24 @@ impl Kinds {
     /// Serves a resource no longer.
     pub fn forget(&mut self, group: &str, plural: &str) {
         self.0.retain(|kind| kind.group != group || kind.plural != plural);
+    }
+
+    /// What is served at a path that tells what is served; nothing for other paths.
+    pub fn discovery(&self, path: &str) -> Option<Result<Value, Failure>> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let found = match parts.as_slice() {
+            ["version"] => Some(json!({
+                "major": "1", "minor": "36", "gitVersion": "v1.36.0-test", "gitCommit": "", "gitTreeState": "clean",
+                "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
+            })),
+            ["api"] => Some(Self::core()),
+            ["apis"] => Some(self.groups()),
+            ["api", version] => self.resources("", version),
+            ["apis", group] => self.group(group),
+            ["apis", group, version] => self.resources(group, version),
+            _ => return None,
+        };
+        Some(found.ok_or_else(Failure::no_such_path))
     }
 
     /// `/api`.

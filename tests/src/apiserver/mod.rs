@@ -13,6 +13,7 @@ pub mod apply;
 pub mod defaults;
 pub mod definitions;
 pub mod events;
+pub mod exec;
 pub mod faults;
 pub mod fields;
 pub mod finish;
@@ -31,6 +32,7 @@ mod tests;
 pub mod watch;
 
 pub use access::{Access, Rule, User};
+pub use exec::{Executed, Execution, Way};
 pub use faults::{Fault, Network};
 pub use server::{ApiServer, Asked};
 pub use status::Failure;

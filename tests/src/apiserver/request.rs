@@ -78,7 +78,8 @@ impl Target {
             [name, sub] => (*name, *sub),
             _ => return None,
         };
-        let is_known = sub.is_empty() || (sub == "status" && kind.status);
+        let is_exec = sub == "exec" && kind.resource() == "pods";
+        let is_known = sub.is_empty() || (sub == "status" && kind.status) || is_exec;
         let is_placed = kind.namespaced || namespace.is_empty();
         let is_named = !kind.namespaced || name.is_empty() || !namespace.is_empty();
         (is_known && is_placed && is_named).then(|| Self {
@@ -96,13 +97,18 @@ impl Target {
             Method::GET if is_one => "get",
             Method::GET if query.is("watch") => "watch",
             Method::GET => "list",
-            Method::POST if !is_one => "create",
+            Method::POST if !is_one || self.is_exec() => "create",
             Method::PUT if is_one => "update",
             Method::PATCH if is_one => "patch",
             Method::DELETE if is_one => "delete",
             Method::DELETE => "deletecollection",
             _ => return None,
         })
+    }
+
+    /// Whether a command is to be executed.
+    pub fn is_exec(&self) -> bool {
+        self.sub == "exec"
     }
 
     /// The resource with its subresource.

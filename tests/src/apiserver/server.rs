@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
 use super::access::{Access, User};
+use super::exec::{Executed, Execution, Way};
 use super::faults::{Fault, Network};
 use super::http::{Shared, lock, now, serve};
 use super::remove;
@@ -171,6 +172,16 @@ impl ApiServer {
         lock(&self.shared.access).anonymous = user;
     }
 
+    /// How commands are executed in pods from now on. Without it, no node answers.
+    pub fn execute(&self, how: impl Fn(&Execution) -> Way + Send + Sync + 'static) {
+        *lock(&self.shared.execute) = Some(Arc::new(how));
+    }
+
+    /// Commands that were executed so far, in the order of their beginnings.
+    pub fn executed(&self) -> Vec<Executed> {
+        lock(&self.shared.executed).clone()
+    }
+
     /// Requests so far, in the order of their answers.
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.shared.asked).clone()
@@ -277,8 +288,10 @@ async fn connection(shared: Arc<Shared>, stream: tokio::net::TcpStream) {
     let mut cut = shared.cut.subscribe();
     let _slower = stream.set_nodelay(true);
     let service = service_fn(move |request| serve(Arc::clone(&shared), request));
-    let serving =
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::select! {
         // How it ended is the client's business.
         _ended = serving => {}

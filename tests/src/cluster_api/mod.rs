@@ -1,5 +1,6 @@
 //! What the product says to an API server, and asks of it: against the one in the process.
 
+mod agents;
 mod commands;
 mod reports;
 

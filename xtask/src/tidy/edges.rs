@@ -57,7 +57,13 @@ const ALLOWED: &[Edge] = &[
     edge("cli/agent", "agent", "`enforcer run` is the agent"),
     edge("cli/agent", "api", "a stopped agent is recognised by its socket before anything is removed"),
     edge("cli", "cluster::policies", "verbs with --cluster ask the API server with the user's own rights"),
+    edge(
+        "cli",
+        "cluster::agents",
+        "questions to other nodes go through the API server with the user's own rights",
+    ),
     edge("cli", "cluster::client", "a kubeconfig becomes a client in one place"),
+    edge("cli/observe", "api::LostEvents", "flows of other nodes come with what was lost of them"),
     edge("cli", "api::Error", "the client's errors become exit codes"),
     edge("cli/render/flow", "api::LostEvents", "a stream of flows says what it lost"),
     edge("cli/render/metrics", "telemetry::metrics", "prints the table of metrics"),

@@ -15,22 +15,48 @@ pub struct ToCluster {
     /// Ask the API server of the Kubernetes cluster, with your own rights, and not the agent of this host
     #[arg(long)]
     pub cluster: bool,
+    /// How it is reached
+    #[command(flatten)]
+    pub way: Way,
+}
+
+impl ToCluster {
+    /// Whether a cluster is meant.
+    pub fn is_meant(&self) -> bool {
+        self.cluster || self.way.is_given()
+    }
+}
+
+/// How an API server is reached, and where the agents are.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub struct Way {
     /// Context of the kubeconfig; implies --cluster
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
     /// The kubeconfig, instead of KUBECONFIG or ~/.kube/config; implies --cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Namespace in which the nodes report, as their setting `report-namespace` says
+    /// Namespace of the agents: their pods are there, and there the nodes report, as the setting `report-namespace` says
     #[arg(long, value_name = "NAMESPACE", default_value = NAMESPACE, hide_default_value = false)]
     pub report_namespace: String,
 }
 
-impl ToCluster {
-    /// Whether a cluster is meant.
-    pub fn is_meant(&self) -> bool {
-        self.cluster || self.context.is_some() || self.kubeconfig.is_some()
+impl Way {
+    /// Whether one is named.
+    pub fn is_given(&self) -> bool {
+        self.context.is_some() || self.kubeconfig.is_some()
     }
+}
+
+/// Which nodes' agents are asked.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub struct OfNodes {
+    /// Ask the agents of these nodes themselves, which takes the right to exec into their pods; `*` stands for any text; implies
+    /// --cluster
+    #[arg(long, value_name = "NODE", value_delimiter = ',')]
+    pub node_name: Vec<String>,
 }
 
 /// Whether, and for how long, it is waited for the nodes.

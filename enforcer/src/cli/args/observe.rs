@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Filters;
+use super::cluster::ToCluster;
 
 /// `enforcer observe`
 #[derive(Args, Debug)]
@@ -29,20 +30,30 @@ pub struct Observe {
     #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
     pub until: Option<String>,
     /// Read flows from a file of JSON lines (`-` for stdin) in place of asking the agent
-    #[arg(long, value_name = "FILE", conflicts_with = "follow")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["follow", "cluster", "context", "kubeconfig"])]
     pub input_file: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
     pub output: FlowFormat,
-    /// Name the host in each line
+    /// Name the host in each line; with --cluster always done
     #[arg(long)]
     pub print_node_name: bool,
     /// Name the policy that decided: always done, and taken for the sake of habits of `hubble observe`
     #[arg(long)]
     pub print_policy_names: bool,
+    /// Flows of all Kubernetes namespaces: always done without -n, and taken because `hubble observe` has it. Flows of all nodes
+    /// are another matter: --cluster
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// End when standard input ends, for who runs this at the other end of a connection
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
     /// Which flows
     #[command(flatten)]
     pub filters: Filters,
+    /// The cluster, if one is meant: then the agents of its nodes are asked
+    #[command(flatten)]
+    pub to: ToCluster,
 }
 
 /// For flows.

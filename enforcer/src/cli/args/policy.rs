@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::cluster::{DryRun, ToCluster, Waiting};
+use super::cluster::{DryRun, OfNodes, ToCluster, Waiting, Way};
 use super::{DocumentFormat, Output, WideFormat, duration};
 use crate::cli::settings::JudgingFlags;
 use crate::domain::offline::parse_port;
@@ -113,8 +113,8 @@ pub enum Policy {
     Matrix(Matrix),
     /// Say what becomes of a flow and which rule decides
     ///
-    /// Asks the agent, which answers by the tables that the kernel has. With --cluster and -f it is worked out here, without
-    /// an agent, for a cluster and policies from files.
+    /// Asks the agent, which answers by the tables that the kernel has; with --cluster the agents of the nodes on which both
+    /// ends live. With --cluster FILE and -f it is worked out here, without an agent, for a cluster and policies from files.
     #[command(after_help = "Example:\n  enforcer policy explain --from shop/web --to shop/db:5432")]
     Explain(Explain),
     /// Look for rules that do nothing or too much, without an agent; exit code 1 if there are any
@@ -178,9 +178,10 @@ pub struct Explain {
     /// The server, `[namespace/]name:PORT[/PROTOCOL]`; a workload, a service, `host`, or an address (IPv6 in brackets)
     #[arg(long, value_name = "END:PORT[/PROTO]")]
     pub to: String,
-    /// Ask no agent: file of namespaces, pods, services, endpoint slices and nodes as kubectl prints them; may be repeated
-    #[arg(long, value_name = "FILE", requires = "files")]
-    pub cluster: Vec<PathBuf>,
+    /// Without a value: ask agents of the Kubernetes cluster, with your own rights. With one, ask none: file of namespaces, pods,
+    /// services, endpoint slices and nodes as kubectl prints them; may be repeated
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub cluster: Option<Vec<PathBuf>>,
     /// Ask no agent: policies, as file, directory (searched for *.yaml and *.yml) or `-` for standard input; may be
     /// repeated
     #[arg(short, long = "file", value_name = "FILE|DIR|-", requires = "cluster")]
@@ -191,6 +192,12 @@ pub struct Explain {
     /// Output format
     #[command(flatten)]
     pub output: Output,
+    /// How its API server is reached
+    #[command(flatten)]
+    pub way: Way,
+    /// Which of its nodes are asked, whoever lives there
+    #[command(flatten)]
+    pub of: OfNodes,
 }
 
 /// `enforcer policy lint`

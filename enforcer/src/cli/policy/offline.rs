@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use super::nodes;
 use crate::cli::Answer;
 use crate::cli::args::{Explain, Lint, Matrix, ObjectFormat, Scenery, Test};
 use crate::cli::context::{Context, block_on, now};
@@ -46,11 +47,20 @@ pub(super) fn matrix(context: &mut Context, asked: &Matrix) -> anyhow::Result<An
 /// What becomes of one flow.
 pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<Answer> {
     let (to, protocol, port) = server(&asked.to)?;
-    if asked.cluster.is_empty() {
+    let files = asked.cluster.as_deref().unwrap_or_default();
+    match (asked.files.is_empty(), files.is_empty()) {
+        (false, true) => bail!("-f is for a cluster from files: name them with --cluster FILE"),
+        (true, false) => bail!("--cluster FILE is judged by policies from files: name them with -f"),
+        _ => {}
+    }
+    if files.is_empty() {
         if asked.judging != JudgingFlags::default() {
             bail!(
-                "--trust-domain is for --cluster: the agent answers with its own, as `enforcer config show` there has it"
+                "--trust-domain is for --cluster FILE: agents answer with their own, as `enforcer config show` there has it"
             );
+        }
+        if nodes::is_meant(asked) {
+            return nodes::explain(context, asked, to, &port_text(protocol, port));
         }
         let client = context.client();
         let port = port_text(protocol, port);
@@ -62,7 +72,7 @@ pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<
         context.screen.data(&text)?;
         return Ok(Answer::Yes);
     }
-    let Some((cluster, offline)) = scenery(context, &asked.cluster, &asked.files, &asked.judging)? else {
+    let Some((cluster, offline)) = scenery(context, files, &asked.files, &asked.judging)? else {
         return Ok(Answer::No);
     };
     let flow = Flow { from: end(&cluster, &asked.from)?, to: end(&cluster, to)?, protocol, port };

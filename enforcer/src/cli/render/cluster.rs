@@ -181,3 +181,13 @@ pub fn nodes(nodes: &[Node], now: Timestamp) -> String {
     let rows: Vec<_> = nodes.iter().map(row).collect();
     table(&["NODE", "VERSION", "GENERATION", "PHASE", "POLICIES", "HEARD", "PROBLEMS"], &rows)
 }
+
+/// Names of nodes, not more than can be read.
+pub fn names(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names.iter().take(SHOWN).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

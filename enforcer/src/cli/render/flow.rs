@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
+
 use super::table::Columns;
 use super::{Paint, clean};
 use crate::api::LostEvents;
@@ -94,11 +96,22 @@ pub fn dict(flow: &Flow, node_name: bool, color: bool) -> String {
     lines.chain(["------------\n".to_owned()]).collect()
 }
 
-/// One JSON object a line, in the shape of Hubble's flow record.
-pub fn json(record: &Record) -> serde_json::Result<String> {
+/// What a node did not tell.
+#[derive(Serialize)]
+struct LostAt<'a> {
+    #[serde(flatten)]
+    lost: LostEvents,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node_name: &'a str,
+}
+
+/// One JSON object a line, in the shape of Hubble's flow record. What was lost names its node unless that is this one.
+pub fn json(record: &Record, node_name: &str) -> serde_json::Result<String> {
     let mut line = match record {
         Record::Flow(flow) => serde_json::to_string(&hubble::Line::from(flow.as_ref()))?,
-        Record::Lost(lost_events) => serde_json::to_string(&LostEvents { lost_events: *lost_events })?,
+        Record::Lost(lost_events) => {
+            serde_json::to_string(&LostAt { lost: LostEvents { lost_events: *lost_events }, node_name })?
+        }
     };
     line.push('\n');
     Ok(line)

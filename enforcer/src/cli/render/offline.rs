@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::clean;
 use super::table::table;
 use crate::domain::answer::{Answer, Explained, Side};
@@ -41,7 +43,54 @@ pub fn answer(answer: &Answer) -> String {
 
 /// The same as a running agent says it; for a service also of those who answer for it.
 pub fn explained(explained: &Explained) -> String {
-    let Explained { generation, mode, answer: whole, backends, notes } = explained;
+    let Explained { generation, mode, .. } = explained;
+    judgement(explained)
+        + &format!("by generation {generation} of the agent's tables, mode {}\n", clean(mode))
+}
+
+/// The same as agents of several nodes say it: what is the same once.
+pub fn explained_by(answers: &[(String, Explained)]) -> String {
+    let part = |same: Vec<&(String, Explained)>| {
+        let Some((_, first)) = same.first() else { return String::new() };
+        let by = same.iter().map(|(node, it)| format!("{} (generation {})", clean(node), it.generation));
+        let by = by.collect::<Vec<_>>().join(", ");
+        format!("{}by {by}, mode {}\n", judgement(first), clean(&first.mode))
+    };
+    same(answers).into_iter().map(part).collect::<Vec<_>>().join("\n")
+}
+
+/// Answers that say the same of a flow, together; generations are counted by each node for itself.
+pub fn same(answers: &[(String, Explained)]) -> Vec<Vec<&(String, Explained)>> {
+    let mut groups: Vec<Vec<&(String, Explained)>> = Vec::new();
+    for one in answers {
+        let is_same = |group: &&mut Vec<&(String, Explained)>| {
+            group.first().is_some_and(|first| {
+                Explained { generation: 0, ..first.1.clone() } == Explained { generation: 0, ..one.1.clone() }
+            })
+        };
+        match groups.iter_mut().find(is_same) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
+        }
+    }
+    groups
+}
+
+/// The answer of a node, for programs.
+#[derive(Debug, Serialize)]
+pub struct ExplainedRecord<'a> {
+    node: &'a str,
+    #[serde(flatten)]
+    explained: &'a Explained,
+}
+
+/// Answers of nodes, for programs.
+pub fn explained_records(answers: &[(String, Explained)]) -> Vec<ExplainedRecord<'_>> {
+    answers.iter().map(|(node, explained)| ExplainedRecord { node, explained }).collect()
+}
+
+fn judgement(explained: &Explained) -> String {
+    let Explained { answer: whole, backends, notes, .. } = explained;
     let mut text = answer(whole);
     for backend in backends {
         text.push_str("backend ");
@@ -49,7 +98,7 @@ pub fn explained(explained: &Explained) -> String {
     }
     let notes = notes.iter().map(|note| format!("note: {}\n", clean(note)));
     text.extend(notes);
-    text + &format!("by generation {generation} of the agent's tables, mode {}\n", clean(mode))
+    text
 }
 
 fn side(side: &Side) -> String {

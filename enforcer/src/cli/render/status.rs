@@ -1,11 +1,13 @@
 //! How the agent is, for people.
 
 use enforcer_common::hook::Hook;
+use serde::Serialize;
 
-use super::{Paint, clean};
+use super::{Paint, clean, lists};
 use crate::domain::canary::CanaryInfo;
 use crate::domain::cluster_policy::{KindInfo, SourceInfo};
 use crate::domain::command::{Confinement, Status};
+use crate::domain::unguarded::Unguarded;
 
 /// Width of the words on the left.
 const MARGIN: usize = 12;
@@ -80,6 +82,36 @@ pub fn status(status: &Status, color: bool) -> String {
         format!("{} ways past enforcer, see `enforcer status --unguarded`", status.unguarded.len()),
     ));
     lines.into_iter().flat_map(|(word, text)| [format!("{word:MARGIN$}"), text, "\n".to_owned()]).collect()
+}
+
+/// The same of agents of several nodes.
+pub fn of_nodes(told: &[(String, Status)], unguarded: bool, color: bool) -> String {
+    let part = |(node, of): &(String, Status)| {
+        let text = if unguarded { lists::unguarded(&of.unguarded) } else { status(of, color) };
+        format!("{:MARGIN$}{}\n{text}", "Node", clean(node))
+    };
+    told.iter().map(part).collect::<Vec<_>>().join("\n")
+}
+
+/// An agent of a node, for programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record<'a> {
+    node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unguarded: Option<&'a [Unguarded]>,
+}
+
+/// Agents of nodes, for programs: all of what they say, or the ways past them.
+pub fn records(told: &[(String, Status)], unguarded: bool) -> Vec<Record<'_>> {
+    let all = told.iter().map(|(node, status)| Record {
+        node,
+        status: (!unguarded).then_some(status),
+        unguarded: unguarded.then_some(&status.unguarded[..]),
+    });
+    all.collect()
 }
 
 /// What the agent has given up, and what it could not.

@@ -7,6 +7,7 @@ use enforcer_common::reason::Reason;
 use ipnet::IpNet;
 
 use crate::domain::flow::{Flow, FlowEndpoint, protocol_name};
+use crate::domain::unit;
 use crate::domain::workload::DEFAULT_NAMESPACE;
 
 /// One kind of condition.
@@ -75,7 +76,7 @@ conditions! {
     "port" [] "PORT" true "Port of either end": port, |flow, it| flow.l4.source_port.to_string() == it || flow.l4.destination_port.to_string() == it;
     "protocol" [] "PROTOCOL" true "TCP, UDP or another name that flows show, or a protocol number": upper, |flow, it| is_protocol(&flow.l4.protocol, it);
     "process" [] "COMMAND" true "Command name of the calling process": text, |flow, it| flow.process.comm == it;
-    "node-name" [] "NODE" true "Name of the host": text, |flow, it| flow.node_name == it;
+    "node-name" [] "NODE" true "Name of the host; `*` stands for any text": text, |flow, it| unit::matches(it, &flow.node_name);
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the type of all readers")]

@@ -13,6 +13,7 @@ use super::ApiServer;
 mod access;
 mod apply;
 mod definitions;
+mod exec;
 mod faults;
 mod lists;
 mod objects;
