@@ -292,9 +292,10 @@ impl Log {
 
     /// Begins a new file where the present one is full, old, or not what was written; removes the oldest beyond the limit.
     fn make_room(&mut self, now: Timestamp) -> io::Result<()> {
-        let age = i64::try_from(self.settings.file_age.as_secs()).unwrap_or(i64::MAX);
+        // Also where the clock was set back: else no file would be old until the clock is there again.
+        let age = now.seconds.abs_diff(self.since.seconds);
         let mut begin = self.files.back().is_none_or(|file| file.size >= self.settings.file_size)
-            || now.seconds.saturating_sub(self.since.seconds) >= age;
+            || age >= self.settings.file_age.as_secs();
         if let (None, Some(file), false) = (&self.file, self.files.back(), begin) {
             self.file = Some(OpenOptions::new().append(true).open(&file.path)?);
         }

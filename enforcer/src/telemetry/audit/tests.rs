@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use enforcer_common::abi::flow::{FlowKey, Outcome};
+use enforcer_common::id::IdentityId;
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::Direction;
 
@@ -18,6 +20,9 @@ use crate::domain::audit::fact::Fact;
 use crate::domain::audit::record::{Host, Record};
 use crate::domain::audit::verify::{Finding, Range, What};
 use crate::domain::counted::Epoch;
+use crate::domain::labels::LabelSet;
+use crate::domain::names::Names;
+use crate::domain::registry::IdentityKey;
 use crate::domain::timestamp::Timestamp;
 
 fn now() -> Timestamp {
@@ -358,4 +363,76 @@ fn the_mode_of_a_file_is_its_owners_only() {
     assert_eq!(fs::metadata(&settings.directory).unwrap().permissions().mode() & 0o777, 0o700);
     let (log, found) = Log::open(&settings).unwrap();
     assert_eq!((log.head().sequence, found), (1, super::files::Found::default()));
+}
+
+static CLOCK: AtomicI64 = AtomicI64::new(0);
+
+#[test]
+fn a_clock_that_jumps_leaves_order_and_chain() {
+    const YEARS: i64 = 315_360_000;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { file_size: 1 << 20, ..settings(folder.path()) };
+    let start = now().seconds;
+    let clock = || Timestamp { seconds: CLOCK.load(Ordering::SeqCst), nanos: 0 };
+    let host = Host::default();
+    let times = [start, start + YEARS, start + 1];
+    CLOCK.store(start, Ordering::SeqCst);
+    let (audit, thread) = Audit::start(settings.clone(), host, clock).unwrap();
+    for (step, time) in (1..).zip(times) {
+        CLOCK.store(time, Ordering::SeqCst);
+        tell(&audit, &time.to_string());
+        let at = Timestamp { seconds: time, nanos: 0 };
+        let rows = vec![(key(1, Outcome::Dropped), 10 * step)];
+        audit.sample(Sample { at, epoch: Epoch { boot_id: "boot".into(), map: 1 }, rows });
+        // A look is taken once a second; each of these is told apart.
+        let looked = || {
+            all(&settings).iter().filter(|record| record.enforcer.verdicts.is_some()).count() as u64 == step
+        };
+        for _ in 0..500 {
+            audit.flushed().blocking_recv().unwrap().unwrap();
+            if looked() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(looked(), "step {step}");
+    }
+    audit.stop();
+    thread.join().unwrap();
+    assert_eq!(findings(&settings), []);
+    let all = all(&settings);
+    assert!(
+        all.iter().map(|record| record.event.sequence).eq(1..=all.len() as u64),
+        "in the order of events"
+    );
+    let told: Vec<&str> =
+        all.iter().filter(|it| it.event.action == "repaired").map(|it| it.message.as_str()).collect();
+    assert!(told.iter().zip(times).all(|(told, time)| told.contains(&time.to_string())), "{told:?}");
+    assert_eq!(counted(&settings), [(1, 30)].into());
+    let backwards = all.iter().filter(|it| it.event.start.is_some_and(|start| Some(start) > it.event.end));
+    assert_eq!(backwards.count(), 0, "no interval ends before it begins");
+    // A file for each jump of more than its age, and not one for each record.
+    assert_eq!(files(&settings.directory).unwrap().len(), times.len());
+}
+
+#[test]
+fn names_from_strangers_stay_on_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let odd = "a\"b\\c\nd\u{1}\u{2028}é\u{1f980}";
+    let labels = LabelSet([("app".to_owned(), odd.to_owned())].into());
+    let identity = Arc::new(IdentityKey::new(odd, labels));
+    let names = Names { identities: [(IdentityId(256), identity)].into_iter().collect(), ..Names::default() };
+    run(&settings, |audit| {
+        audit.names(&Arc::new(names));
+        audit.flushed().blocking_recv().unwrap().unwrap();
+        let rows = vec![(key(1, Outcome::Dropped), 3)];
+        audit.sample(Sample { at: now(), epoch: Epoch { boot_id: "boot".into(), map: 1 }, rows });
+    });
+    assert_eq!(findings(&settings), []);
+    let [one] = &all(&settings)[..] else { panic!("one record") };
+    assert_eq!(one.labels["source_labels"], format!("app={odd}"));
+    assert_eq!(one.source.as_ref().unwrap().address, format!("{odd}/app={odd}"));
+    let file = &files(&settings.directory).unwrap()[0].path;
+    assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 1, "one record, one line");
 }

@@ -248,7 +248,8 @@ impl Writer {
     /// nothing.
     fn write_verdicts(&mut self, sample: &Sample) -> io::Result<()> {
         let another = self.state.counted.enter(&sample.epoch);
-        let start = self.looked.filter(|_| !another);
+        // Where the clock was set back nobody can say when the interval began.
+        let start = self.looked.filter(|looked| !another && *looked <= sample.at);
         let rows = sample.rows.iter().map(|(key, total)| (Edge::from(*key), *total));
         let risen: Vec<(Edge, u64, u64)> = rows
             .clone()

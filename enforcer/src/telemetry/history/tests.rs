@@ -214,6 +214,59 @@ fn age_and_size_are_bounded_and_the_newest_stays() {
 }
 
 #[test]
+fn a_clock_that_jumps_changes_no_sum() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let mut writer = Writer::new(settings.clone());
+    // An hour back, half a day ahead, and where it was.
+    let times = [NOW, NOW - 3_600, NOW + 43_200, NOW + 60];
+    for (step, time) in (1..).zip(times) {
+        let row = [(verdict(257, Outcome::Forwarded), 10 * step)];
+        writer.write(&sample(time, 1, &row, 100 * step), &names()).unwrap();
+    }
+    assert_eq!(sums(&settings), (40, 400, 800));
+    let [one] = &all(&settings, false)[..] else { panic!("one edge") };
+    let text = |seconds| Timestamp { seconds, nanos: 0 }.to_string();
+    assert_eq!(
+        (one.first_seen.as_str(), one.last_seen.as_str()),
+        (&*text(NOW - 3_600), &*text(NOW + 43_200))
+    );
+    let mut minutes: Vec<(String, u64)> =
+        all(&settings, true).into_iter().map(|edge| (edge.first_seen, edge.verdicts)).collect();
+    minutes.sort();
+    let expected = [NOW - 3_600, NOW, NOW + 60, NOW + 43_200].map(|time| (text(time), 10));
+    assert_eq!(minutes, expected, "each count is where the clock stood");
+    // Years ahead everything is too old, and what comes then is not.
+    for _ in 0..70 {
+        let row = [(verdict(257, Outcome::Forwarded), 45)];
+        writer.write(&sample(NOW + 315_360_000, 1, &row, 0), &names()).unwrap();
+    }
+    assert_eq!(sums(&settings).0, 5);
+    // And back: what the kernel counted since is there.
+    let row = [(verdict(257, Outcome::Forwarded), 47)];
+    writer.write(&sample(NOW + 120, 1, &row, 0), &names()).unwrap();
+    assert_eq!((sums(&settings).0, writer.set_aside), (7, 0));
+}
+
+#[test]
+fn names_from_strangers_come_back_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let odd = "a\"b'c\\d\n\u{1}\0);DROP TABLE flows;--é\u{1f980}";
+    let labels = LabelSet([("app".to_owned(), odd.to_owned())].into());
+    let mut names = names();
+    names.identities.insert_mut(IdentityId(256), Arc::new(IdentityKey::new(odd, labels)));
+    let row = [(verdict(257, Outcome::Dropped), 5)];
+    Writer::new(settings.clone()).write(&sample(NOW, 1, &row, 0), &names).unwrap();
+    let [one] = &all(&settings, false)[..] else { panic!("one edge") };
+    assert_eq!(one.source.labels, [format!("app={odd}")]);
+    assert_eq!(one.source.namespace, odd);
+    let mut asked = HistoryQuery::default();
+    asked.add("from_label", &format!("app={odd}")).unwrap();
+    assert_eq!(query(&settings.path, &asked).unwrap().edges.len(), 1);
+}
+
+#[test]
 fn a_thread_writes_the_last_sample_before_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
