@@ -49,6 +49,18 @@ enum What {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// The daemon's processor time at 10,000 connections a second, with telemetry and without
+    Telemetry {
+        /// Fewer and shorter rounds: a minute instead of six
+        #[arg(long)]
+        short: bool,
+        /// Fail when telemetry takes more of a processor than the project promises
+        #[arg(long)]
+        gate: bool,
+        /// Output for people or for machines
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,6 +93,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let mut command = shell::as_root(suite::build_bench(&root)?, &[])?;
             command.arg("policy");
             (command, false, gate, output)
+        }
+        What::Telemetry { short, gate, output } => {
+            shell::warm_sudo()?;
+            setup::ensure(&root, Scope::Build)?;
+            let (enforcer, bench) = suite::build_bench_with(&root)?;
+            let mut command = shell::as_root(bench, &[("ENFORCER_BIN", enforcer.as_os_str())])?;
+            command.arg("telemetry");
+            (command, short, gate, output)
         }
     };
     command.current_dir(&root);

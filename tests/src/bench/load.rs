@@ -1,4 +1,4 @@
-//! The load: a process that serves, and one that asks, each in its own cgroup and both on one processor.
+//! The load: a process that serves, and one that asks, each in its own cgroup and both on one processor, if one is named.
 //!
 //! Started as this binary with [`ARGUMENT`]; it takes orders on standard input, one a line, and answers on standard output.
 
@@ -68,21 +68,32 @@ impl Kind {
 enum Order {
     Serve,
     Ask { kind: Kind, count: u64, at: Ipv4Addr, spread: u32 },
+    Steady { rate: u32, milliseconds: u64, at: Ipv4Addr },
+    Refused { ports: std::ops::Range<u16>, at: Ipv4Addr },
 }
 
 /// The whole life of a load.
 pub fn live() {
-    let cpu = std::env::args().nth(2).and_then(|text| text.parse().ok()).expect("the number of a processor");
-    pin(cpu);
+    if let Some(cpu) = std::env::args().nth(2) {
+        pin(cpu.parse().expect("the number of a processor"));
+    }
     let mut client = Client::default();
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
-        match serde_json::from_str(&line).expect("an order") {
-            Order::Serve => serve(),
-            Order::Ask { kind, count, at, spread } => client.ask(kind, count, at, spread),
-        }
-        if writeln!(output, "done").and_then(|()| output.flush()).is_err() {
+        let done = match serde_json::from_str(&line).expect("an order") {
+            Order::Serve => {
+                serve();
+                0
+            }
+            Order::Ask { kind, count, at, spread } => {
+                client.ask(kind, count, at, spread);
+                count
+            }
+            Order::Steady { rate, milliseconds, at } => steady(rate, Duration::from_millis(milliseconds), at),
+            Order::Refused { ports, at } => ports.filter(|port| is_refused(at, *port)).count() as u64,
+        };
+        if writeln!(output, "{done}").and_then(|()| output.flush()).is_err() {
             break;
         }
     }
@@ -211,6 +222,34 @@ fn once(at: Ipv4Addr) {
     reset(&fd);
 }
 
+/// As many connections in a second, evenly, for so long; how many there were. What can't be done in time is left out.
+fn steady(rate: u32, lasts: Duration, at: Ipv4Addr) -> u64 {
+    /// Timers are not finer; a few connections then come at once.
+    const PAUSE: Duration = Duration::from_millis(1);
+    let start = Instant::now();
+    let mut done: u32 = 0;
+    loop {
+        let now = start.elapsed();
+        let due = Duration::from_secs(1) * done / rate;
+        if now.max(due) >= lasts {
+            return done.into();
+        }
+        if due > now {
+            thread::sleep(PAUSE);
+        } else {
+            once(at);
+            done += 1;
+        }
+    }
+}
+
+/// Whether a call to a port is refused by policy.
+fn is_refused(at: Ipv4Addr, port: u16) -> bool {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
+    let to = SockaddrIn::from(SocketAddrV4::new(at, port));
+    connect(fd.as_raw_fd(), &to) == Err(nix::errno::Errno::EPERM)
+}
+
 fn reset(fd: &OwnedFd) {
     let now = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(fd, sockopt::Linger, &now).expect("an option");
@@ -226,10 +265,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts one in a cgroup and a network namespace, on one processor.
-    pub fn start(cgroup: &Path, namespace: BorrowedFd<'_>, cpu: usize) -> Self {
+    /// Starts one in a cgroup and a network namespace, on one processor or on all.
+    pub fn start(cgroup: &Path, namespace: BorrowedFd<'_>, cpu: Option<usize>) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
-        command.args([ARGUMENT, &cpu.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(ARGUMENT).args(cpu.map(|cpu| cpu.to_string()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         puppet::enter(&mut command, cgroup, namespace);
         let mut child = command.spawn().expect("a process");
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -260,12 +300,33 @@ impl Load {
         clock_gettime(self.clock).expect("a running process").into()
     }
 
+    /// Has it begin to ask evenly; [`Self::done`] says how many connections it became.
+    pub fn begin(&mut self, rate: u32, lasts: Duration, at: Ipv4Addr) {
+        let milliseconds = u64::try_from(lasts.as_millis()).expect("a short time");
+        self.send(&Order::Steady { rate, milliseconds, at });
+    }
+
+    /// Makes calls to these ports; how many were refused by policy.
+    pub fn refused(&mut self, ports: std::ops::Range<u16>, at: Ipv4Addr) -> u64 {
+        self.send(&Order::Refused { ports, at });
+        self.done()
+    }
+
     fn obey(&mut self, order: &Order) {
+        self.send(order);
+        self.done();
+    }
+
+    fn send(&mut self, order: &Order) {
         let text = serde_json::to_string(order).expect("an order is JSON");
         writeln!(self.input, "{text}").expect("the load listens");
+    }
+
+    /// Waits until the last order is done; how often what was done.
+    pub fn done(&mut self) -> u64 {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("the load answers");
-        assert_eq!(line, "done\n", "after {order:?}");
+        line.trim_end().parse().expect("the load says a number, or has told on standard error why not")
     }
 }
 

@@ -7,6 +7,7 @@ pub mod policy;
 mod programs;
 mod report;
 mod site;
+pub mod telemetry;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

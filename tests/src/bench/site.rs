@@ -167,8 +167,8 @@ impl Site {
         for namespace in [near, there] {
             world::inside(namespace, settle);
         }
-        let client = Load::start(&workloads[0].cgroup, near, CPU);
-        let mut server = Load::start(&workloads[1].cgroup, there, CPU);
+        let client = Load::start(&workloads[0].cgroup, near, Some(CPU));
+        let mut server = Load::start(&workloads[1].cgroup, there, Some(CPU));
         if far.is_some() {
             connect(near, there, server.pid());
         }

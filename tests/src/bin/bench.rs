@@ -41,8 +41,15 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        Some("telemetry") => match bench::Options::read(std::env::args().skip(2)) {
+            Ok(options) => bench::telemetry::run(options),
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::from(2)
+            }
+        },
         _ => {
-            eprintln!("there are three benchmarks: cluster, datapath and policy");
+            eprintln!("there are four benchmarks: cluster, datapath, policy and telemetry");
             ExitCode::from(2)
         }
     }
