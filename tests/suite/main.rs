@@ -33,6 +33,7 @@ mod never_a_gap;
 mod pages;
 mod policies;
 mod protocols;
+mod readers;
 mod registry;
 mod replies;
 mod residue;
