@@ -13,15 +13,16 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use enforcer::api::{Access, Backend, Call, Readiness, bind, server};
+use enforcer::api::{Access, Backend, Call, FlowLog, Readiness, bind, server};
 use enforcer::domain::command::{Changed, Refused, Reply, Request};
 use enforcer::domain::edges::Edges;
+use enforcer::domain::flow::FlowPage;
 use enforcer::domain::history::{History, HistoryQuery};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 struct World {
     runtime: Runtime,
@@ -102,8 +103,11 @@ fn world() -> World {
     let (_readiness, readiness) = watch::channel(Readiness::default());
     let backend = Backend {
         requests,
-        recent: Arc::new(|_| Vec::new()),
-        live: broadcast::Sender::new(1),
+        flows: FlowLog {
+            next: watch::channel(0).1,
+            read: Arc::new(|_, _| FlowPage::default()),
+            missed: Arc::new(|flows| panic!("{flows} flows of none are lost")),
+        },
         edges: Arc::new(|| Ok(Edges::default())),
         history: Arc::new(|query: &HistoryQuery| {
             let mut copy = HistoryQuery::default();

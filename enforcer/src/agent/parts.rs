@@ -21,7 +21,7 @@ use super::scrape::{self, Scrape};
 use super::start::{self, Started};
 use super::supervise::{closed, supervise};
 use super::{Error, SharedKernel, clock, cluster, lock, report, revoke, runtimes, sample};
-use crate::api::{self, Access, Backend, Readiness};
+use crate::api::{self, Access, Backend, FlowLog, Readiness};
 use crate::config::Config;
 use crate::domain::canary::Outcome;
 use crate::domain::conditions::Why;
@@ -132,12 +132,16 @@ fn backend(
     scrape: &Arc<Scrape>,
     readiness: watch::Receiver<Readiness>,
 ) -> Backend {
-    let (recent, text) = (Arc::clone(pipeline), Arc::clone(scrape));
+    let (reader, loser, text) = (Arc::clone(pipeline), Arc::clone(pipeline), Arc::clone(scrape));
+    let flows = FlowLog {
+        next: pipeline.next(),
+        read: Arc::new(move |from, most| reader.page(from, most)),
+        missed: Arc::new(move |flows| loser.missed(flows)),
+    };
     Backend {
         requests: logs.gate(config, calls),
         history: logs.reader(),
-        recent: Arc::new(move |count| recent.recent(count)),
-        live: pipeline.live(),
+        flows,
         edges: Arc::clone(scrape).edges(config),
         metrics: Arc::new(move || text.text()),
         readiness,

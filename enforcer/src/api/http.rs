@@ -26,7 +26,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .fallback(async || (StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz\n"))
         .with_state(backend);
-    connection::serve(listener, move |_| routes.clone(), shutdown).await;
+    connection::serve(listener, move |_| (routes.clone(), true), shutdown).await;
     Ok(())
 }
 

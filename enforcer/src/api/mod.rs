@@ -3,13 +3,13 @@
 //!
 //! ```text
 //!   enforcer CLI --- client ---[ Unix socket ]--- server --- Call ---> engine's task
-//!                                                   ^--- recent, live <-- telemetry
+//!                                                   ^--- flows, by their numbers <-- telemetry
 //!   Prometheus, kubelet -------[ TCP, loopback ]--- http --- metrics, readiness
 //! ```
 //!
 //! Invariants: this room holds no state of its own; whoever calls is known by the kernel's word (peer credentials)
 //! before a byte of the request is believed; every body, wait and queue is bounded; a reader that is too slow loses
-//! flows and is told how many, it never slows the agent.
+//! flows and is told how many, it never slows the agent; who may only read can't take the places of those who may write.
 
 pub mod access;
 pub mod client;
@@ -25,7 +25,7 @@ mod tests;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::Access;
 pub use error::Error;
@@ -33,7 +33,7 @@ pub use socket::bind;
 
 use crate::domain::command::{PolicyFile, Reply, Request};
 use crate::domain::edges::Edges;
-use crate::domain::flow::Flow;
+use crate::domain::flow::FlowPage;
 use crate::domain::history::{History, HistoryQuery};
 use crate::domain::quarantine::AllowFrom;
 
@@ -56,10 +56,8 @@ pub type HistoryReader = Arc<dyn Fn(&HistoryQuery) -> Result<History, String> + 
 pub struct Backend {
     /// The engine's task.
     pub requests: mpsc::Sender<Call>,
-    /// The last flows, oldest first, at most so many. A flow is recorded here before it goes to `live`.
-    pub recent: Arc<dyn Fn(usize) -> Vec<Arc<Flow>> + Send + Sync>,
-    /// Flows as they happen.
-    pub live: broadcast::Sender<Arc<Flow>>,
+    /// Flows, those that were and those that happen.
+    pub flows: FlowLog,
     /// Earlier flows.
     pub history: HistoryReader,
     /// Who talks with whom, by the kernel's counters; or one sentence.
@@ -73,6 +71,23 @@ pub struct Backend {
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Backend").field("readiness", &*self.readiness.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// The flows that are remembered, each with a number. What a reader has not read is kept nowhere else.
+#[derive(Clone)]
+pub struct FlowLog {
+    /// The number that the next flow gets; it changes when there are more.
+    pub next: watch::Receiver<u64>,
+    /// The flows from this number on, oldest first, at most so many.
+    pub read: Arc<dyn Fn(u64, usize) -> FlowPage + Send + Sync>,
+    /// Is told how many flows a reader was too slow for.
+    pub missed: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl std::fmt::Debug for FlowLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowLog").field("next", &*self.next.borrow()).finish_non_exhaustive()
     }
 }
 

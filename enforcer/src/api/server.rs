@@ -31,11 +31,12 @@ use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::access::{Access, Peer, Right};
-use super::stream::{self, Source, Wish};
-use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody, connection};
+use super::connection::{self, Unhurried};
+use super::stream::{self, Wish};
+use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody};
 use crate::domain::command::{QuarantineWish, Refused, Reply, Request};
 use crate::domain::flow_filter::FlowFilter;
 use crate::domain::history::HistoryQuery;
@@ -47,6 +48,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Streams of flows at once; a place less than connections, so that streams alone can't lock everyone else out.
 const STREAMS: usize = 32;
+/// Of these, so many are kept for those who may do everything.
+const STREAMS_KEPT: usize = 8;
 
 #[derive(Clone, Debug)]
 struct Shared {
@@ -84,12 +87,21 @@ pub(super) async fn serve_peers(
     // Asked once, so that a broken listener is a failed start and not an endless loop of failed accepts.
     listener.local_addr()?;
     let (close, closing) = watch::channel(false);
-    let routes = routes(Shared { backend, access, streams: Arc::new(Semaphore::new(STREAMS)), closing });
+    let routes = routes(Shared {
+        backend,
+        access: access.clone(),
+        streams: Arc::new(Semaphore::new(STREAMS)),
+        closing,
+    });
     let shutdown = async move {
         shutdown.await;
         close.send_replace(true);
     };
-    connection::serve(listener, move |io| routes.clone().layer(Extension(peer(io))), shutdown).await;
+    let known = move |io: &UnixStream| {
+        let peer = peer(io);
+        (routes.clone().layer(Extension(peer)), access.right_by_user(peer) == Some(Right::Write))
+    };
+    connection::serve(listener, known, shutdown).await;
     Ok(())
 }
 
@@ -120,7 +132,8 @@ fn routes(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-fn peer(io: &UnixStream) -> Option<Peer> {
+/// Who is at the other end.
+pub(super) fn peer(io: &UnixStream) -> Option<Peer> {
     io.peer_cred().ok().map(|peer| Peer {
         uid: peer.uid(),
         gid: peer.gid(),
@@ -246,21 +259,34 @@ async fn explain(State(shared): State<Shared>, Query(parameters): Parameters) ->
     ask(State(shared), Request::Explain { from, to, protocol, port }).await
 }
 
-async fn flows(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+async fn flows(
+    State(shared): State<Shared>,
+    Extension(peer): From,
+    Extension(unhurried): Extension<Unhurried>,
+    Query(parameters): Parameters,
+) -> Response {
     let wish = match wish(&parameters) {
         Ok(wish) => wish,
         Err(message) => return refuse(StatusCode::BAD_REQUEST, &message),
     };
-    let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
+    let Some(place) = place(&shared, peer) else {
         let message =
             format!("{STREAMS} streams of flows are open already, which is all there may be; close one");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, &message);
     };
-    // First subscribe, then look back: a flow in between is seen twice and told once.
-    let live = shared.backend.live.subscribe();
-    let recent = if wish.last == 0 { Vec::new() } else { (shared.backend.recent)(reach(&wish)) };
-    let body = stream::body(wish, Source { recent, live, closing: shared.closing, place });
+    // Whoever follows reads when it likes, and is told what it lost.
+    unhurried.set();
+    let body = stream::body(wish, shared.backend.flows, shared.closing, place);
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// A place among the streams, if there is one for this peer.
+fn place(shared: &Shared, peer: Option<Peer>) -> Option<OwnedSemaphorePermit> {
+    let is_reader = shared.access.right_by_user(peer) != Some(Right::Write);
+    if is_reader && shared.streams.available_permits() <= STREAMS_KEPT {
+        return None;
+    }
+    Arc::clone(&shared.streams).try_acquire_owned().ok()
 }
 
 async fn edges(State(shared): State<Shared>) -> Response {
@@ -272,7 +298,11 @@ async fn edges(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn history(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
+async fn history(
+    State(shared): State<Shared>,
+    Extension(peer): From,
+    Query(parameters): Parameters,
+) -> Response {
     let mut query = HistoryQuery::default();
     for (key, value) in parameters {
         if let Err(message) = query.add(&key, &value) {
@@ -280,7 +310,7 @@ async fn history(State(shared): State<Shared>, Query(parameters): Parameters) ->
         }
     }
     // One of the places of streams: as many readers of the disk as there are of flows.
-    let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
+    let Some(place) = place(&shared, peer) else {
         let message =
             format!("{STREAMS} readers of flows are there already, which is all there may be; wait for one");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, &message);
@@ -295,11 +325,6 @@ async fn history(State(shared): State<Shared>, Query(parameters): Parameters) ->
         Ok(Err(message)) => refuse(StatusCode::CONFLICT, &message),
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &format!("the history was not read: {error}")),
     }
-}
-
-/// How far to look back: with a filter the last N that match may be anywhere.
-fn reach(wish: &Wish) -> usize {
-    if wish.filter == FlowFilter::default() { wish.last } else { usize::MAX }
 }
 
 fn wish(parameters: &[(String, String)]) -> Result<Wish, String> {

@@ -49,6 +49,24 @@ impl Flow {
     }
 }
 
+/// Some of the flows that are remembered, one after the other. Flows have numbers; the first that was told has 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowPage {
+    /// Flows from the number on that was asked for which are not remembered any more.
+    pub lost: u64,
+    /// Those after them.
+    pub flows: Vec<Flow>,
+    /// Number of the one after all of these.
+    pub next: u64,
+}
+
+impl FlowPage {
+    /// The flows, each with its number.
+    pub fn numbered(&self) -> impl Iterator<Item = (u64, &Flow)> {
+        (self.next - self.flows.len() as u64..).zip(&self.flows)
+    }
+}
+
 /// Addresses of a flow. The end whose socket it was knows the address of the other; what is not known is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowIp {

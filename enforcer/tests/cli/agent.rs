@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use enforcer::api::{Access, Backend, Call, Readiness, bind, server};
+use enforcer::api::{Access, Backend, Call, FlowLog, Readiness, bind, server};
 use enforcer::domain::command::{Changed, Refused, Reply, Request, Status};
-use enforcer::domain::flow::Flow;
-use tokio::sync::{broadcast, mpsc, watch};
+use enforcer::domain::flow::FlowPage;
+use tokio::sync::{mpsc, watch};
 
 use crate::samples;
 
@@ -29,11 +29,19 @@ impl Agent {
                 reply.send(answer(request, &status)).ok();
             }
         });
-        let flows: Vec<Arc<Flow>> = samples::flows().into_iter().map(Arc::new).collect();
+        let flows = samples::flows();
+        let log = FlowLog {
+            next: watch::channel(flows.len() as u64).1,
+            read: Arc::new(move |from, most| {
+                let from = usize::try_from(from).unwrap();
+                let flows: Vec<_> = flows[from..].iter().take(most).cloned().collect();
+                FlowPage { lost: 0, next: (from + flows.len()) as u64, flows }
+            }),
+            missed: Arc::new(|flows| panic!("{flows} flows are lost")),
+        };
         let backend = Backend {
             requests,
-            recent: Arc::new(move |last| flows[flows.len().saturating_sub(last)..].to_vec()),
-            live: broadcast::channel(16).0,
+            flows: log,
             edges: Arc::new(|| Ok(crate::counted::edges())),
             history: Arc::new(|_| Ok(samples::history())),
             metrics: Arc::new(String::new),

@@ -1,31 +1,34 @@
 //! Server and client together over a real socket, with an engine that answers from memory.
 
 mod calls;
+mod connections;
 mod flows;
 mod monitoring;
 
+use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::access::Peer;
 use super::client::Client;
-use super::{Access, Backend, Call, Readiness, bind, server};
+use super::{Access, Backend, Call, FlowLog, Readiness, bind, server};
 use crate::domain::command::{
     Change, Changed, EndpointInfo, IdentityInfo, PolicyChange, PolicyFile, PolicyInfo, QuarantineInfo,
     QuarantineWish, Refused, Reply, Request, Status,
 };
 use crate::domain::conditions::PolicyStatus;
-use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowProcess};
+use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowL4, FlowPage, FlowProcess};
 use crate::domain::workload::EndpointState;
 
-fn flow(number: u16, verdict: &str) -> Arc<Flow> {
-    Arc::new(Flow {
+fn flow(number: u16, verdict: &str) -> Flow {
+    Flow {
         time: "2026-11-22T12:53:39.168000000Z".into(),
         verdict: verdict.into(),
         drop_reason_desc: "POLICY_DENIED".into(),
@@ -43,7 +46,59 @@ fn flow(number: u16, verdict: &str) -> Arc<Flow> {
         process: FlowProcess::default(),
         // Long, so that a reader that sleeps fills the socket's buffers soon.
         node_name: "n".repeat(2000),
-    })
+    }
+}
+
+/// Flows that are remembered at most.
+const KEPT: usize = 64;
+
+/// Flows in memory.
+#[derive(Clone)]
+struct Log {
+    /// The number of the next one, and the last ones.
+    kept: Arc<Mutex<(u64, VecDeque<Flow>)>>,
+    next: watch::Sender<u64>,
+    missed: Arc<AtomicU64>,
+}
+
+impl Log {
+    fn new(remembered: Vec<Flow>) -> Self {
+        let next = remembered.len() as u64;
+        let kept = Arc::new(Mutex::new((next, remembered.into())));
+        Self { kept, next: watch::Sender::new(next), missed: Arc::default() }
+    }
+
+    fn tell(&self, flow: Flow) {
+        let mut kept = self.kept.lock().unwrap();
+        kept.1.push_back(flow);
+        if kept.1.len() > KEPT {
+            kept.1.pop_front();
+        }
+        kept.0 += 1;
+        self.next.send_replace(kept.0);
+    }
+
+    fn missed(&self) -> u64 {
+        self.missed.load(Ordering::SeqCst)
+    }
+
+    fn page(&self, from: u64, most: usize) -> FlowPage {
+        let kept = self.kept.lock().unwrap();
+        let oldest = kept.0 - kept.1.len() as u64;
+        let first = from.clamp(oldest, kept.0);
+        let skipped = usize::try_from(first - oldest).unwrap();
+        let flows: Vec<Flow> = kept.1.iter().skip(skipped).take(most).cloned().collect();
+        FlowPage { lost: first.saturating_sub(from), next: first + flows.len() as u64, flows }
+    }
+
+    fn served(&self) -> FlowLog {
+        let (read, missed) = (self.clone(), Arc::clone(&self.missed));
+        FlowLog {
+            next: self.next.subscribe(),
+            read: Arc::new(move |from, most| read.page(from, most)),
+            missed: Arc::new(move |flows| _ = missed.fetch_add(flows, Ordering::SeqCst)),
+        }
+    }
 }
 
 fn changed(dry_run: bool) -> Changed {
@@ -153,7 +208,9 @@ fn answer(request: Request) -> Option<Reply> {
 struct World {
     _folder: tempfile::TempDir,
     socket: PathBuf,
-    live: broadcast::Sender<Arc<Flow>>,
+    log: Log,
+    /// Whom everybody is taken for who connects from now on; nobody means for whom the kernel says.
+    stranger: Arc<Mutex<Option<Peer>>>,
     readiness: watch::Sender<Readiness>,
     backend: Backend,
     stop: Option<oneshot::Sender<()>>,
@@ -162,7 +219,7 @@ struct World {
 
 impl World {
     /// A server that remembers these flows and takes everyone for `stranger`, or for whom the kernel says.
-    fn with(access: Access, stranger: Option<Peer>, remembered: Vec<Arc<Flow>>) -> Self {
+    fn with(access: Access, stranger: Option<Peer>, remembered: Vec<Flow>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("enforcer.sock");
         let (requests, mut calls) = mpsc::channel::<Call>(4);
@@ -173,12 +230,11 @@ impl World {
                 }
             }
         });
-        let (live, _) = broadcast::channel(64);
+        let (log, stranger) = (Log::new(remembered), Arc::new(Mutex::new(stranger)));
         let (readiness, ready) = watch::channel(Readiness { ready: false, reason: "syncing".into() });
         let backend = Backend {
             requests,
-            recent: Arc::new(move |last| remembered[remembered.len().saturating_sub(last)..].to_vec()),
-            live: live.clone(),
+            flows: log.served(),
             edges: Arc::new(|| Err("the counters can't be read".to_owned())),
             history: Arc::new(|_| Err("no flow history is kept".to_owned())),
             metrics: Arc::new(|| "enforcer_build_info 1\n".to_owned()),
@@ -187,16 +243,13 @@ impl World {
         let listener = bind(&socket, &Access { readers: None, ..access.clone() }).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { stopped.await.unwrap_or_default() };
-        let server = if stranger.is_some() {
-            let peer = move |_: &tokio::net::UnixStream| stranger;
-            tokio::spawn(server::serve_peers(listener, backend.clone(), access, peer, shutdown))
-        } else {
-            tokio::spawn(server::serve(listener, backend.clone(), access, shutdown))
-        };
-        Self { _folder: folder, socket, live, readiness, backend, stop: Some(stop), server }
+        let someone = Arc::clone(&stranger);
+        let peer = move |io: &tokio::net::UnixStream| someone.lock().unwrap().or_else(|| server::peer(io));
+        let server = tokio::spawn(server::serve_peers(listener, backend.clone(), access, peer, shutdown));
+        Self { _folder: folder, socket, log, stranger, readiness, backend, stop: Some(stop), server }
     }
 
-    fn remembering(flows: Vec<Arc<Flow>>) -> Self {
+    fn remembering(flows: Vec<Flow>) -> Self {
         Self::with(Access::of_this_process(None).unwrap(), None, flows)
     }
 

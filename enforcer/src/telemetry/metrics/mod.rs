@@ -114,6 +114,7 @@ impl Exporter {
         exposition.add(m::SCRAPE_KERNEL, &[], u64::from(kernel.is_some()));
         exposition.add(m::EVENTS_READ, &[], read.read);
         exposition.add(m::LOST_EVENTS, &["malformed"], malformed + read.undecodable);
+        exposition.add(m::LOST_EVENTS, &["reader"], read.missed);
         if let Some(kernel) = kernel {
             self.flows(&mut exposition, kernel, agent);
             programs(&mut exposition, kernel);

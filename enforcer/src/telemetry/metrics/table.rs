@@ -132,8 +132,8 @@ metrics! {
         "Smoothed round-trip times of connections with the server, at their end, as the end that the role names measured them.";
     EVENTS_READ "enforcer_events_read_total" Counter "events" &[], Bound::One,
         "Events that this process read from the event ring.";
-    LOST_EVENTS "enforcer_lost_events_total" Counter "events" &["source"], Bound::Fixed("2"),
-        "Events that were lost: ring = it was full, malformed = not of this version. Counters of verdicts are exact nevertheless.";
+    LOST_EVENTS "enforcer_lost_events_total" Counter "events" &["source"], Bound::Fixed("3"),
+        "Events that were lost: ring = it was full, malformed = not of this version, reader = who followed flows was too slow for them (once for each of those). Counters of verdicts are exact nevertheless.";
     KERNEL_STATS "enforcer_kernel_stats_total" Counter "as it says" &["stat"], Bound::Fixed("stats"),
         "What the kernel programs did besides verdicts, and what failed inside them.";
     OVERHEAD_ON "enforcer_overhead_statistics_enabled" Gauge "1 or 0" &[], Bound::One,

@@ -14,11 +14,16 @@ use tokio::sync::watch;
 
 use super::super::*;
 use super::{DB, WEB, names};
-use crate::domain::flow::{FlowEndpoint, FlowIp};
+use crate::domain::flow::{Flow, FlowEndpoint, FlowIp, FlowPage};
 
 fn pipeline() -> Pipeline {
     // A receiver keeps the last value when the sender is gone.
     Pipeline::new(watch::channel(Arc::new(names())).1, "host-1".into())
+}
+
+/// The last flows, oldest first.
+fn recent(pipeline: &Pipeline, count: u64) -> Vec<Flow> {
+    pipeline.page(pipeline.counts().told.saturating_sub(count), usize::MAX).flows
 }
 
 /// web -> db, refused by the isolation of db.
@@ -60,7 +65,7 @@ fn an_event_in_words() {
     let pipeline = pipeline();
     pipeline.set_clock_offset(1_700_000_000_000_000_123);
     pipeline.record(&[event()]);
-    let flow = pipeline.recent(1).remove(0);
+    let flow = recent(&pipeline, 1).remove(0);
     let expected = serde_json::json!({
         "time": "2023-11-14T22:13:25.000000123Z",
         "verdict": "DROPPED",
@@ -82,7 +87,7 @@ fn an_event_in_words() {
         "process": {"pid": 1234, "uid": 33, "comm": "curl"},
         "node_name": "host-1",
     });
-    assert_eq!(serde_json::to_value(&*flow).unwrap(), expected);
+    assert_eq!(serde_json::to_value(&flow).unwrap(), expected);
 }
 
 #[test]
@@ -102,12 +107,12 @@ fn a_server_sees_who_called_and_nobody_gets_an_errno() {
         comm: [0; 16],
         ..event()
     }]);
-    let flow = pipeline.recent(1).remove(0);
+    let flow = recent(&pipeline, 1).remove(0);
     assert_eq!(
         (flow.source.labels[0].as_str(), flow.destination.labels[0].as_str()),
         ("reserved:world", "app=db")
     );
-    let json = serde_json::to_value(&*flow).unwrap();
+    let json = serde_json::to_value(&flow).unwrap();
     assert_eq!(json["IP"], serde_json::json!({"source": "192.0.2.7", "ipVersion": "IPv4"}));
     assert_eq!(
         json["l4"],
@@ -146,7 +151,7 @@ fn a_refused_socket_has_nobody_at_the_other_end() {
         // Unreadable: not even the address is known, but there was another end.
         FlowEvent { hook: Hook::Egress as u8, egress: refused(Reason::MalformedPacket), ..base },
     ]);
-    let flows = pipeline.recent(9);
+    let flows = recent(&pipeline, 9);
     for flow in &flows[..3] {
         assert_eq!((&flow.destination, &flow.ip), (&FlowEndpoint::default(), &FlowIp::default()));
         assert_eq!((flow.source.workloads[0].as_str(), flow.errno.as_deref()), ("web", Some("EPERM")));
@@ -174,7 +179,7 @@ fn what_has_no_name_is_shown_by_number() {
         FlowEvent { egress: allow(2), peer: IdentityId::HOST.0, ..base },
         FlowEvent { egress: allow(9), peer: 999, errno: 5, protocol: 50, address_low: 1, ..base },
     ]);
-    let flows = pipeline.recent(9);
+    let flows = recent(&pipeline, 9);
     assert_eq!(flows[0].decided_by.as_ref().unwrap().rule, "ingress[0] (from-api)");
     assert_eq!(flows[0].destination.labels, ["reserved:host"]);
     assert_eq!(flows[0].errno, None);
@@ -203,29 +208,54 @@ fn what_is_read_is_told_or_counted_as_lost() {
         FlowEvent { peer: canary, cookie: 3, ..event() },
     ]);
     let told = HISTORY as u64 + 11;
-    assert_eq!(pipeline.counts(), ReadCounts { read: told + 7, told, undecodable: 5, canary: 2 });
-    assert_eq!(pipeline.recent(usize::MAX).len(), HISTORY);
-    let last: Vec<u64> = pipeline.recent(2).iter().map(|flow| flow.socket_cookie).collect();
+    assert_eq!(pipeline.counts(), ReadCounts { read: told + 7, told, undecodable: 5, canary: 2, missed: 0 });
+    assert_eq!(recent(&pipeline, u64::MAX).len(), HISTORY);
+    let last: Vec<u64> = recent(&pipeline, 2).iter().map(|flow| flow.socket_cookie).collect();
     assert_eq!(last, [99, 1], "oldest first");
 }
 
-#[tokio::test]
-async fn a_slow_follower_loses_flows_and_is_told_how_many() {
-    use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+#[test]
+fn whoever_reads_from_a_number_learns_what_is_gone() {
     let pipeline = pipeline();
-    let mut follower = pipeline.live().subscribe();
-    let sent = 1_500_u64;
+    let sent = HISTORY as u64 + 1_500;
     for cookie in 0..sent {
         pipeline.record(&[FlowEvent { cookie, ..event() }]);
     }
-    let Err(RecvError::Lagged(lost)) = follower.recv().await else {
-        panic!("a follower that far behind lags")
-    };
-    let mut got = 0;
-    while follower.try_recv().is_ok() {
-        got += 1;
-    }
-    assert_eq!(follower.try_recv().unwrap_err(), TryRecvError::Empty);
-    assert_eq!(lost + got, sent);
-    assert_eq!(pipeline.counts().told, sent);
+    let page = pipeline.page(100, 10);
+    assert_eq!((page.lost, page.next, page.flows.len()), (1_400, 1_510, 10));
+    let numbers: Vec<(u64, u64)> =
+        page.numbered().map(|(number, flow)| (number, flow.socket_cookie)).collect();
+    assert_eq!((numbers[0], numbers[9]), ((1_500, 1_500), (1_509, 1_509)), "numbers begin with 0");
+    let rest = pipeline.page(page.next, usize::MAX);
+    assert_eq!(page.lost + (page.flows.len() + rest.flows.len()) as u64, sent - 100);
+    // What is yet to come, and nothing at all.
+    assert_eq!(pipeline.page(rest.next, 1), FlowPage { lost: 0, flows: Vec::new(), next: sent });
+    assert_eq!(pipeline.page(u64::MAX, 1), FlowPage { lost: 0, flows: Vec::new(), next: sent });
+    assert_eq!(pipeline.page(0, 0), FlowPage { lost: 1_500, flows: Vec::new(), next: 1_500 });
+    pipeline.missed(page.lost);
+    assert_eq!((pipeline.counts().told, pipeline.counts().missed), (sent, 1_400));
+}
+
+#[tokio::test]
+async fn who_waits_for_flows_is_woken_by_flows_only() {
+    let pipeline = pipeline();
+    let mut next = pipeline.next();
+    pipeline.record(&[FlowEvent { version: 99, ..event() }]);
+    assert!(!next.has_changed().unwrap(), "no flow");
+    pipeline.record(&[event(), event()]);
+    next.changed().await.unwrap();
+    assert_eq!(*next.borrow_and_update(), 2);
+}
+
+#[test]
+fn a_flow_keeps_the_names_of_its_time() {
+    let (sender, receiver) = watch::channel(Arc::new(names()));
+    let pipeline = Pipeline::new(receiver, "host-1".into());
+    pipeline.record(&[event()]);
+    sender.send_replace(Arc::default());
+    pipeline.record(&[event()]);
+    let flows = recent(&pipeline, 2);
+    assert_eq!(flows[0].source.labels, ["app=web", "tier=front"]);
+    assert_eq!(flows[1].source.labels, [format!("identity:{WEB}")]);
+    assert_eq!(flows[1].decided_by.as_ref().unwrap().rule, "rule 1");
 }

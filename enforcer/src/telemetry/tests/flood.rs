@@ -140,7 +140,7 @@ fn distinct_flows_take_bounded_memory() {
     println!("resident KiB by flows so far: {memory:?}");
     let counts = pipeline.counts();
     assert_eq!((counts.told, counts.undecodable), (flows as u64, 0));
-    assert_eq!(pipeline.recent(usize::MAX).len(), HISTORY);
+    assert_eq!(pipeline.page(0, usize::MAX).flows.len(), HISTORY);
     let (first, last) = (memory.values().next().unwrap(), memory.values().next_back().unwrap());
     assert!(*last < first + 64 * 1_024, "it grows with what it has seen: {memory:?}");
 }

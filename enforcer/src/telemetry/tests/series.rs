@@ -120,7 +120,7 @@ pub(super) fn render_with(
         sources: [(("kubernetes".to_owned(), "Pod".to_owned()), (12, true))].into(),
         ..Gauges::default()
     };
-    let read = ReadCounts { read: 14, told: 9, undecodable: 2, canary: 3 };
+    let read = ReadCounts { read: 14, told: 9, undecodable: 2, canary: 3, missed: 5 };
     let agent = AgentSample { names: &names(), gauges: &gauges, read, malformed: 1, now: Duration::ZERO };
     exporter.render(Some(&kernel), agent)
 }
