@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[Test] = &[("that_never_read", that_never_read)];
 
 const DB: &str = "127.0.0.1:5432";
 /// More flows than the daemon remembers and buffers hold. Each is one event: the client's end judges for both.
-const CONNECTIONS: u64 = 16_000;
+const CONNECTIONS: u64 = 10_000;
 /// Readers of the socket, besides those of the command line.
 const STUCK: usize = 20;
 /// What the daemon may take for all of them, besides what it remembers for everybody.
