@@ -184,7 +184,9 @@ fn text(findings: &Findings) -> String {
         REFUSED.len(),
         SCRAPE.as_secs(),
     );
-    VARIANTS.iter().for_each(|(name, _)| write!(text, "  {name:>20}").expect("memory"));
+    for (name, _) in VARIANTS {
+        write!(text, "  {name:>20}").expect("memory");
+    }
     text.push('\n');
     rounds.iter().enumerate().for_each(|(at, round)| text += &line(at + 1, round));
     writeln!(
@@ -268,7 +270,7 @@ impl Site {
         std::thread::sleep(SETTLE);
         let after = self.counts();
         assert!(connections > 0, "nobody got through");
-        let daemon = (after.daemon - before.daemon).as_secs_f64();
+        let daemon = after.daemon.saturating_sub(before.daemon).as_secs_f64();
         let connections = number(connections);
         Round {
             rate: connections / took,
