@@ -1,8 +1,8 @@
 //! Every target takes each of its seeds once, without libFuzzer: what broke one stays mended.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 const TARGETS: [(&str, &str); 8] = [
     ("api", env!("CARGO_BIN_EXE_api")),
@@ -15,24 +15,25 @@ const TARGETS: [(&str, &str); 8] = [
     ("workloads", env!("CARGO_BIN_EXE_workloads")),
 ];
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let files: io::Result<Vec<_>> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect();
+    files.map(|mut files| {
+        files.sort();
+        files
+    })
 }
 
 #[test]
-fn every_target_takes_its_seeds() {
+fn every_target_takes_its_seeds() -> io::Result<()> {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    let folders = files(&seeds);
     let named = TARGETS.map(|(name, _)| seeds.join(name));
-    assert_eq!(folders, named, "the folders of seeds are those of the targets");
-    for ((name, program), folder) in TARGETS.into_iter().zip(folders) {
-        let seeds = files(&folder);
+    assert_eq!(files(&seeds)?, named, "the folders of seeds are those of the targets");
+    for ((name, program), folder) in TARGETS.into_iter().zip(named) {
+        let seeds = files(&folder)?;
         assert!(!seeds.is_empty(), "{name} has no seeds");
-        let output = Command::new(program).args(&seeds).output().unwrap();
+        let output = Command::new(program).args(&seeds).output()?;
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name} broke ({}): {words}", output.status);
     }
+    Ok(())
 }

@@ -49,7 +49,7 @@ pub(super) async fn run(
                 () = closed(closing.clone()) => return Ok(()),
             }
         }
-        judged = latest.borrow().clone();
+        judged.clone_from(&latest.borrow());
         if judged.is_none() {
             continue;
         }
