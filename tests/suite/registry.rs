@@ -51,6 +51,7 @@ const NATIVE: &[(&str, &str)] = &[
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
     ("faults::full_maps", "it is about user space alone"),
+    ("faults::full_bindings", "it is about user space alone"),
     ("faults::idle", "it is about user space alone"),
     ("faults::storm", "it takes too long"),
     ("faults::churn", "it takes too long"),
@@ -62,11 +63,11 @@ const NATIVE: &[(&str, &str)] = &[
 const ONE_KERNEL: &[(&str, &str)] = &[
     ("confinement::every_thread", "6.1."),
     ("faults::clock", "6.12."),
-    ("faults::full_bindings", "6.12."),
     ("faults::kills", "6.1."),
     ("faults::memory", "6.12."),
     ("hooks::an_own_address_besides_loopback", "6.1."),
     ("live_changes::a_rule_expires", "6.1."),
+    ("revocation::other_labels", "6.12."),
 ];
 
 /// What runs only when it is asked for by name, on every machine.
