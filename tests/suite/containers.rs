@@ -1,5 +1,6 @@
 //! Containers of pods: each is judged as itself, within its pod and by pods elsewhere.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -53,12 +54,14 @@ impl Scene {
                 fs::create_dir(cgroup.join(container)).expect("a directory below the pod's");
                 names.push(format!("{container}: {container}"));
             }
-            items += &format!(
-                "- {{name: {pod}, labels: {{app: {pod}}}, cgroup: {}, addresses: [{}], containers: {{{}}}}}\n",
+            writeln!(
+                items,
+                "- {{name: {pod}, labels: {{app: {pod}}}, cgroup: {}, addresses: [{}], containers: {{{}}}}}",
                 world.relative(&cgroup),
                 IpAddr::from(address),
                 names.join(", ")
-            );
+            )
+            .expect("a string takes what is written");
         }
         let mut agent = Agent::new(&world);
         fs::write(world.folder().join("workloads.yaml"), format!("workloads:\n{items}"))
@@ -170,7 +173,7 @@ fn between_pods() {
   ingress:
     - from: [{workloads: {matchLabels: {app: web}, container: main}}]",
     );
-    scene.apply(&[closed.clone()]);
+    scene.apply(std::slice::from_ref(&closed));
     scene.assert("main", (DB, "db", 5_432), false);
     scene.apply(&[closed, main, api]);
     // What a container lets in is let in although its pod is closed, and nothing else is.

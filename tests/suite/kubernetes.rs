@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use enforcer::domain::command::EndpointInfo;
+use enforcer::domain::labels::LabelSet;
 use enforcer_common::abi::identity::Binding;
 use enforcer_tests::agent::Agent;
 use enforcer_tests::apiserver::{ApiServer, Network};
@@ -121,7 +122,7 @@ impl Cluster {
         Workload {
             namespace: namespace.into(),
             name: name.into(),
-            labels: Default::default(),
+            labels: LabelSet::default(),
             cgroup: pod,
             puppet,
         }
@@ -140,7 +141,7 @@ impl Cluster {
         patience::until_true(what, patience::seconds(20), || is_so(&self.endpoints()));
     }
 
-    fn network_policy(&self, name: &str, spec: Value) {
+    fn network_policy(&self, name: &str, spec: &Value) {
         self.api.put(json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": { "namespace": "shop", "name": name }, "spec": spec,
@@ -168,7 +169,7 @@ fn from_api() -> Value {
 
 fn pods_are_who_the_api_server_says() {
     let mut cluster = Cluster::new("pods");
-    cluster.network_policy("db", from_api());
+    cluster.network_policy("db", &from_api());
     cluster.pod("shop", "db", &cluster.uid(1), "198.51.100.1");
     let db = cluster.process("shop", "db", Driver::Cgroupfs, &cluster.uid(1));
     cluster.agent.run();
@@ -247,7 +248,7 @@ fn services_are_judged_by_who_answers() {
     }
     cluster.network_policy(
         "web",
-        json!({
+        &json!({
             "podSelector": { "matchLabels": { "app": "web" } }, "policyTypes": ["Egress"],
             "egress": [{ "to": [{ "podSelector": { "matchLabels": { "app": "db" } } }], "ports": [{ "port": 5432 }] }],
         }),
@@ -287,7 +288,7 @@ fn services_are_judged_by_who_answers() {
 
 fn an_api_server_that_is_away() {
     let mut cluster = Cluster::new("away");
-    cluster.network_policy("db", from_api());
+    cluster.network_policy("db", &from_api());
     cluster.api.patch("namespaces", "", "shop", &json!({ "metadata": { "labels": { "team": "a" } } }));
     for (number, name) in [(1, "db"), (2, "api"), (3, "web")] {
         cluster.pod("shop", name, &cluster.uid(number), &format!("198.51.100.{number}"));
@@ -338,7 +339,7 @@ fn an_api_server_that_is_away() {
 
 fn a_server_that_says_nothing() {
     let mut cluster = Cluster::new("silent");
-    cluster.network_policy("db", json!({ "podSelector": { "matchLabels": { "app": "db" } } }));
+    cluster.network_policy("db", &json!({ "podSelector": { "matchLabels": { "app": "db" } } }));
     for (number, name) in [(1, "db"), (2, "web")] {
         cluster.pod("shop", name, &cluster.uid(number), &format!("198.51.100.{number}"));
     }
@@ -387,7 +388,7 @@ fn objects_that_are_wrong() {
     problems("policy shop/db of the cluster is refused and its last good version");
     assert_eq!(web.connect(DB).errno, EPERM);
     let another = json!({ "podSelector": { "matchLabels": { "app": "web" } }, "ingress": [{}] });
-    cluster.network_policy("web", another);
+    cluster.network_policy("web", &another);
     patience::until_true("the other is in force", patience::seconds(10), || {
         cluster.agent.cli(&["policy", "get", "networkpolicy/shop/web"]).code == 0
     });

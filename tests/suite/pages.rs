@@ -131,7 +131,7 @@ fn kubernetes() {
                 assert_eq!(is_there, !words.iter().any(|word| word.starts_with("--dry-run")), "{words:?}");
             }
             ["policy", "explain"] => {
-                assert!(stdout.starts_with("shop/web -> shop/db TCP/5432: DROPPED"), "{stdout}")
+                assert!(stdout.starts_with("shop/web -> shop/db TCP/5432: DROPPED"), "{stdout}");
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use enforcer::domain::labels::LabelSet;
 use enforcer_tests::puppet::Puppet;
 use enforcer_tests::workload::Workload;
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ impl Cluster {
         let cgroup = self.container_directory(driver, pod, number);
         fs::create_dir_all(&cgroup).unwrap();
         let puppet = Puppet::start(&format!("c{number}"), &cgroup, self.world.namespace());
-        Workload { namespace: "shop".into(), name: "c".into(), labels: Default::default(), cgroup, puppet }
+        Workload { namespace: "shop".into(), name: "c".into(), labels: LabelSet::default(), cgroup, puppet }
     }
 
     fn only_5432(&self, name: &str) {
