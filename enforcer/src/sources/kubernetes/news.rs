@@ -53,3 +53,35 @@ pub(super) async fn news(moved: &mut Option<broadcast::Receiver<Moved>>) -> Opti
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "3b8c2d1e-0f4a-4c6b-9d7e-5a1b2c3d4e5f";
+
+    #[test]
+    fn a_directory_is_news_for_the_pod_that_it_is_or_lies_in() {
+        let id = "0d".repeat(32);
+        let pod = format!("/kubepods/burstable/pod{UID}");
+        let uid = PodUid::parse(UID).unwrap();
+        for (path, expected) in [
+            (pod.clone(), &[uid][..]),
+            (format!("{pod}/{id}"), &[uid]),
+            (format!("{pod}/{id}/below"), &[]),
+            (format!("/docker/{id}"), &[]),
+            ("/kubepods/burstable".to_owned(), &[]),
+        ] {
+            let mut news = News::default();
+            news.take(&Moved::Went(path.clone()));
+            assert_eq!(
+                (news.all, news.pods.into_iter().collect::<Vec<_>>().as_slice()),
+                (false, expected),
+                "{path}"
+            );
+        }
+        let mut news = News::default();
+        news.take(&Moved::Rescanned);
+        assert!(news.all);
+    }
+}
