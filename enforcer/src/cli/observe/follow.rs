@@ -21,11 +21,13 @@ use crate::domain::timestamp::Timestamp;
 /// How often is looked who there is. The first pause before a lost node is asked again, too.
 const LOOK: Duration = Duration::from_secs(5);
 /// Longest pause before a lost node is asked again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A node that is or was followed.
 struct Node {
     name: String,
+    /// The agent's pod when it was asked last.
+    pod: String,
     /// Since when it is asked; nothing while it is not.
     asked: Option<Instant>,
     /// Whether it ever was followed.
@@ -135,12 +137,18 @@ impl Followed {
         let now = Instant::now();
         for agent in agents {
             let place = self.nodes.iter().position(|node| node.name == agent.node).unwrap_or_else(|| {
-                self.nodes.push(Node::new(agent.node.clone(), now));
+                self.nodes.push(Node::new(&agent, now));
                 self.nodes.len() - 1
             });
             let Some(node) = self.nodes.get_mut(place) else { continue };
-            if node.asked.is_some() || node.again > now {
+            let is_other = node.pod != agent.pod;
+            // What kept a pod from telling need not keep its successor.
+            if node.asked.is_some() || node.again > now && !is_other {
                 continue;
+            }
+            if is_other {
+                node.pod.clone_from(&agent.pod);
+                node.pause = LOOK;
             }
             node.asked = Some(now);
             node.last.asked_again();
@@ -188,8 +196,17 @@ impl Followed {
 }
 
 impl Node {
-    fn new(name: String, now: Instant) -> Self {
-        Self { name, asked: None, answered: false, again: now, pause: LOOK, last: Last::default() }
+    fn new(agent: &Agent, now: Instant) -> Self {
+        let Agent { node, pod, .. } = agent;
+        Self {
+            name: node.clone(),
+            pod: pod.clone(),
+            asked: None,
+            answered: false,
+            again: now,
+            pause: LOOK,
+            last: Last::default(),
+        }
     }
 }
 
