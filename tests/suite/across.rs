@@ -128,7 +128,10 @@ impl Scene {
 
     fn kubeconfig(&self, token: &str) -> String {
         let file = self.one.world.folder().join(format!("kubeconfig-{token}"));
-        fs::write(&file, self.server.kubeconfig(token)).unwrap();
+        // Not once more: a command that was started with it may be about to read it.
+        if !file.exists() {
+            fs::write(&file, self.server.kubeconfig(token)).unwrap();
+        }
         file.to_str().unwrap().to_owned()
     }
 
