@@ -16,7 +16,7 @@ use crate::telemetry::metrics::Gauges;
 /// Time between passes for changes of addresses alone.
 const LEISURE: Duration = Duration::from_secs(1);
 /// Such passes take one of so many parts of a core: a node with a hundred network namespaces lists a hundred times.
-const SHARE: u32 = 50;
+const SHARE: u32 = 100;
 /// The longest time between them.
 const LONGEST_LEISURE: Duration = Duration::from_secs(10);
 

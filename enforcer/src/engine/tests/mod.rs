@@ -14,6 +14,7 @@ mod explain;
 mod failures;
 mod growth;
 mod lifecycle;
+mod names;
 mod quarantine;
 mod requests;
 mod room;
@@ -28,7 +29,6 @@ use crate::domain::container::Containers;
 use crate::domain::delta::{Bound, Operation};
 use crate::domain::id::{CgroupId, Generation, IdentityId};
 use crate::domain::labels::LabelSet;
-use crate::domain::names::Names;
 use crate::domain::policy::model::PolicyKey;
 use crate::domain::publication::Publication;
 use crate::domain::quarantine::Quarantines;
@@ -64,8 +64,7 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     /// What was told to the audit log since the last look, in words.
     pub(super) audited: Vec<String>,
-    /// The names that were told last: their number, and the identity of each workload.
-    names: (u64, BTreeMap<WorkloadKey, IdentityId>),
+    names: names::Followed,
     /// How often open sockets were judged.
     pub(super) judged: u32,
     /// Effects since the last look, without logs and numbers.
@@ -110,7 +109,7 @@ impl World {
             readiness: (false, String::new()),
             log: Vec::new(),
             audited: Vec::new(),
-            names: (0, BTreeMap::new()),
+            names: names::Followed::default(),
             judged: 0,
             trace: Vec::new(),
             next: 0,
@@ -301,30 +300,9 @@ impl World {
             Effect::Problem { area, settled, .. } => {
                 self.audited.push(format!("{area} {}", if settled { "settled" } else { "wrong" }));
             }
-            Effect::PublishNames(names) => self.named(&names),
+            Effect::PublishNames(names) => self.names.follow(&names),
             Effect::Report(_) => {}
         }
-    }
-
-    /// What names say of themselves is what has changed.
-    fn named(&mut self, names: &Names) {
-        let (version, known) = &mut self.names;
-        if names.version == *version + 1 {
-            for (key, id) in &*names.changed {
-                match id {
-                    Some(id) => _ = known.insert(key.clone(), *id),
-                    None => _ = known.remove(key),
-                }
-            }
-        }
-        let mut all = BTreeMap::new();
-        for (id, keys) in &names.workloads {
-            all.extend(keys.iter().map(|key| ((**key).clone(), *id)));
-        }
-        if names.version == *version + 1 {
-            assert_eq!(*known, all);
-        }
-        (*version, *known) = (names.version, all);
     }
 
     fn save(&mut self, save: Save) {
