@@ -90,7 +90,7 @@ fn settings(node: String, kubeconfig: Option<PathBuf>, kept: &Kept) -> Settings 
     Settings {
         node,
         connect: Arc::new(connect),
-        saved: saved.map(Arc::from),
+        saved,
         keep: Arc::new(move |content| kept.save(content).map_err(|error| error.to_string())),
     }
 }

@@ -51,6 +51,13 @@ use crate::domain::command::Confinement;
 use crate::kernel::Kernel;
 use crate::store::Store;
 
+/// Has the kernel back memory with small pages only, from now on. The allocator asks for pages of 2 MiB; what an agent keeps
+/// is small and scattered, so each of them stays for a few kilobytes: 30 MiB of 130 in a cluster of 5,000 pods. To be called
+/// first of all. A kernel that does not know it has no such pages.
+pub fn take_small_pages() {
+    nix::sys::prctl::set_thp_disable(true).ok();
+}
+
 /// Gives up what an agent does not need: capabilities, new privileges and, unless the configuration says otherwise, system
 /// calls. To be called before there is a second thread, because each has rights of its own.
 pub fn confine(config: &Config) -> Confinement {

@@ -15,6 +15,10 @@ use crate::telemetry::metrics::Gauges;
 
 /// Time between passes for changes of addresses alone.
 const LEISURE: Duration = Duration::from_secs(1);
+/// Such passes take one of so many parts of a core: a node with a hundred network namespaces lists a hundred times.
+const SHARE: u32 = 100;
+/// The longest time between them.
+const LONGEST_LEISURE: Duration = Duration::from_secs(10);
 
 /// What is in force; `None` before the first change is complete, and where denials are not enforced.
 pub(super) type Latest = Option<Arc<InForce>>;
@@ -68,7 +72,7 @@ pub(super) async fn run(
                 }
                 // However quickly changes come, half of the time is left to others.
                 tokio::time::sleep(pass.time).await;
-                rested = Instant::now() + LEISURE;
+                rested = Instant::now() + LEISURE.max((pass.time * SHARE).min(LONGEST_LEISURE));
             }
             Err(error) => {
                 tracing::warn!("open sockets could not be judged anew: {error}");

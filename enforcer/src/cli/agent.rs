@@ -13,6 +13,7 @@ use crate::config::{LogLevel, Value};
 const WORKERS: usize = 2;
 
 pub(super) fn run(context: &mut Context, flags: SettingFlags) -> anyhow::Result<Answer> {
+    crate::agent::take_small_pages();
     let mut config = context.config(flags)?.config;
     config.log_level = match context.global.verbose {
         0 => config.log_level,

@@ -26,6 +26,7 @@ use crate::domain::unguarded::missing_hooks;
 pub(super) struct Book {
     seen: Option<Seen>,
     entries: BTreeMap<PolicyKey, Entry>,
+    counts: BTreeMap<&'static str, u64>,
 }
 
 /// Everything that decides where policies stand, besides themselves.
@@ -91,6 +92,10 @@ pub(super) fn note(state: &mut State) {
                 }
             }
             entry.note(state, &seen, is_pushed);
+        }
+        book.counts = Why::of_policies().map(|why| (why.label(), 0)).collect();
+        for entry in book.entries.values() {
+            *book.counts.entry(entry.enforcing.why.label()).or_default() += 1;
         }
         book.seen = Some(seen);
     }
@@ -225,12 +230,8 @@ pub(super) fn word(state: &State, loaded: &Loaded) -> &'static str {
 }
 
 /// Policies by the word for where they stand, words without policies included.
-pub(super) fn counts(state: &State) -> BTreeMap<&'static str, u64> {
-    let mut counts: BTreeMap<_, u64> = Why::of_policies().map(|why| (why.label(), 0)).collect();
-    for entry in state.conditions.entries.values() {
-        *counts.entry(entry.enforcing.why.label()).or_default() += 1;
-    }
-    counts
+pub(super) fn counts(state: &State) -> &BTreeMap<&'static str, u64> {
+    &state.conditions.counts
 }
 
 /// Peers of all policies that are accepted and match nobody yet.

@@ -15,20 +15,20 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::claims::Claims;
+use super::claims::{Claim, Claims, claimed, dispute, foremost};
 use super::containers::{Known, Who};
 use super::keys::Keys;
 use super::planning::Asked;
 use super::room::Overflow;
 use super::services::Services;
-use super::told::{self, Changed, Rank, Sources};
+use super::told::{self, Changed, Sources};
 use crate::domain::cluster::ServiceKey;
 use crate::domain::delta::{Bound, Operation, Tables, Wanted, delta};
 use crate::domain::id::{CgroupId, IdentityId, RuleId};
 use crate::domain::names::Names;
 use crate::domain::quarantine::Quarantines;
 use crate::domain::registry::Registry;
-use crate::domain::workload::{ByName, EndpointState, Resolved, Workload, WorkloadKey};
+use crate::domain::workload::{ByName, EndpointState, Resolved, WorkloadKey};
 
 /// What a problem is about. The order is that of importance: of two about one object, the last is told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,21 +43,25 @@ pub(super) enum About {
 /// Where a workload that counts stands.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
-    /// How much the word of its source counts.
-    rank: Rank,
     cgroup: Option<CgroupId>,
     bound: Bound,
-    /// Who its addresses stand for.
     known_as: IdentityId,
     state: EndpointState,
+}
+
+impl Placed {
+    /// The identities that it counts to: by its directory, and by its addresses.
+    fn identities(self) -> BTreeSet<IdentityId> {
+        BTreeSet::from([self.bound.identity, self.known_as])
+    }
 }
 
 /// The index.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     placed: BTreeMap<ByName, Placed>,
-    cgroups: Claims<CgroupId, ByName>,
-    nets: Claims<IpNet, ByName>,
+    cgroups: Claims<CgroupId, Claim>,
+    nets: Claims<IpNet, Claim>,
     pub(super) services: Services,
     managed: BTreeSet<CgroupId>,
     canary: Option<(CgroupId, Bound)>,
@@ -79,6 +83,8 @@ pub(super) struct Index {
     problems_changed: bool,
     pub(super) names: Names,
     pub(super) names_changed: bool,
+    /// Workloads that the names handed out last may have under another identity; see [`Names::changed`].
+    pub(super) renamed: BTreeMap<WorkloadKey, Option<IdentityId>>,
     /// Whose rules have names, and the highest number of a rule then.
     pub(super) rules_of: Option<(Arc<Asked>, RuleId)>,
     counts: [u64; 4],
@@ -180,11 +186,10 @@ impl Index {
         registry: &mut Registry,
         touched: &mut Touched,
     ) {
-        if let Some((name, Placed { cgroup, bound, known_as, state, rank: _ })) =
-            self.placed.remove_entry(key)
-        {
-            self.counts[state as usize] -= 1;
-            if let Some(cgroup) = cgroup {
+        let before = self.placed.remove_entry(key);
+        if let Some((name, placed)) = &before {
+            self.counts[placed.state as usize] -= 1;
+            if let Some(cgroup) = placed.cgroup {
                 self.cgroups.remove(&cgroup, key);
                 touched.cgroups.insert(cgroup);
             }
@@ -192,7 +197,7 @@ impl Index {
                 self.nets.remove(&net, key);
                 touched.nets.insert(net);
             }
-            for id in BTreeSet::from([bound.identity, known_as]) {
+            for id in placed.identities() {
                 self.name(id, |names| _ = names.remove_mut(key));
             }
         }
@@ -204,23 +209,30 @@ impl Index {
             let bound = bound(&who, registry);
             let known_as = registry.identity(&who.present_at_address());
             let name = ByName(Arc::clone(workload));
+            let claim = Claim { name: name.clone(), rank, bound, known_as };
             if let Some(cgroup) = *cgroup {
-                self.cgroups.add(cgroup, name.clone());
+                self.cgroups.add(cgroup, claim.clone());
                 touched.cgroups.insert(cgroup);
             }
             for net in workload.addresses.iter().map(IpNet::trunc) {
-                self.nets.add(net, name.clone());
+                self.nets.add(net, claim.clone());
                 touched.nets.insert(net);
-            }
-            for id in BTreeSet::from([bound.identity, known_as]) {
-                self.name(id, |names| names.insert_mut(name.clone()));
             }
             let state = match &workload.cgroup {
                 Some(_) => EndpointState::WaitingForCgroup,
                 None => EndpointState::Remote,
             };
             self.counts[state as usize] += 1;
-            self.placed.insert(name, Placed { rank, cgroup: *cgroup, bound, known_as, state });
+            let placed = Placed { cgroup: *cgroup, bound, known_as, state };
+            for id in placed.identities() {
+                self.name(id, |names| names.insert_mut(name.clone()));
+            }
+            self.placed.insert(name, placed);
+        }
+        let highest = |placed: &Placed| placed.bound.identity.max(placed.known_as);
+        let now = self.placed.get(key).map(highest);
+        if now != before.map(|(_, placed)| highest(&placed)) {
+            self.renamed.insert(key.clone(), now);
         }
         let unused = told::unused_workload(sources, key).map(|said| (key.to_string(), said));
         self.say(About::Workload(key.clone()), unused);
@@ -243,13 +255,13 @@ impl Index {
         for cgroup in &touched.cgroups {
             self.cgroups_due.insert(*cgroup);
             // Two workloads may claim one directory; as with their flows, the first by name is shown.
-            let first = self.foremost(self.cgroups.of(cgroup)).next().cloned();
+            let first = foremost(self.cgroups.of(cgroup)).next().map(|claim| claim.name.clone());
             match first {
                 Some(first) => self.names.cgroups.insert_mut(*cgroup, first),
                 None => _ = self.names.cgroups.remove_mut(cgroup),
             }
             self.names_changed = true;
-            let said = self.dispute(self.cgroups.of(cgroup)).map(|(first, others)| {
+            let said = dispute(self.cgroups.of(cgroup)).map(|(first, others)| {
                 let place = first.cgroup.clone().unwrap_or_else(|| cgroup.to_string());
                 (place.clone(), format!("cgroup {place} belongs to workload {others}"))
             });
@@ -262,66 +274,10 @@ impl Index {
             let workloads = self.nets.of(net);
             let of_services = self.services.dispute(net, !workloads.is_empty());
             let said = of_services.or_else(|| {
-                let (_, others) = self.dispute(workloads)?;
+                let (_, others) = dispute(workloads)?;
                 Some(format!("address {net} belongs to workload {others}"))
             });
             self.say(About::Address(*net), said.map(|said| (net.to_string(), said)));
-        }
-    }
-
-    /// Those of the claimants whose source's word counts most.
-    fn foremost<'a>(&'a self, claimants: &'a [ByName]) -> impl Iterator<Item = &'a ByName> {
-        let rank = |name: &ByName| self.placed.get(name).map(|placed| placed.rank);
-        let best = claimants.iter().filter_map(rank).min();
-        claimants.iter().filter(move |name| rank(name) == best)
-    }
-
-    /// The first of several claimants, and the end of a sentence about the place.
-    fn dispute(&self, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
-        if claimants.len() < 2 {
-            return None;
-        }
-        let mut foremost = self.foremost(claimants);
-        let first = foremost.next()?;
-        let rest: Vec<String> = foremost.map(|name| name.to_string()).collect();
-        if rest.is_empty() {
-            return self.outranked(first, claimants);
-        }
-        let (bound, _) = self.claimed(claimants)?;
-        let consequence = if bound.identity == IdentityId::UNMANAGED {
-            "it is denied everything until only one of them claims it"
-        } else {
-            "flows are reported under the first name"
-        };
-        Some((Arc::clone(&first.0), format!("{} and to {} as well; {consequence}", **first, rest.join(", "))))
-    }
-
-    /// What is said where a claim of a file counts less than another. That a runtime knows something by another name is as it
-    /// should be.
-    fn outranked(&self, first: &ByName, claimants: &[ByName]) -> Option<(Arc<Workload>, String)> {
-        let is_file = |name: &&ByName| {
-            *name != first && self.placed.get(*name).is_some_and(|placed| placed.rank == Rank::File)
-        };
-        let others: Vec<String> = claimants.iter().filter(is_file).map(|name| name.to_string()).collect();
-        if others.is_empty() {
-            return None;
-        }
-        let others = others.join(", ");
-        Some((
-            Arc::clone(&first.0),
-            format!("{} as the cluster says, and not to {others} of the file", **first),
-        ))
-    }
-
-    /// Whose it is, by a directory and by an address: of several, who is named by the source whose word counts most.
-    fn claimed(&self, claimants: &[ByName]) -> Option<(Bound, IdentityId)> {
-        let placed = self.foremost(claimants).filter_map(|name| self.placed.get(name));
-        let mut bounds = placed.map(|placed| (placed.bound, placed.known_as));
-        let first = bounds.next()?;
-        if bounds.all(|bound| bound == first) {
-            Some(first)
-        } else {
-            Some((Bound::always(IdentityId::UNMANAGED), IdentityId::UNMANAGED))
         }
     }
 
@@ -331,7 +287,7 @@ impl Index {
             return Some(bound);
         }
         let managed = || self.managed.contains(&cgroup).then_some(Bound::always(IdentityId::UNMANAGED));
-        self.claimed(self.cgroups.of(&cgroup)).map(|(bound, _)| bound).or_else(managed)
+        claimed(self.cgroups.of(&cgroup)).map(|(bound, _)| bound).or_else(managed)
     }
 
     fn wanted_cgroup(&self, cgroup: CgroupId) -> Option<Bound> {
@@ -346,7 +302,7 @@ impl Index {
         if self.overflow.addresses.contains(net) {
             return None;
         }
-        let workload = self.claimed(self.nets.of(net)).map(|(_, known_as)| known_as);
+        let workload = claimed(self.nets.of(net)).map(|(_, known_as)| known_as);
         workload.or_else(|| self.services.claimed(net))
     }
 
@@ -444,7 +400,7 @@ impl Index {
     /// Notes where the workloads of a directory stand now.
     pub(super) fn stand(&mut self, cgroup: CgroupId, programmed: &Tables) {
         let bound = programmed.bindings.get(&cgroup);
-        for name in self.cgroups.of(&cgroup) {
+        for Claim { name, .. } in self.cgroups.of(&cgroup) {
             let Some(placed) = self.placed.get_mut(name) else { continue };
             let state = if name.0.cgroup.is_none() {
                 EndpointState::Remote

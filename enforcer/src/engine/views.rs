@@ -222,7 +222,7 @@ pub(super) fn report(state: &State) -> Report {
         identities: state.registry.numbers().size() as u64,
         quarantined: state.asked.quarantines.len() as u64,
         canary: canary::is_armed(state),
-        standing: conditions::counts(state),
+        standing: conditions::counts(state).clone(),
         sums: state.sums.0,
         sources: sources(state),
         ..Report::default()
@@ -236,8 +236,9 @@ pub(super) fn report(state: &State) -> Report {
         report.addresses = programmed.addresses.size() as u64;
     }
     let mut counts = BTreeMap::new();
-    // What was told since the last change is not in the index.
-    if state.changed.is_empty() && state.index.is_made() {
+    // What was told since the last change counts with the next one, in a moment: going through everybody for each question
+    // would hold that up.
+    if state.index.is_made() {
         counts.extend(STATES.map(|stands| (stands, state.index.standing(stands))));
     } else {
         for resolved in state.endpoints().into_values() {
@@ -272,6 +273,8 @@ pub(super) fn bring_names(state: &mut State, asked: &Arc<Asked>) -> bool {
         changed = true;
     }
     if changed {
+        index.names.version += 1;
+        index.names.changed = Arc::new(std::mem::take(&mut index.renamed));
         *names = Arc::new(index.names.clone());
     }
     changed

@@ -13,8 +13,8 @@ use enforcer_common::hook::Hook;
 
 use super::query;
 
-/// Directories per look.
-const PORTION: usize = 256;
+/// Directories per look. Each is asked at every hook while the owner waits, and others wait for the owner.
+const PORTION: usize = 64;
 
 /// One of our hooks.
 #[derive(Clone, Copy, Debug)]

@@ -5,18 +5,21 @@
 //! is left to do after a crash is done by the next start.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, VERSION, seal};
+use super::seal::{self, Sealing};
+use super::{Error, VERSION};
 
 /// How names of files begin that are not finished. Nothing else begins so.
 pub(super) const UNFINISHED: &str = ".unfinished-";
 /// The journal, in the directory that it is about.
 const JOURNAL: &str = "journal.json";
+/// Bytes that are written at once.
+const BUFFER: usize = 64 << 10;
 
 /// Changes of files below one directory.
 #[derive(Debug)]
@@ -45,9 +48,14 @@ pub(super) enum Step {
 }
 
 /// Writes a file, sealed, that only root may read, and waits until it is on disk.
-pub(super) fn write_sealed(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(&seal::seal(content))?;
+pub(super) fn write_sealed(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut to = BufWriter::with_capacity(BUFFER, Sealing::new(file));
+    content(&mut to)?;
+    let file = to.into_inner()?.finish()?;
     file.sync_all()
 }
 
@@ -60,7 +68,7 @@ impl<'a> Batch<'a> {
     pub(super) fn write(&mut self, path: &Path, content: &[u8]) -> Result<(), Error> {
         let unfinished = self.root.join(format!("{UNFINISHED}{}", self.ready.len()));
         self.ready.push((unfinished.clone(), path.to_owned()));
-        let written = write_sealed(&unfinished, content);
+        let written = write_sealed(&unfinished, |file| file.write_all(content));
         fail_point!("file-unfinished");
         written.map_err(|source| Error::Io { operation: "write", path: path.to_owned(), source })
     }

@@ -14,6 +14,7 @@ mod explain;
 mod failures;
 mod growth;
 mod lifecycle;
+mod names;
 mod quarantine;
 mod requests;
 mod room;
@@ -63,6 +64,7 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     /// What was told to the audit log since the last look, in words.
     pub(super) audited: Vec<String>,
+    names: names::Followed,
     /// How often open sockets were judged.
     pub(super) judged: u32,
     /// Effects since the last look, without logs and numbers.
@@ -107,6 +109,7 @@ impl World {
             readiness: (false, String::new()),
             log: Vec::new(),
             audited: Vec::new(),
+            names: names::Followed::default(),
             judged: 0,
             trace: Vec::new(),
             next: 0,
@@ -297,7 +300,8 @@ impl World {
             Effect::Problem { area, settled, .. } => {
                 self.audited.push(format!("{area} {}", if settled { "settled" } else { "wrong" }));
             }
-            Effect::PublishNames(_) | Effect::Report(_) => {}
+            Effect::PublishNames(names) => self.names.follow(&names),
+            Effect::Report(_) => {}
         }
     }
 

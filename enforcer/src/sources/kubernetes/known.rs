@@ -7,7 +7,6 @@ use ipnet::IpNet;
 
 use super::pod::Pod;
 use crate::domain::container::{Containers, MAX_CONTAINERS};
-use crate::domain::labels::LabelSet;
 use crate::domain::workload::{Resolved, Workload, WorkloadKey};
 use crate::sources::directories::{Directories, Directory};
 
@@ -32,9 +31,8 @@ impl Find for Directories {
 /// A pod that is known.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Without its labels.
-    pub(super) pod: Pod,
-    pub(super) labels: Arc<LabelSet>,
+    /// Shared with what is being saved.
+    pub(super) pod: Arc<Pod>,
     /// Whether its directory was ever seen.
     pub(super) seen: bool,
     /// Its directory, if it runs on this node and that is there.
@@ -80,12 +78,12 @@ pub(super) fn resolved(
     addresses: Vec<IpNet>,
     is_local: bool,
 ) -> Vec<Resolved> {
-    let Known { pod, labels, directory, names, containers, .. } = known;
+    let Known { pod, directory, names, containers, .. } = known;
     let waits = || format!("/.../pod{}", name_of(pod));
     let path = directory.as_ref().map(|directory| directory.path.clone());
     let workload = Workload {
         key,
-        labels: Arc::clone(labels),
+        labels: Arc::clone(&pod.labels),
         cgroup: path.or_else(|| is_local.then(waits)),
         addresses,
         ports: pod.ports.clone(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::kinds::{Kind, Object};
 use super::policy::{self, Policies};
-use super::saved::{Saved, SavedPolicy};
+use super::saved::{Saved, SavedPod, SavedPolicy};
 use super::watch::{self, LONGEST};
 use super::wire::Notes;
 use super::world::{Name, World};
@@ -334,7 +334,7 @@ impl Mirror {
                 .namespaces()
                 .map(|(name, labels)| (name.clone(), labels.clone()))
                 .collect(),
-            pods: self.world.pods().collect(),
+            pods: self.world.pods().map(|(pod, seen)| SavedPod(Arc::clone(pod), seen)).collect(),
             services: self.world.services().cloned().collect(),
             slices: self.world.slices().map(|(name, slice)| (name.clone(), slice.clone())).collect(),
             policies: self.policies.values().map(of_policy).collect(),
@@ -371,9 +371,9 @@ impl Mirror {
                 self.world.namespace(namespace);
             }
         }
-        for (pod, seen) in saved.pods {
+        for SavedPod(pod, seen) in saved.pods {
             if is_wanted(&self.kinds, Kind::Pod, (pod.key.namespace.clone(), pod.key.name.clone())) {
-                self.world.pod(pod, seen);
+                self.world.pod(Arc::unwrap_or_clone(pod), seen);
             }
         }
         for front in saved.services {

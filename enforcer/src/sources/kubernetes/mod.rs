@@ -33,6 +33,7 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -87,8 +88,11 @@ pub type Connecting = Pin<Box<dyn Future<Output = Result<Link, String>> + Send>>
 /// Makes connections.
 pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
 
-/// Puts bytes on disk.
-pub type Keep = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
+/// Writes a content, piece by piece.
+pub type Content<'a> = &'a dyn Fn(&mut dyn io::Write) -> io::Result<()>;
+
+/// Puts a content on disk.
+pub type Keep = Arc<dyn Fn(Content<'_>) -> Result<(), String> + Send + Sync>;
 
 /// What the source needs besides directories.
 #[derive(Clone)]
@@ -98,7 +102,7 @@ pub struct Settings {
     /// Makes a connection, from credentials as they are now.
     pub connect: Connect,
     /// What [`Settings::keep`] was given last.
-    pub saved: Option<Arc<[u8]>>,
+    pub saved: Option<Vec<u8>>,
     /// Puts on disk what an agent that starts later can use. May block.
     pub keep: Keep,
 }
@@ -199,16 +203,16 @@ fn now() -> Timestamp {
 }
 
 impl Source {
-    fn new(settings: Settings, directories: Directories, told: mpsc::Sender<Told>) -> Self {
+    fn new(mut settings: Settings, directories: Directories, told: mpsc::Sender<Told>) -> Self {
         let mut save_problem = None;
-        let read = |text: &Arc<[u8]>| {
-            Saved::read(text)
+        let read = |text: Vec<u8>| {
+            Saved::read(&text)
                 .inspect_err(|problem| {
                     save_problem = Some(format!("what was saved of the cluster is not used: {problem}"));
                 })
                 .ok()
         };
-        let saved = settings.saved.as_ref().and_then(read);
+        let saved = settings.saved.take().and_then(read);
         Self {
             mirror: Mirror::new(settings.node.clone(), now()),
             settings,
@@ -306,12 +310,12 @@ impl Source {
     }
 
     /// Has looked at whatever depends on directories that came or went.
-    fn heed(&mut self, News { pods, containers }: News) {
-        if pods {
+    fn heed(&mut self, News { all, pods }: News) {
+        if all {
             self.mirror.world.directories_moved();
         }
-        for uid in containers {
-            self.mirror.world.containers_moved(uid);
+        for uid in pods {
+            self.mirror.world.directory_moved(uid);
         }
     }
 
@@ -402,7 +406,7 @@ impl Source {
         }
         self.saved_at = Instant::now();
         let (saved, keep) = (self.mirror.save(now()), Arc::clone(&self.settings.keep));
-        self.saving = Some(tokio::task::spawn_blocking(move || keep(&saved.write()?)));
+        self.saving = Some(tokio::task::spawn_blocking(move || keep(&|to| saved.write(to))));
         if at_once {
             self.saved().await;
         }

@@ -10,28 +10,26 @@ use crate::sources::directories::Moved;
 /// Directories that came or went.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    /// Whether some of them may be pods'.
-    pub(super) pods: bool,
-    /// The pods in which directories of containers did.
-    pub(super) containers: BTreeSet<PodUid>,
+    /// Whether they may be those of any pod.
+    pub(super) all: bool,
+    /// The pods whose directories did, or those of containers in them.
+    pub(super) pods: BTreeSet<PodUid>,
 }
 
 impl News {
-    /// Containers and all the rest of a host come and go much more often than pods.
+    /// Much else of a host comes and goes.
     fn take(&mut self, moved: &Moved) {
         let path = match moved {
             Moved::Came(directory) => &directory.path,
             Moved::Went(path) => path,
             Moved::Rescanned => {
-                self.pods = true;
+                self.all = true;
                 return;
             }
         };
         let owner = owner(path);
-        self.pods |= owner.pod.is_some();
-        if let Some((_, uid)) = pod_of(path).filter(|_| owner.container.is_some()) {
-            self.containers.insert(uid);
-        }
+        let of_container = pod_of(path).filter(|_| owner.container.is_some());
+        self.pods.extend(owner.pod.or(of_container.map(|(_, uid)| uid)));
     }
 }
 
@@ -42,16 +40,48 @@ pub(super) async fn news(moved: &mut Option<broadcast::Receiver<Moved>>) -> Opti
     match receiver.recv().await {
         Ok(moved) => news.take(&moved),
         // What was missed is looked up.
-        Err(broadcast::error::RecvError::Lagged(_)) => news.pods = true,
+        Err(broadcast::error::RecvError::Lagged(_)) => news.all = true,
         Err(broadcast::error::RecvError::Closed) => return None,
     }
     loop {
         match receiver.try_recv() {
             Ok(moved) => news.take(&moved),
-            Err(broadcast::error::TryRecvError::Lagged(_)) => news.pods = true,
+            Err(broadcast::error::TryRecvError::Lagged(_)) => news.all = true,
             Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => {
                 return Some(news);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "3b8c2d1e-0f4a-4c6b-9d7e-5a1b2c3d4e5f";
+
+    #[test]
+    fn a_directory_is_news_for_the_pod_that_it_is_or_lies_in() {
+        let id = "0d".repeat(32);
+        let pod = format!("/kubepods/burstable/pod{UID}");
+        let uid = PodUid::parse(UID).unwrap();
+        for (path, expected) in [
+            (pod.clone(), &[uid][..]),
+            (format!("{pod}/{id}"), &[uid]),
+            (format!("{pod}/{id}/below"), &[]),
+            (format!("/docker/{id}"), &[]),
+            ("/kubepods/burstable".to_owned(), &[]),
+        ] {
+            let mut news = News::default();
+            news.take(&Moved::Went(path.clone()));
+            assert_eq!(
+                (news.all, news.pods.into_iter().collect::<Vec<_>>().as_slice()),
+                (false, expected),
+                "{path}"
+            );
+        }
+        let mut news = News::default();
+        news.take(&Moved::Rescanned);
+        assert!(news.all);
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::saved::shared;
 use super::wire::{Metadata, Notes, protocol, read};
 use crate::domain::cgroup_path::ContainerId;
 use crate::domain::container::MAX_CONTAINERS;
@@ -28,7 +30,9 @@ pub(super) struct Pod {
     /// Its UID, which the API server gives.
     pub(super) uid: String,
     pub(super) key: WorkloadKey,
-    pub(super) labels: LabelSet,
+    /// Those who have the same share them.
+    #[serde(with = "shared")]
+    pub(super) labels: Arc<LabelSet>,
     /// The node that it runs on, once that is decided.
     pub(super) node: String,
     /// By what the kubelet names its directory, if not by its UID.
@@ -139,7 +143,7 @@ pub(super) fn pod(value: Value) -> Result<(Pod, Notes), String> {
         Some(name) => return Err(format!("its service account can't be {}", quote(name))),
     };
     let pod = Pod {
-        labels: metadata.checked_labels(&mut notes)?,
+        labels: Arc::new(metadata.checked_labels(&mut notes)?),
         node,
         hash,
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),

@@ -1,5 +1,8 @@
 //! What is kept on disk, so that an agent that starts while the API server is away knows what the last one knew.
 
+use std::io::{self, Write};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::kinds::Kind;
@@ -27,11 +30,31 @@ pub(super) struct Saved {
     pub(super) kinds: Vec<Kind>,
     pub(super) nodes: Vec<Node>,
     pub(super) namespaces: Vec<(String, LabelSet)>,
-    /// Pods, with whether their directories were ever seen.
-    pub(super) pods: Vec<(Pod, bool)>,
+    pub(super) pods: Vec<SavedPod>,
     pub(super) services: Vec<Front>,
     pub(super) slices: Vec<(Name, Slice)>,
     pub(super) policies: Vec<SavedPolicy>,
+}
+
+/// A pod, and whether its directory was ever seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedPod(#[serde(with = "shared")] pub(super) Arc<Pod>, pub(super) bool);
+
+/// What is shared is written as if it were not, and read as something of its own.
+pub(super) mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(it: &Arc<T>, to: S) -> Result<S::Ok, S::Error> {
+        T::serialize(it, to)
+    }
+
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(from).map(Arc::new)
+    }
 }
 
 /// A policy object.
@@ -51,9 +74,9 @@ impl Saved {
         Self { version: VERSION, at, ..Self::default() }
     }
 
-    /// Its text.
-    pub(super) fn write(&self) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(self).map_err(|error| error.to_string())
+    /// Writes its text, piece by piece: in a large cluster it is larger than anything else that is known of it.
+    pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        Ok(serde_json::to_writer(to, self)?)
     }
 
     /// What a text says.

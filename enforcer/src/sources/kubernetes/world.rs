@@ -79,7 +79,7 @@ impl World {
 
     /// Takes a pod in, or what has become of it.
     pub(super) fn pod(&mut self, mut pod: Pod, seen: bool) {
-        let labels = self.shared(std::mem::take(&mut pod.labels));
+        pod.labels = self.shared(pod.labels);
         let key = pod.key.clone();
         let before = self.forget_pod(&key);
         let seen = seen || before.as_ref().is_some_and(|before| before.seen && before.pod.uid == pod.uid);
@@ -100,7 +100,7 @@ impl World {
         }
         let names = || Arc::new(pod.containers.keys().cloned().collect());
         let names = (!pod.containers.is_empty()).then(names);
-        let known = Known { pod, labels, seen, directory: None, names, containers: Vec::new() };
+        let known = Known { pod: Arc::new(pod), seen, directory: None, names, containers: Vec::new() };
         self.pods.insert(key.clone(), known);
         self.due.pods.insert(key);
     }
@@ -206,8 +206,8 @@ impl World {
         self.due.services.insert(ServiceKey { namespace, name });
     }
 
-    /// A directory came or went in that of a pod.
-    pub(super) fn containers_moved(&mut self, uid: PodUid) {
+    /// The directory of a pod, or one in it, came or went.
+    pub(super) fn directory_moved(&mut self, uid: PodUid) {
         let is_it = |name: &String| PodUid::parse(name) == Some(uid);
         let living = self.local.iter().filter(|(name, _)| is_it(name)).map(|(_, key)| key.clone());
         self.due.pods.extend(living);
@@ -215,7 +215,7 @@ impl World {
         self.due.pods.extend(ended.flat_map(|(_, known)| names_of_ended(known)));
     }
 
-    /// Directories came or went: whatever depends on one has to be looked at.
+    /// Many directories came or went: whatever depends on one has to be looked at.
     pub(super) fn directories_moved(&mut self) {
         self.due.pods.extend(self.local.values().cloned());
         self.due.pods.extend(self.ended.values().flat_map(names_of_ended));
@@ -226,11 +226,10 @@ impl World {
     }
 
     /// These labels, which are there once for all who have the same.
-    fn shared(&mut self, labels: LabelSet) -> Arc<LabelSet> {
+    fn shared(&mut self, labels: Arc<LabelSet>) -> Arc<LabelSet> {
         if let Some(known) = self.labels.get(&labels) {
             return Arc::clone(known);
         }
-        let labels = Arc::new(labels);
         self.labels.insert(Arc::clone(&labels));
         labels
     }
@@ -316,7 +315,10 @@ impl World {
         });
         self.due.pods.extend(over);
         let mut looked: BTreeSet<WorkloadKey> = BTreeSet::new();
-        while let Some(key) = self.due.pods.difference(&looked).next().cloned() {
+        while let Some(key) = self.due.pods.pop_first() {
+            if looked.contains(&key) {
+                continue;
+            }
             let own = self.own.as_str();
             if let Some(known) = self.pods.get_mut(&key) {
                 let is_local = !own.is_empty() && known.pod.node == own;
@@ -325,12 +327,14 @@ impl World {
                     known.look(find);
                 }
                 if was_there != known.directory.is_some() {
-                    let addresses = known.pod.addresses.clone();
-                    self.touch_addresses(&addresses);
+                    // Who has the same address is looked at as well.
+                    let pod = Arc::clone(&known.pod);
+                    self.touch_addresses(&pod.addresses);
                 }
             }
             looked.insert(key);
         }
+        self.due.pods = looked;
     }
 
     /// What is to be told under this name: a pod, and its containers behind it.
@@ -428,9 +432,8 @@ impl World {
     }
 
     /// Pods, with whether their directories were ever seen.
-    pub(super) fn pods(&self) -> impl Iterator<Item = (Pod, bool)> {
-        let whole = |Known { pod, labels, .. }: &Known| Pod { labels: (**labels).clone(), ..pod.clone() };
-        self.pods.values().map(move |known| (whole(known), known.seen))
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&Arc<Pod>, bool)> {
+        self.pods.values().map(|known| (&known.pod, known.seen))
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {

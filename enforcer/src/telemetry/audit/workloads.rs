@@ -1,65 +1,57 @@
-//! Workloads that come, change their labels and go: the difference of two sets of names.
+//! Workloads that come, change their labels and go, told by one set of names after the other.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use enforcer_common::id::IdentityId;
-use rpds::RedBlackTreeSetSync;
 
 use crate::domain::audit::Kind;
 use crate::domain::audit::record::{Action, Host, Record, Workload};
 use crate::domain::names::Names;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::workload::ByName;
-
-/// Workloads of one identity.
-type Workloads = Arc<RedBlackTreeSetSync<ByName>>;
 
 /// Identity of each workload, by `namespace/name`.
 pub(super) type Known = BTreeMap<String, u32>;
 
-/// One record for each workload that is not as it is known, which it is from now on. `before` are the names that were
-/// looked at last: only what differs from them is looked at, because there may be ten thousand workloads, and one more a
-/// moment later.
+/// One record for each workload that is not as it is known, which it is from now on. `before` is the version of the names that
+/// were looked at last: where these are the next, what they say of themselves is looked at and nothing else, because there
+/// may be ten thousand workloads, and one more a moment later.
 pub(super) fn changes(
     known: &mut Known,
-    before: Option<&Names>,
+    before: Option<u64>,
     names: &Names,
     at: Timestamp,
     host: &Host,
 ) -> Vec<Record> {
-    let (mut gone, mut now) = (Known::new(), Known::new());
-    match before {
-        None => gone.clone_from(known),
-        Some(before) => {
-            let others = before.workloads.iter().filter(|(id, keys)| names.workloads.get(id) != Some(*keys));
-            others.for_each(|(id, keys)| add(&mut gone, *id, keys));
+    let told = match before {
+        Some(before) if names.version == before + 1 => {
+            names.changed.iter().map(|(key, id)| (key.to_string(), id.map(|id| id.0))).collect()
         }
-    }
-    let is_new = |id: &IdentityId, keys: &Workloads| {
-        before.is_none_or(|before| before.workloads.get(id) != Some(keys))
+        _ => all(known, names),
     };
-    let others = names.workloads.iter().filter(|(id, keys)| is_new(id, keys));
-    others.for_each(|(id, keys)| add(&mut now, *id, keys));
     let mut records = Vec::new();
-    for (name, identity) in now {
-        gone.remove(&name);
-        let (action, types): (_, &[&str]) = match known.insert(name.clone(), identity) {
-            Some(old) if old == identity => continue,
-            Some(_) => ("workload-changed", &["change"]),
-            None => ("workload-appeared", &["creation"]),
+    for (name, identity) in told {
+        let old = match identity {
+            Some(identity) => known.insert(name.clone(), identity),
+            None => known.remove(&name),
         };
-        records.push(record(&name, Some(identity), (action, types), names, at, host));
-    }
-    for name in gone.into_keys() {
-        known.remove(&name);
-        records.push(record(&name, None, ("workload-gone", &["deletion"]), names, at, host));
+        let (action, types): (_, &[&str]) = match (old, identity) {
+            (old, identity) if old == identity => continue,
+            (None, _) => ("workload-appeared", &["creation"]),
+            (_, None) => ("workload-gone", &["deletion"]),
+            _ => ("workload-changed", &["change"]),
+        };
+        records.push(record(&name, identity, (action, types), names, at, host));
     }
     records
 }
 
-fn add(known: &mut Known, id: IdentityId, keys: &Workloads) {
-    known.extend(keys.iter().map(|key| (key.to_string(), id.0)));
+/// The identity of every workload; none for those that are known and not there any more.
+fn all(known: &Known, names: &Names) -> BTreeMap<String, Option<u32>> {
+    let mut all: BTreeMap<_, _> = known.keys().map(|name| (name.clone(), None)).collect();
+    for (id, keys) in &names.workloads {
+        all.extend(keys.iter().map(|key| (key.to_string(), Some(id.0))));
+    }
+    all
 }
 
 fn record(
@@ -85,12 +77,13 @@ fn record(
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::container::Containers;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::domain::container::Containers;
     use crate::domain::labels::LabelSet;
     use crate::domain::registry::IdentityKey;
-    use crate::domain::workload::{Workload, WorkloadKey};
+    use crate::domain::workload::{ByName, Workload, WorkloadKey};
 
     /// Names of workloads by identity, such as `256:web,api`.
     fn names(texts: &[&str]) -> Names {
@@ -119,8 +112,7 @@ mod tests {
 
     #[test]
     fn each_workload_is_told_once_however_it_is_found() {
-        let mut known = Known::new();
-        let mut before = None;
+        let (mut known, mut before, mut version) = (Known::new(), Names::default(), 3);
         for (texts, expected) in [
             (&["256:web,api", "257:db"][..], &["appeared api", "appeared db", "appeared web"][..]),
             (&["256:web,api", "257:db"], &[]),
@@ -129,23 +121,35 @@ mod tests {
             (&["258:web,x"], &["gone api", "gone db"]),
             (&[], &["gone web", "gone x"]),
         ] {
-            let now = names(texts);
-            let (mut other, at) = (known.clone(), Timestamp::default());
+            let mut now = names(texts);
+            now.version = version + 1;
+            let ids = |names: &Names| {
+                let mut ids = BTreeMap::new();
+                for (id, keys) in &names.workloads {
+                    ids.extend(keys.iter().map(|key| ((**key).clone(), *id)));
+                }
+                ids
+            };
+            let (old, new) = (ids(&before), ids(&now));
+            let differ = old.keys().chain(new.keys()).filter(|key| old.get(key) != new.get(key));
+            now.changed = Arc::new(differ.map(|key| (key.clone(), new.get(key).copied())).collect());
+            let (mut other, mut third, at) = (known.clone(), known.clone(), Timestamp::default());
             let tell = |records: Vec<Record>| -> Vec<String> {
                 let action = |record: &Record| record.event.action.replace("workload-", "");
                 let name =
                     |record: &Record| record.enforcer.workload.clone().unwrap().name.replace("default/", "");
                 records.iter().map(|record| format!("{} {}", action(record), name(record))).collect()
             };
-            let told = tell(changes(&mut known, before.as_ref(), &now, at, &Host::default()));
+            let told = tell(changes(&mut known, Some(version), &now, at, &Host::default()));
             assert_eq!(told, expected, "{texts:?}");
-            assert_eq!(
-                tell(changes(&mut other, None, &now, at, &Host::default())),
-                expected,
-                "all of it: {texts:?}"
-            );
-            assert_eq!(other, known);
-            before = Some(now);
+            // Names that are not the next, because others were lost, are looked through.
+            now.changed = Arc::default();
+            for (known, before) in [(&mut other, None), (&mut third, Some(version + 7))] {
+                let told = tell(changes(known, before, &now, at, &Host::default()));
+                assert_eq!(told, expected, "all of it: {texts:?}");
+            }
+            assert_eq!((&other, &third), (&known, &known));
+            (before, version) = (now, version + 1);
         }
     }
 }

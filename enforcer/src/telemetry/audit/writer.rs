@@ -95,8 +95,9 @@ impl Writer {
                 self.wait(fact.record(at, &self.host), size);
             }
             Message::Names(at, names) => {
+                let before = self.names.as_ref().map(|names| names.version);
                 let known = self.state.workloads.get_or_insert_default();
-                let records = workloads::changes(known, self.names.as_deref(), &names, at, &self.host);
+                let records = workloads::changes(known, before, &names, at, &self.host);
                 for record in records {
                     self.wait(record, 0);
                 }

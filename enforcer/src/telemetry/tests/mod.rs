@@ -63,5 +63,6 @@ fn names() -> Names {
             (RuleId(1), (rule(None), None)),
             (RuleId(2), (rule(Some(0)), Some("from-api".into()))),
         ])),
+        ..Names::default()
     }
 }

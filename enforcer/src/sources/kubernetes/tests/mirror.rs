@@ -175,7 +175,15 @@ fn what_was_saved_is_known_again_unless_something_newer_is() {
     let mut before = synced();
     let changes = before.world.changes(&Directories::new("/nowhere".into()));
     assert_eq!(changes.workloads.len(), 1);
-    let text = before.save(at(5)).write().unwrap();
+    let mut text = Vec::new();
+    before.save(at(5)).write(&mut text).unwrap();
+    // As agents before this one wrote it: nothing is seen of what is shared.
+    let written: Value = serde_json::from_slice(&text).unwrap();
+    let [pod, seen] = written["pods"][0].as_array().unwrap().as_slice() else { panic!("{written}") };
+    assert_eq!(
+        (&pod["labels"], seen),
+        (&json!({ "app": "web", "pod-template-hash": "6c9f" }), &json!(false))
+    );
     let saved = Saved::read(&text).unwrap();
     assert_eq!(saved.at, at(5));
     let mut after = Mirror::new("n1".into(), at(6));

@@ -56,12 +56,16 @@ impl Scene {
 
     fn make(&mut self, uid: &str, id: u64) {
         self.directories.pods.insert(uid.to_owned(), id);
-        self.world.directories_moved();
+        self.moved(uid);
     }
 
     fn remove(&mut self, uid: &str) {
         self.directories.pods.remove(uid);
-        self.world.directories_moved();
+        self.moved(uid);
+    }
+
+    fn moved(&mut self, uid: &str) {
+        self.world.directory_moved(PodUid::parse(uid).unwrap());
     }
 
     fn changes(&mut self) -> Changes {
@@ -71,13 +75,13 @@ impl Scene {
     /// A container's directory comes, in that of a pod.
     fn start(&mut self, uid: &str, container: &str, id: u64) {
         self.directories.containers.insert(container.to_owned(), (uid.to_owned(), id));
-        self.world.containers_moved(PodUid::parse(uid).unwrap());
+        self.world.directory_moved(PodUid::parse(uid).unwrap());
     }
 
     /// And goes.
     fn end(&mut self, uid: &str, container: &str) {
         self.directories.containers.remove(container);
-        self.world.containers_moved(PodUid::parse(uid).unwrap());
+        self.world.directory_moved(PodUid::parse(uid).unwrap());
     }
 
     /// What is told now: names with directory and addresses.
