@@ -1,8 +1,10 @@
 //! Questions to all nodes of a cluster: real agents, asked by the command line through the API server.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Lines, Read as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 
 use enforcer::domain::command::PolicyFile;
 use enforcer::domain::policy::diagnostic::Source;
@@ -128,7 +130,10 @@ impl Scene {
 
     fn kubeconfig(&self, token: &str) -> String {
         let file = self.one.world.folder().join(format!("kubeconfig-{token}"));
-        fs::write(&file, self.server.kubeconfig(token)).unwrap();
+        // Once: a command that was just started may be reading it.
+        if !file.exists() {
+            fs::write(&file, self.server.kubeconfig(token)).unwrap();
+        }
         file.to_str().unwrap().to_owned()
     }
 
@@ -202,7 +207,7 @@ fn flows_of_all_nodes_are_one_story(scene: &Scene) {
 /// A command that goes on.
 struct Follower {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
 }
 
 impl Follower {
@@ -213,14 +218,17 @@ impl Follower {
         command.stderr(Stdio::piped());
         puppet::enter(&mut command, &scene.one.world.agents(), scene.one.world.namespace());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines }
     }
 
     fn line(&mut self) -> String {
-        match self.lines.next() {
-            Some(line) => line.unwrap(),
-            None => panic!("it ends: {}", self.said()),
+        match self.lines.recv_timeout(patience::seconds(60)) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => panic!("it ends: {}", self.said()),
+            Err(RecvTimeoutError::Timeout) => panic!("it prints nothing"),
         }
     }
 
