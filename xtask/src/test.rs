@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -75,8 +76,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     // These need nothing but the stable toolchain, and are wanted alone while writing.
     let is_bare = |step: &Step| [Step::Fmt, Step::Tidy, Step::Manifests].contains(step);
+    let mut tools = None;
     if arguments.only.is_empty() || !arguments.only.iter().all(is_bare) {
-        run.check("setup", |root| setup::ensure(root, scope));
+        run.check("setup", |root| setup::ensure(root, Scope::Lint));
+        // What only the suite needs is fetched and unpacked while the compiler works.
+        let root = run.root.clone();
+        tools = Some(thread::spawn(move || setup::ensure_beyond(&root, scope, Scope::Lint)));
     }
     let steps = [Step::Fmt, Step::Tidy, Step::Clippy, Step::ClippyEbpf];
     for (step, (name, check)) in steps.into_iter().zip(lint::CHECKS) {
@@ -89,6 +94,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if wanted(Step::Unit) {
         run.unit(arguments.proptest_cases);
+    }
+    if let Some(tools) = tools {
+        let panicked = |_| Err(anyhow!("the thread that fetches them panicked"));
+        run.check("tools", |_| tools.join().unwrap_or_else(panicked));
     }
     if wanted(Step::Live) || wanted(Step::Telemetry) || wanted(Step::Vm) {
         let mut built = None;
