@@ -379,7 +379,7 @@ pub fn output(mut command: Command) -> Output {
     };
     let stdout = collect(Box::new(child.stdout.take().expect("a pipe")));
     let stderr = collect(Box::new(child.stderr.take().expect("a pipe")));
-    let deadline = Instant::now() + patience::seconds(120);
+    let deadline = Instant::now() + patience::seconds(180);
     let status = loop {
         if let Some(status) = child.try_wait().expect("its status") {
             break status;
