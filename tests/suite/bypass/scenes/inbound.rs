@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use enforcer_tests::bypass::{Family, SERVED, UDP, WANTED, at};
+use enforcer_tests::patience;
 use enforcer_tests::puppet::{Fd, Order, Puppet};
 use enforcer_tests::sockaddr;
 
 use super::super::row::Privilege;
 use super::super::stage::{Stage, must};
-use super::{fd, pause, shout, socket, soon};
+use super::{fd, shout, socket, soon};
 
 /// Connections until half of them must have gone to a thief.
 const CALLS: usize = 6;
@@ -125,11 +126,10 @@ pub(crate) fn automatic_port(stage: &mut Stage, who: Privilege, family: Family) 
     let puppet = stage.fresh(&stage.web.cgroup, who);
     let server = socket(&puppet, family.domain(), libc::SOCK_DGRAM);
     shout(&puppet, server, Some(at(family.allowed(), UDP)));
-    pause();
     must(&puppet, &Order::Serve { fd: server, stream: false });
     let served = || must(&puppet, &Order::Served { fd: server }).value;
-    pause();
     // The answer of the allowed peer is none of it.
+    patience::until_true("the allowed peer answers", patience::seconds(2), || served() > 0);
     let before = served();
     stage.outside.sends(family.forbidden(), (family.own(), port(&puppet, server)));
     soon(stage, |_| u64::try_from(served() - before).expect("a count"))
