@@ -172,12 +172,12 @@ fn what_keeps_a_policy_from_the_cluster_is_named() {
 fn waiting_outlasts_an_outage() {
     let scene = Scene::new("cluster-away");
     scene.apply("", &[]).expect_ok();
+    patience::until_true("it is enforced", patience::seconds(20), || scene.web.connect(DB).errno == EPERM);
     scene.server.network(Network::Refused);
     let away = scene.apply("", &[]);
     assert_eq!(away.code, 2, "{away:#?}");
     assert!(away.stderr.contains("nothing listens there"), "{}", away.stderr);
-    // What is enforced does not depend on it.
-    patience::until_true("it is enforced", patience::seconds(20), || scene.web.connect(DB).errno == EPERM);
+    assert_eq!(scene.web.connect(DB).errno, EPERM, "what is enforced does not depend on it");
     scene.server.network(Network::Up);
     // A second node that has not seen the policy yet keeps the command waiting.
     let second = |policies: &str| {

@@ -93,7 +93,10 @@ fn too_many_rules(stage: &Stage) -> bool {
         let text: String = (file * POLICIES_EACH..(file + 1) * POLICIES_EACH).map(policy).collect();
         fs::write(folder.join(format!("{file}.yaml")), text).unwrap();
     }
-    let told = stage.agent.cli(&["policy", "apply", "-f", &folder.display().to_string()]);
+    // A machine that has no time for so many rules within the limit of an answer has not judged them.
+    let push = || stage.agent.cli(&["policy", "apply", "-f", &folder.display().to_string()]);
+    let mut told = (0..5).map(|_| push()).filter(|told| !told.stderr.contains("did not answer in time"));
+    let told = told.next().expect("the daemon answers in time");
     println!("soak: full-maps: {} {}", told.code, told.stderr.lines().next().unwrap_or_default());
     stage.check();
     let now = stage.agent.status();
