@@ -133,11 +133,9 @@ impl World {
 
     /// The next agent on the same disk.
     pub(super) fn restart_with(&mut self, facts: Facts) {
-        let documents = self
-            .documents
-            .iter()
-            .map(|(key, text)| PolicyFile { name: key.to_string(), text: text.clone() })
-            .collect();
+        let file =
+            |(key, text): (&PolicyKey, &String)| PolicyFile { name: key.to_string(), text: text.clone() };
+        let documents = self.documents.iter().map(file).collect();
         let (registry, quarantines) = (self.registry.clone(), self.quarantines.clone());
         let confirmation = self.confirmation.clone();
         self.state =
