@@ -233,12 +233,12 @@ impl Follower {
         }
     }
 
-    /// How it has ended, if it does so soon.
-    fn end(&mut self) -> Option<Option<i32>> {
+    /// Its exit code, if it ends soon.
+    fn end(&mut self) -> Option<i32> {
         let deadline = Instant::now() + patience::seconds(30);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status.code());
+                return status.code();
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -327,7 +327,7 @@ fn following_goes_on_where_the_agents_do(mut scene: Scene) {
         follower.end().map(|code| (code, follower.said()))
     });
     let (code, said) = ended.expect("it ends");
-    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(code, 2, "{said}");
     assert!(said.ends_with("nothing is left to follow: no node tells anything\n"), "{said}");
 }
 
