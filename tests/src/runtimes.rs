@@ -36,7 +36,7 @@ impl<'w> Runtimes<'w> {
         let folder = world.folder();
         let text = format!(
             "version = 2\nroot = '{0}/containerd-root'\nstate = '{0}/containerd-state'\n\
-             disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{0}/containerd.sock'\n",
+             disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '/run/containerd/containerd.sock'\n",
             folder.display()
         );
         let config = folder.join("containerd.toml");
@@ -55,7 +55,7 @@ impl<'w> Runtimes<'w> {
         let folder = self.world.folder().display();
         let script = format!(
             "exec dockerd --data-root '{folder}/docker-root' --exec-root '{folder}/docker-exec' \
-             --pidfile '{folder}/docker.pid' --host 'unix://{folder}/docker.sock' --containerd '{folder}/containerd.sock' \
+             --pidfile '{folder}/docker.pid' --host 'unix://{folder}/docker.sock' --containerd /run/containerd/containerd.sock \
              --bridge none --iptables=false --ip-forward=false --storage-driver vfs \
              --exec-opt native.cgroupdriver=cgroupfs"
         );
@@ -68,7 +68,7 @@ impl<'w> Runtimes<'w> {
 
     /// Where containerd listens.
     pub fn containerd_socket(&self) -> PathBuf {
-        self.world.folder().join("containerd.sock")
+        self.world.folder().join("run/containerd/containerd.sock")
     }
 
     /// Ends containerd as nothing can be prepared for; its containers go on.
@@ -156,14 +156,15 @@ fn global(world: &World) -> String {
     )
 }
 
-/// A shell in a mount namespace of its own, where only the cgroup v2 tree is seen and `/run` is this folder of the world:
-/// sockets and states of runtimes have fixed places there.
+/// A shell in a mount namespace of its own, where only the cgroup v2 tree is seen, pins are the world's, and `/run` is this folder
+/// of the world: sockets and states of runtimes have fixed places there.
 fn alone(world: &World, run: &str, script: &str) -> Command {
     let run = world.folder().join(run);
     fs::create_dir(&run).expect("a folder");
     let script = format!(
-        "mount --bind '{}' /sys/fs/cgroup && mount --bind '{}' /run && {script}",
+        "mount --bind '{}' /sys/fs/cgroup && mount --bind '{}/bpf' /sys/fs/bpf && mount --bind '{}' /run && {script}",
         world.cgroup_root().display(),
+        world.folder().display(),
         run.display()
     );
     let mut command = Command::new("unshare");

@@ -1,5 +1,7 @@
 //! Containers of real runtimes: found, named, enforced, renamed, killed, gone.
 
+mod daemonset;
+
 use std::fs;
 
 use enforcer::domain::command::EndpointInfo;
@@ -15,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("docker", docker),
     ("podman", podman),
     ("containerd_and_pods", containerd_and_pods),
+    ("our_image_as_the_manifest_says", daemonset::runs_as_the_manifest_says),
     ("units_of_systemd", units_of_systemd),
     ("sockets_that_lie", sockets_that_lie),
 ];
