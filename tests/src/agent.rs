@@ -52,6 +52,36 @@ impl Output {
     }
 }
 
+/// A command that goes on. Killed when dropped.
+#[derive(Debug)]
+pub struct Begun {
+    child: Child,
+    talk: PathBuf,
+}
+
+impl Begun {
+    /// What it has said so far, besides results.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.talk).expect("what it says")
+    }
+
+    /// Waits until it has ended; its exit code.
+    pub fn until_ended(&mut self) -> i32 {
+        let status = patience::until("the command ends", patience::seconds(60), || {
+            self.child.try_wait().expect("its status")
+        });
+        status.code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 /// Values of the metrics by name and labels, as the exposition writes them.
 pub type Metrics = BTreeMap<String, f64>;
 
@@ -266,6 +296,16 @@ impl Agent {
         output(command)
     }
 
+    /// Starts a command of the command line in the agent's network namespace, and waits for nothing.
+    pub fn begin_inside(&self, arguments: &[&str]) -> Begun {
+        let talk = self.folder.join("talk");
+        let mut command = self.command();
+        command.args(arguments).stdout(Stdio::null());
+        command.stderr(fs::File::create(&talk).expect("a file for what it says"));
+        puppet::enter(&mut command, &self.cgroup, self.namespace.as_fd());
+        Begun { child: command.spawn().expect("start a command"), talk }
+    }
+
     /// Its status.
     pub fn status(&self) -> Status {
         let output = self.cli(&["status", "-o", "json"]);
@@ -339,7 +379,7 @@ pub fn output(mut command: Command) -> Output {
     };
     let stdout = collect(Box::new(child.stdout.take().expect("a pipe")));
     let stderr = collect(Box::new(child.stderr.take().expect("a pipe")));
-    let deadline = Instant::now() + patience::seconds(30);
+    let deadline = Instant::now() + patience::seconds(180);
     let status = loop {
         if let Some(status) = child.try_wait().expect("its status") {
             break status;

@@ -160,27 +160,34 @@ impl Seen {
 /// Datagrams are told apart by numbers that are not used again.
 static TOKEN: AtomicU32 = AtomicU32::new(0);
 
-/// How long a handshake over two wires may take, in milliseconds; who is refused silently waits as long.
+/// How long is waited for who should be refused, in milliseconds: longer than a handshake over two wires takes.
 const PATIENCE: u64 = 300;
+/// So much longer a flow may take that should come about: the machine may have other work.
+const HOPE: u64 = 50;
 
 impl Places {
-    /// Tries all of these side by side.
-    pub fn attempt(&self, attempts: &[Attempt]) -> Vec<Seen> {
+    /// Tries one flow, which should come about or not.
+    pub fn try_one(&self, attempt: Attempt, hoped: bool) -> Seen {
+        self.attempt(&[(attempt, hoped)])[0]
+    }
+
+    /// Tries all of these side by side, each with whether it should come about.
+    pub fn attempt(&self, attempts: &[(Attempt, bool)]) -> Vec<Seen> {
         let count = u32::try_from(attempts.len()).expect("a small cluster");
         let first = TOKEN.fetch_add(count, Ordering::SeqCst);
         let mut by_client: BTreeMap<IpAddr, Vec<(usize, Probe)>> = BTreeMap::new();
-        for ((index, attempt), token) in attempts.iter().enumerate().zip(first..) {
+        for ((index, (attempt, hoped)), token) in attempts.iter().enumerate().zip(first..) {
             let own = attempt.bound.then_some(attempt.from);
-            let probe = Probe { means: attempt.means, own, to: attempt.to, token };
+            let millis = Self::millis(*hoped);
+            let probe = Probe { means: attempt.means, own, to: attempt.to, token, millis };
             by_client.entry(attempt.from).or_default().push((index, probe));
         }
-        let millis = PATIENCE * u64::from(patience::slowness());
         let mut seen = vec![Seen { errno: 0, reached: false }; attempts.len()];
         std::thread::scope(|scope| {
             let ask = |(client, probes): (&IpAddr, &Vec<(usize, Probe)>)| {
                 let client = &self.at(*client).workload;
                 let probes = probes.iter().map(|(_, probe)| *probe).collect();
-                scope.spawn(move || client.must(&Order::Probe { probes, millis }).errnos())
+                scope.spawn(move || client.must(&Order::Probe { probes }).errnos())
             };
             let threads: Vec<_> = by_client.iter().map(ask).collect();
             for (thread, probes) in threads.into_iter().zip(by_client.values()) {
@@ -195,27 +202,39 @@ impl Places {
         seen
     }
 
+    /// How long a flow may take.
+    fn millis(hoped: bool) -> u64 {
+        PATIENCE * u64::from(patience::slowness()) * if hoped { HOPE } else { 1 }
+    }
+
     /// Waits for the datagrams that went on their way.
-    fn datagrams(&self, attempts: &[Attempt], first: u32, seen: &mut [Seen]) {
-        let is_under_way = |seen: &Seen| seen.errno == 0 && !seen.reached;
-        let deadline = Instant::now() + Duration::from_millis(PATIENCE) * patience::slowness();
+    fn datagrams(&self, attempts: &[(Attempt, bool)], first: u32, seen: &mut [Seen]) {
+        let start = Instant::now();
         loop {
+            let is_over = |hoped| start.elapsed() > Duration::from_millis(Self::millis(hoped));
+            let (late, over) = (is_over(false), is_over(true));
+            let is_under_way =
+                |hoped: bool, seen: &Seen| seen.errno == 0 && !seen.reached && (hoped || !late);
             let receivers: BTreeSet<IpAddr> = attempts
                 .iter()
                 .zip(seen.iter())
-                .filter(|(_, seen)| is_under_way(seen))
-                .map(|(attempt, _)| attempt.to.ip())
+                .filter(|((_, hoped), seen)| is_under_way(*hoped, seen))
+                .map(|((attempt, _), _)| attempt.to.ip())
                 .filter(|address| self.places.contains_key(address))
                 .collect();
             for address in &receivers {
                 for token in self.at(*address).tokens() {
                     // One of an earlier attempt was waited for in vain.
                     let Some(index) = token.checked_sub(first).map(|index| index as usize) else { continue };
-                    assert_eq!(attempts[index].to.ip(), *address, "every datagram comes to its own receiver");
+                    assert_eq!(
+                        attempts[index].0.to.ip(),
+                        *address,
+                        "every datagram comes to its own receiver"
+                    );
                     seen[index].reached = true;
                 }
             }
-            if receivers.is_empty() || Instant::now() > deadline {
+            if receivers.is_empty() || over {
                 return;
             }
         }

@@ -96,10 +96,13 @@ fn every_thread_for_its_whole_life() {
     agent.cli_with(&["policy", "apply", "-f", "-"], TIERS).expect_ok();
     assert_ne!(web.connect(DB).errno, 0);
     check(&agent);
-    // The next one loads its programs, adopts what is there and makes a canary of its own.
-    agent.kill9();
-    agent.run();
-    check(&agent);
+    // The next one loads its programs, adopts what is there and makes a canary of its own. `faults::kills` has the kernel of the
+    // emulated machine take that from a daemon that is as confined.
+    if !patience::is_emulated() {
+        agent.kill9();
+        agent.run();
+        check(&agent);
+    }
     assert_ne!(web.connect(DB).errno, 0);
     agent.cli(&["policy", "delete", "web", "db", "api"]).expect_ok();
     check(&agent);

@@ -102,11 +102,11 @@ fn quarantine_cuts_off_in_both_directions() {
     assert!(states.len() == 1 && states[0].contains("web"), "{endpoints}");
     assert_eq!(scene.agent.status().quarantined, ["default/web"]);
     assert!((scene.agent.metrics()["enforcer_quarantined_workloads"] - 1.0).abs() < 0.5);
-    let flows = scene.cli(&["observe", "--last", "100", "--verdict", "DROPPED", "-o", "json"]);
-    assert!(
-        flows.lines().count() >= 3 && flows.lines().all(|line| line.contains("\"QUARANTINED\"")),
-        "{flows}"
-    );
+    let flows = patience::until("the refusals are told", patience::seconds(5), || {
+        let flows = scene.cli(&["observe", "--last", "100", "--verdict", "DROPPED", "-o", "json"]);
+        (flows.lines().count() >= 3).then_some(flows)
+    });
+    assert!(flows.lines().all(|line| line.contains("\"QUARANTINED\"")), "{flows}");
     scene.cli(&["quarantine", "release", "web"]);
     check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
     assert!(scene.agent.told().contains("quarantine of default/web ends; asked for by user 0"));
@@ -149,16 +149,34 @@ fn lasting(seconds: u64) -> Duration {
     Duration::from_secs(patience::scaled(seconds, seconds * 5))
 }
 
+/// Tries what has to be done before a time is over. A machine that was too slow for it says nothing: then it is tried with a
+/// longer one.
+fn before_the_end<T>(seconds: u64, mut attempt: impl FnMut(Duration) -> Option<T>) -> T {
+    for longer in [1, 4, 16] {
+        if let Some(done) = attempt(lasting(seconds) * longer) {
+            return done;
+        }
+    }
+    panic!("{} s are too short for this machine", lasting(seconds).as_secs() * 16);
+}
+
 fn quarantine_ends_without_the_daemon() {
     let mut scene = Scene::new("ward-end");
-    let start = Instant::now();
-    let lasts = lasting(3);
-    scene.cli(&["quarantine", "add", "web", "--for", &format!("{}s", lasts.as_secs())]);
-    scene.agent.kill9();
-    assert_eq!(scene.web.connect(DB).errno, EPERM);
-    assert!(start.elapsed() < lasts, "too slow to say anything");
-    // The time began somewhere in that command.
-    until(start + lasts + lasting(1));
+    let over = before_the_end(3, |lasts| {
+        let start = Instant::now();
+        scene.cli(&["quarantine", "add", "web", "--for", &format!("{}s", lasts.as_secs())]);
+        // The time began somewhere in that command.
+        let over = Instant::now() + lasts;
+        scene.agent.kill9();
+        let errno = scene.web.connect(DB).errno;
+        if start.elapsed() >= lasts {
+            scene.agent.run();
+            return None;
+        }
+        assert_eq!(errno, EPERM);
+        Some(over)
+    });
+    until(over);
     let Scene { web, db, probe, .. } = &scene;
     check([(web, DB, 0), (db, WEB, 0), (probe, WEB, 0), (web, PROBE, 0)]);
     scene.agent.run();
@@ -168,17 +186,28 @@ fn quarantine_ends_without_the_daemon() {
 
 fn a_rule_expires_without_the_daemon() {
     let mut scene = Scene::new("expiry");
-    let lasts = lasting(4);
-    let end = Instant::now() + lasts;
-    scene.push(&[], &only_probe(lasts));
-    assert_eq!(scene.probe.connect(DB).errno, 0);
-    assert_eq!(scene.web.connect(DB).errno, EPERM);
-    scene.agent.kill9();
-    assert_eq!(scene.probe.connect(DB).errno, 0);
-    assert!(Instant::now() < end, "too slow to say anything");
-    until(end);
+    let over = before_the_end(4, |lasts| {
+        let start = Instant::now();
+        let policy = only_probe(lasts);
+        let over = Instant::now() + lasts;
+        scene.push(&[], &policy);
+        let with = [&scene.probe, &scene.web].map(|who| who.connect(DB).errno);
+        scene.agent.kill9();
+        let without = scene.probe.connect(DB).errno;
+        if start.elapsed() >= lasts {
+            scene.agent.run();
+            return None;
+        }
+        assert_eq!((with, without), ([0, EPERM], 0));
+        Some(over)
+    });
+    until(over);
     assert_eq!(scene.probe.connect(DB).errno, EPERM, "the rule is over");
     assert_eq!(scene.web.connect(DB).errno, EPERM, "its isolation is not");
+    // What the next daemon makes of it is no matter of the kernel.
+    if patience::is_emulated() {
+        return;
+    }
     scene.agent.run();
     assert_eq!(scene.probe.connect(DB).errno, EPERM);
     assert!(scene.cli(&["policy", "list"]).contains("1 (1 expired)"));
@@ -188,17 +217,24 @@ fn an_unconfirmed_push_goes_back_without_the_daemon() {
     let mut scene = Scene::new("unconfirmed");
     scene.push(&[], OPEN);
     let closed = OPEN.replace("ingress: [{}], egress: [{}]", "ingress: []");
-    let start = Instant::now();
-    let lasts = lasting(4);
-    let told = scene.push(&["--confirm-within", &format!("{}s", lasts.as_secs())], &closed);
-    assert!(told.contains("unless `enforcer policy confirm` comes first"), "{told}");
-    assert_eq!(scene.web.connect(DB).errno, EPERM);
-    let second = scene.agent.cli_with(&["policy", "apply", "-f", "-"], OPEN);
-    assert!(second.code == 1 && second.stderr.contains("waits for its confirmation"), "{second:?}");
-    scene.agent.kill9();
-    assert_eq!(scene.web.connect(DB).errno, EPERM, "it holds while there is time");
-    assert!(start.elapsed() < lasts, "too slow to say anything");
-    until(start + lasts + lasting(1));
+    let over = before_the_end(4, |lasts| {
+        let start = Instant::now();
+        let told = scene.push(&["--confirm-within", &format!("{}s", lasts.as_secs())], &closed);
+        let over = Instant::now() + lasts;
+        assert!(told.contains("unless `enforcer policy confirm` comes first"), "{told}");
+        let with = scene.web.connect(DB).errno;
+        let second = scene.agent.cli_with(&["policy", "apply", "-f", "-"], OPEN);
+        scene.agent.kill9();
+        let without = scene.web.connect(DB).errno;
+        if start.elapsed() >= lasts {
+            scene.agent.run();
+            return None;
+        }
+        assert!(second.code == 1 && second.stderr.contains("waits for its confirmation"), "{second:?}");
+        assert_eq!((with, without), (EPERM, EPERM), "it holds while there is time");
+        Some(over)
+    });
+    until(over);
     assert_eq!(scene.web.connect(DB).errno, 0, "the kernel went back");
     scene.agent.run();
     assert_eq!(scene.web.connect(DB).errno, 0);
@@ -213,12 +249,18 @@ fn a_confirmed_push_stays() {
     let scene = Scene::new("confirmed");
     scene.push(&[], OPEN);
     let closed = OPEN.replace("ingress: [{}], egress: [{}]", "ingress: []");
-    let start = Instant::now();
-    let lasts = lasting(3);
-    scene.push(&["--confirm-within", &format!("{}s", lasts.as_secs())], &closed);
-    scene.cli(&["policy", "confirm"]);
-    assert!(start.elapsed() < lasts, "too slow to say anything");
-    until(start + lasts + lasting(1));
+    let over = before_the_end(3, |lasts| {
+        let start = Instant::now();
+        scene.push(&["--confirm-within", &format!("{}s", lasts.as_secs())], &closed);
+        let over = Instant::now() + lasts;
+        let confirmed = scene.agent.cli(&["policy", "confirm"]);
+        if confirmed.code != 0 && start.elapsed() >= lasts {
+            return None;
+        }
+        confirmed.expect_ok();
+        Some(over)
+    });
+    until(over);
     assert_eq!(scene.web.connect(DB).errno, EPERM);
     assert!(scene.cli(&["policy", "get", "open"]).starts_with(&closed));
     assert_eq!(scene.agent.status().unconfirmed, None);

@@ -46,7 +46,7 @@ mod verifier;
 
 use std::process::ExitCode;
 
-use enforcer_tests::{direct, first, hammer, puppet};
+use enforcer_tests::{direct, first, hammer, patience, puppet};
 use libtest_mimic::Arguments;
 
 /// This kernel can't run the suite.
@@ -76,10 +76,16 @@ fn run() -> ExitCode {
     let (soak, arguments): (Vec<String>, Vec<String>) =
         std::env::args().partition(|argument| argument == faults::SOAK);
     faults::set_soak(!soak.is_empty());
-    let arguments = Arguments::from_iter(arguments);
+    let mut arguments = Arguments::from_iter(arguments);
+    if !patience::is_emulated() {
+        // They wait more than they work: for time-outs of refused packets, for what is looked at once a second. An emulated
+        // processor has enough to do with one of each.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        arguments.test_threads.get_or_insert(2 * processors);
+    }
     let conclusion = libtest_mimic::run(&arguments, registry::trials(arguments.filter.is_some()));
     direct::finish();
-    for (time, name) in registry::slowest(5) {
+    for (time, name) in registry::slowest(12) {
         println!("slow: {:.1} s {name}", time.as_secs_f64());
     }
     for (name, reason) in registry::skipped() {

@@ -72,8 +72,8 @@ impl Scene {
 }
 
 /// Waits as long as a fault may stay unnoticed.
-fn within(what: &str, look: impl FnMut() -> bool) {
-    patience::until_true(what, patience::seconds(5), look);
+fn within(what: &str, mut look: impl FnMut() -> bool) {
+    patience::in_time(what, patience::seconds(5), || look().then_some(()));
 }
 
 fn removed_pins_come_back() {

@@ -181,8 +181,9 @@ fn host() {
         text.replace(&format!("cgroup: /{}\n", it.name), &format!("cgroup: {}\n", world.relative(&it.cgroup)))
     });
     fs::write(world.folder().join("workloads.yaml"), workloads).unwrap();
-    patience::until_true("the workloads are read", patience::seconds(20), || {
-        agent.cli(&["endpoint", "list"]).expect_ok().contains("app=db")
+    patience::until_true("the workloads are bound", patience::seconds(20), || {
+        let listed = agent.cli(&["endpoint", "list"]).expect_ok();
+        listed.lines().filter(|line| line.contains("bound")).count() == 2 && listed.contains("app=db")
     });
     assert!(HOST.contains("`enforcer policy apply -f db.yaml`"));
     for (place, policy) in documents(HOST, "apiVersion:").enumerate() {

@@ -111,14 +111,11 @@ fn connections_at_both_ends() {
         scene.client.close(ours);
         scene.api.close(theirs);
     }
-    let all_closed = || {
-        let carried = scene.direct.carried_since(&before);
-        carried.values().all(|traffic| traffic.closed == CONNECTIONS)
-    };
-    patience::until_true("all connections are over", patience::seconds(5), all_closed);
-    // Only the client's end knows when a handshake began; both know the round trips.
-    assert_eq!(scene.times() - times, Times { client: (CONNECTIONS, CONNECTIONS), api: (0, CONNECTIONS) });
+    // Only the client's end knows when a handshake began; both know the round trips, which are noted last.
+    let all = Times { client: (CONNECTIONS, CONNECTIONS), api: (0, CONNECTIONS) };
+    patience::until_true("all connections are over", patience::seconds(5), || scene.times() - times == all);
     let carried = scene.direct.carried_since(&before);
+    assert!(carried.values().all(|traffic| traffic.closed == CONNECTIONS), "{carried:?}");
     assert_eq!(carried.keys().collect::<Vec<_>>(), [&api, &client]);
     for (row, sent, received) in [(&client, REQUEST, ANSWER), (&api, ANSWER, REQUEST)] {
         let traffic = carried[row];

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -73,10 +74,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         Scope::Test
     };
+    // By a tool that is fetched, and written in Python: while the compiler works.
+    let root = run.root.clone();
+    let manifests = wanted(Step::Manifests).then(|| thread::spawn(move || manifests::check(&root)));
     // These need nothing but the stable toolchain, and are wanted alone while writing.
     let is_bare = |step: &Step| [Step::Fmt, Step::Tidy, Step::Manifests].contains(step);
+    let mut tools = None;
     if arguments.only.is_empty() || !arguments.only.iter().all(is_bare) {
-        run.check("setup", |root| setup::ensure(root, scope));
+        run.check("setup", |root| setup::ensure(root, Scope::Lint));
+        // What only the suite needs is fetched and unpacked while the compiler works.
+        let root = run.root.clone();
+        tools = Some(thread::spawn(move || setup::ensure_beyond(&root, scope, Scope::Lint)));
     }
     let steps = [Step::Fmt, Step::Tidy, Step::Clippy, Step::ClippyEbpf];
     for (step, (name, check)) in steps.into_iter().zip(lint::CHECKS) {
@@ -84,11 +92,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             run.check(name, check);
         }
     }
-    if wanted(Step::Manifests) {
-        run.manifests();
+    if let Some(manifests) = manifests {
+        run.manifests(manifests);
     }
     if wanted(Step::Unit) {
         run.unit(arguments.proptest_cases);
+    }
+    if let Some(tools) = tools {
+        let panicked = |_| Err(anyhow!("the thread that fetches them panicked"));
+        run.check("tools", |_| tools.join().unwrap_or_else(panicked));
     }
     if wanted(Step::Live) || wanted(Step::Telemetry) || wanted(Step::Vm) {
         let mut built = None;
@@ -132,11 +144,11 @@ impl Run {
         self.add(row, start);
     }
 
-    fn manifests(&mut self) {
+    fn manifests(&mut self, checked: JoinHandle<Result<manifests::Outcome>>) {
         shell::heading("manifests");
         let start = Instant::now();
         let mut row = Row::new("manifests");
-        match manifests::check(&self.root) {
+        match checked.join().unwrap_or_else(|_| Err(anyhow!("the thread that checks them panicked"))) {
             Ok(manifests::Outcome::Valid(_)) => row.passed = 1,
             Ok(manifests::Outcome::Skipped(reason)) => row.skip(&reason),
             Err(error) => row.fail(format!("{error:#}")),

@@ -25,8 +25,8 @@ const GAP: Duration = Duration::from_secs(1);
 pub(super) struct Target {
     /// The generation in force.
     pub(super) generation: u64,
-    /// Whether everything is in place.
-    pub(super) armed: bool,
+    /// Its directory, if everything is in place there.
+    pub(super) armed: Option<CgroupId>,
 }
 
 /// The canary, and how often it tries.
@@ -93,7 +93,7 @@ pub(super) async fn run(
         let told = if found != watch.told {
             watch.told = found;
             event(&watch.told)
-        } else if target.armed {
+        } else if target.armed.is_some() && target.armed == watch.told.as_ref().ok().copied() {
             let outcome = attempt(&mut watch).await;
             count(&gauges, &outcome);
             if matches!(outcome, Outcome::Failed(_)) {

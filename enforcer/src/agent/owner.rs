@@ -143,25 +143,36 @@ impl Owner {
                 _ = tick.tick() => Wake::Tick,
                 wake = signals.next() => wake,
             };
-            self.wake(wake);
             // Whatever came meanwhile belongs to the same batch.
-            for _ in 0..BATCH {
-                match (events.try_recv(), calls.try_recv()) {
-                    (Err(_), Err(_)) => break,
-                    (event, call) => {
-                        if let Ok(event) = event {
-                            self.wake(Wake::Event(event));
-                        }
-                        if let Ok(call) = call {
-                            self.wake(Wake::Call(call));
-                        }
-                    }
-                }
-            }
+            self.batch(wake, &mut events, &mut calls);
             self.forget_gone();
             self.feed(Event::Quiet);
         }
         self.ended.unwrap_or(Ok(()))
+    }
+
+    /// What was told is in the kernel before anybody is answered, so that no answer is ahead of what is enforced.
+    fn batch(&mut self, first: Wake, events: &mut mpsc::Receiver<Event>, calls: &mut mpsc::Receiver<Call>) {
+        let mut asked = Vec::new();
+        let mut is_news = false;
+        match first {
+            Wake::Call(call) => asked.push(call),
+            other => {
+                self.wake(other);
+                is_news = true;
+            }
+        }
+        for event in std::iter::from_fn(|| events.try_recv().ok()).take(BATCH) {
+            self.wake(Wake::Event(event));
+            is_news = true;
+        }
+        asked.extend(std::iter::from_fn(|| calls.try_recv().ok()).take(BATCH));
+        if is_news && !asked.is_empty() {
+            self.feed(Event::Quiet);
+        }
+        for call in asked {
+            self.wake(Wake::Call(call));
+        }
     }
 
     /// A client that gave up was told so: its change must not happen afterwards.

@@ -40,12 +40,13 @@ impl Canary {
     }
 }
 
-/// Whether it may try: everything is in place that would refuse it.
-pub(super) fn is_armed(state: &State) -> bool {
-    let bound = state.canary.binding().is_some_and(|(cgroup, bound)| {
-        state.programmed.as_ref().is_some_and(|tables| tables.bindings.get(&cgroup) == Some(&bound))
-    });
-    bound && state.facts.mode == Mode::Enforce && state.hooks.is_some() && state.published.is_some()
+/// The directory from which it may try: everything is in place that would refuse it there.
+pub(super) fn armed(state: &State) -> Option<CgroupId> {
+    let (cgroup, bound) = state.canary.binding()?;
+    let is_bound = state.programmed.as_ref()?.bindings.get(&cgroup) == Some(&bound);
+    let is_armed =
+        is_bound && state.facts.mode == Mode::Enforce && state.hooks.is_some() && state.published.is_some();
+    is_armed.then_some(cgroup)
 }
 
 /// Notes what is told of it. Only a call that was let through, or refused by somebody else, is a problem.

@@ -252,8 +252,8 @@ pub struct Report {
     pub bindings: u64,
     /// Addresses in the kernel.
     pub addresses: u64,
-    /// Whether everything is in place that refuses the canary, so that it may try.
-    pub canary: bool,
+    /// The canary's directory, if everything is in place that refuses it there, so that it may try.
+    pub canary: Option<CgroupId>,
     /// Policies by the word for where they stand, words without policies included.
     pub standing: BTreeMap<&'static str, u64>,
     /// Of what is wanted and what is in force: equal once the node has converged.

@@ -441,6 +441,8 @@ impl State {
         let readiness = (matches!(phase, Phase::Enforcing | Phase::Degraded), self.reason());
         if self.told.readiness.as_ref() != Some(&readiness) {
             self.told.readiness = Some(readiness.clone());
+            // Whoever waits for it finds the numbers that belong to it.
+            self.report(effects);
             effects.push(Effect::Readiness { ready: readiness.0, reason: readiness.1 });
         }
     }

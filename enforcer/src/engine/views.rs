@@ -221,7 +221,7 @@ pub(super) fn report(state: &State) -> Report {
         policies: state.asked.policies.len() as u64,
         identities: state.registry.numbers().size() as u64,
         quarantined: state.asked.quarantines.len() as u64,
-        canary: canary::is_armed(state),
+        canary: canary::armed(state),
         standing: conditions::counts(state).clone(),
         sums: state.sums.0,
         sources: sources(state),

@@ -13,8 +13,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::sniffer::Sniffer;
-use super::sys::Socket;
+use super::sys::{Socket, limit};
 use super::{DEVICE, Family, INSIDE_MAC, LINK_LOCAL, MARKER, OUTSIDE_MAC, TCP, UDP, at, netlink};
+use crate::patience;
 use crate::world::{inside, new_namespace};
 
 const DEVICE_THERE: &str = "s0";
@@ -65,9 +66,19 @@ impl Outside {
 
     /// Whether one of the peers gets a connection to a port of the workloads' namespace.
     pub fn reaches(&self, from: std::net::IpAddr, to: (std::net::IpAddr, u16)) -> bool {
+        self.reaches_in(limit(), from, to)
+    }
+
+    /// The same where it should: a busy machine may take its time.
+    pub fn must_reach(&self, from: std::net::IpAddr, to: (std::net::IpAddr, u16)) -> bool {
+        self.reaches_in(patience::seconds(10), from, to)
+    }
+
+    fn reaches_in(&self, time: Duration, from: std::net::IpAddr, to: (std::net::IpAddr, u16)) -> bool {
         self.inside(|| {
             let family = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
             let socket = Socket::new(family, libc::SOCK_STREAM, 0).expect("a socket");
+            socket.patience(time).expect("a time-out");
             socket.bind(&at(from, 0)).expect("bind to the peer's address");
             socket.connect(&at(to.0, to.1)).is_ok()
         })

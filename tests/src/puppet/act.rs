@@ -89,7 +89,7 @@ impl State {
             Order::Attempt { vector, family } => {
                 timed(|| vectors::run(&vector, family).map(|got| i64::try_from(got).unwrap()))
             }
-            Order::Probe { probes, millis } => probe::probe(&probes, Duration::from_millis(millis)),
+            Order::Probe { probes } => probe::probe(&probes),
             Order::Drain { sockets } => probe::drain(&sockets),
             Order::RingConnect { fd, to } => timed(|| ring::connect(By::Caller, fd, &to).map(|()| 0)),
         }

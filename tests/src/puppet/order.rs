@@ -183,12 +183,10 @@ pub enum Order {
         /// By which addresses.
         family: Family,
     },
-    /// Opens flows side by side; what came of each ([`Answer::errnos`]).
+    /// Opens flows side by side, each in its time; what came of each ([`Answer::errnos`]).
     Probe {
         /// Which.
         probes: Vec<Probe>,
-        /// How long each may take, in milliseconds.
-        millis: u64,
     },
     /// Takes the datagrams of probes that have come ([`Answer::tokens`]).
     Drain {

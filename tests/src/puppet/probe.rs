@@ -26,6 +26,8 @@ pub struct Probe {
     pub to: SocketAddr,
     /// What a datagram says, so that its receiver can tell it from others.
     pub token: u32,
+    /// How long it may take.
+    pub millis: u64,
 }
 
 /// How a flow is tried.
@@ -39,10 +41,11 @@ pub enum Means {
     ConnectedDatagram,
 }
 
-/// Tries all of them, each for `limit` at most: an errno for each in their order, 0 where the connection is there or the
+/// Tries all of them, each for its time at most: an errno for each in their order, 0 where the connection is there or the
 /// datagram is on its way, [`SILENCE`] where nothing came back.
-pub(super) fn probe(probes: &[Probe], limit: Duration) -> Answer {
-    let deadline = Instant::now() + limit;
+pub(super) fn probe(probes: &[Probe]) -> Answer {
+    let begun = Instant::now();
+    let deadline = |probe: &Probe| begun + Duration::from_millis(probe.millis);
     let mut results: Vec<i32> = Vec::with_capacity(probes.len());
     let mut open = Vec::new();
     for (index, probe) in probes.iter().enumerate() {
@@ -56,18 +59,16 @@ pub(super) fn probe(probes: &[Probe], limit: Duration) -> Answer {
         }
     }
     while !open.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let ready = wait_for(&open, left);
-        if !ready.contains(&true) && left.is_zero() {
-            break;
-        }
+        let now = Instant::now();
+        let soonest = open.iter().map(|(index, _)| deadline(&probes[*index])).min().unwrap_or(now);
+        let ready = wait_for(&open, soonest.saturating_duration_since(now));
         let mut ready = ready.into_iter();
         open.retain(|(index, socket)| {
             let is_done = ready.next() == Some(true);
             if is_done {
                 results[*index] = getsockopt(socket, sockopt::SocketError).expect("an open socket");
             }
-            !is_done
+            !is_done && deadline(&probes[*index]) > now
         });
     }
     Answer { data: results.iter().flat_map(|errno| errno.to_le_bytes()).collect(), ..Answer::default() }

@@ -68,6 +68,7 @@ impl Leak {
 
 /// One probe. `wanted`: whether a leak is waited for.
 fn measure(stage: &mut Stage, row: &Row, who: Privilege, family: Family, wanted: bool) -> Leak {
+    stage.wanted = wanted;
     stage.quiet();
     let before = stage.reached();
     let (got, errno) = match row.probe {
@@ -78,7 +79,7 @@ fn measure(stage: &mut Stage, row: &Row, who: Privilege, family: Family, wanted:
         Probe::Scene(run) => (run(stage, who, family), 0),
     };
     let mut leak = Leak { packets: stage.leaks(), reached: stage.reached() - before, got, errno };
-    let deadline = Instant::now() + patience::seconds(2);
+    let deadline = Instant::now() + patience::seconds(8);
     while wanted && leak.count() == 0 && Instant::now() < deadline {
         leak.packets.extend(stage.leaks());
         leak.reached = stage.reached() - before;

@@ -67,6 +67,8 @@ pub(super) struct Stage {
     pub(super) outside: Outside,
     /// Hooks that are switched off.
     off: Vec<&'static str>,
+    /// Whether a leak is waited for.
+    pub(super) wanted: bool,
     /// Families whose forbidden address the allowed peer has announced to MPTCP.
     pub(super) announced: Vec<Family>,
     // Last, so that everything in it is gone before it goes.
@@ -91,7 +93,20 @@ impl Stage {
         let serve = |stream| victim.serve(stream, &format!("[::]:{VICTIM}"));
         let victims = [true, false].map(serve);
         let (off, announced) = (Vec::new(), Vec::new());
-        Self { direct, web, nobody, victim, victims, friend, sniffer, outside, off, announced, world }
+        Self {
+            direct,
+            web,
+            nobody,
+            victim,
+            victims,
+            friend,
+            sniffer,
+            outside,
+            off,
+            wanted: false,
+            announced,
+            world,
+        }
     }
 
     /// The hostile workload.

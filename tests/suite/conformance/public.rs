@@ -67,7 +67,7 @@ impl Bench {
 
     /// Tries flows, and compares.
     fn judge(&mut self, live: &Live, tally: &mut Tally) {
-        let attempts: Vec<Attempt> = live.tries.iter().map(|tried| tried.attempt).collect();
+        let attempts: Vec<_> = live.tries.iter().map(|tried| (tried.attempt, tried.allowed)).collect();
         let seen = self.places.attempt(&attempts);
         tally.cases += 1;
         tally.pairs += seen.len();
@@ -197,7 +197,7 @@ pub(super) fn cases() {
             bench.settle(&live.cluster);
             settled = Some(&live.cluster);
             // Without policies all is open; else a denial would prove nothing.
-            let attempts: Vec<_> = live.tries.iter().map(|tried| tried.attempt).collect();
+            let attempts: Vec<_> = live.tries.iter().map(|tried| (tried.attempt, true)).collect();
             let seen = bench.places.attempt(&attempts);
             assert!(seen.iter().all(|seen| seen.reached), "{}, without policies: {seen:?}", live.name);
         }

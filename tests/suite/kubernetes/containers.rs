@@ -123,6 +123,8 @@ pub(super) fn containers_of_pods() {
         cluster.pod_of(name, &uid, [&[("main", ids[2])], &[("proxy", ids[1])], &[]]);
         until_errno(&again, DB, 0);
         assert_eq!(calls(&again), [0, EPERM], "{name}: the same name, another id");
+        // Who is new is bound before what was is let go.
+        until_errno(&main, DB, EPERM);
         assert_eq!(calls(&main), [EPERM, EPERM], "{name}: what the directory before is not");
 
         // One for debugging comes to a pod that runs, and one that a status claims is in another pod.

@@ -274,6 +274,9 @@ pub(super) fn runs_as_the_manifest_says() {
     judged();
     node.start();
     judged();
-    let flows = node.execute(&["observe", "--all", "--verdict", "DROPPED"]).expect_ok();
-    assert!(flows.contains("shop/web") && flows.contains("shop/db"), "{flows}");
+    // A flow is told some milliseconds after the call.
+    patience::until_true("the refusal is told", patience::seconds(5), || {
+        let flows = node.execute(&["observe", "--all", "--verdict", "DROPPED"]).expect_ok();
+        flows.contains("shop/web") && flows.contains("shop/db")
+    });
 }

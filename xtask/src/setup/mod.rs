@@ -79,8 +79,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Everything of `scope` is there afterwards, or the error names the piece and the way to get it.
 pub(crate) fn ensure(root: &Path, scope: Scope) -> Result<()> {
+    obtain_all(root, pieces(scope))
+}
+
+/// The same for what `known`, which is there, does not have.
+pub(crate) fn ensure_beyond(root: &Path, scope: Scope, known: Scope) -> Result<()> {
+    let known = pieces(known);
+    obtain_all(root, pieces(scope).into_iter().filter(|piece| !known.contains(piece)))
+}
+
+fn obtain_all(root: &Path, pieces: impl IntoIterator<Item = Piece>) -> Result<()> {
     let mut apt = apt::Apt::default();
-    for piece in pieces(scope) {
+    for piece in pieces {
         match state(root, piece) {
             Ok(found) => println!("setup: {}  {}", name(piece), shell::dim(&found)),
             Err(missing) => {

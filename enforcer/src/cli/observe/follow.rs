@@ -214,8 +214,8 @@ impl Node {
 mod tests {
     use super::*;
 
-    fn at(nanos: u32) -> Option<Timestamp> {
-        Some(Timestamp { seconds: 1, nanos })
+    fn at(nanos: u32) -> Timestamp {
+        Timestamp { seconds: 1, nanos }
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
             if again {
                 last.asked_again();
             }
-            times.iter().filter(|time| last.is_new(at(**time))).count()
+            times.iter().filter(|time| last.is_new(Some(at(**time)))).count()
         };
         assert_eq!(shown(false, &[1, 2, 2]), 3);
         // The agent still has them, and a third of the same moment.
@@ -235,7 +235,7 @@ mod tests {
         // What is late is shown, and does not move the time back.
         assert_eq!(shown(false, &[3]), 1);
         assert_eq!(shown(true, &[4, 5]), 1);
-        assert_eq!(last, Last { time: at(5), shown: 1, known: 0 });
+        assert_eq!(last, Last { time: Some(at(5)), shown: 1, known: 0 });
     }
 
     #[test]
@@ -243,6 +243,6 @@ mod tests {
         let mut last = Last::default();
         assert!(last.is_new(None) && last.is_new(None));
         last.asked_again();
-        assert!(last.is_new(None) && last.is_new(at(1)) && last.is_new(None));
+        assert!(last.is_new(None) && last.is_new(Some(at(1))) && last.is_new(None));
     }
 }

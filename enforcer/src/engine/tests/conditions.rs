@@ -109,10 +109,14 @@ fn a_canary_that_is_not_refused_is_a_problem_and_no_policy_is_enforcing() {
 fn the_directory_of_the_canary_is_bound_to_its_identity() {
     let mut world = World::enforcing();
     let report = |world: &World| super::super::views::report(&world.state);
-    assert!(!report(&world).canary, "nothing is bound yet");
+    assert!(report(&world).canary.is_none(), "nothing is bound yet");
     world.batch([all_hooks(), ready()]);
     assert_eq!(world.kernel.bindings[&CgroupId(99)], Bound::always(IdentityId::CANARY));
-    assert!(report(&world).canary, "it may try");
+    assert_eq!(report(&world).canary, Some(CgroupId(99)), "it may try");
+    world.step(Event::Canary(CanaryEvent::Ready(CgroupId(98))));
+    assert_eq!(report(&world).canary, None, "not in another directory, which is not bound yet");
+    world.settle();
+    assert_eq!(report(&world).canary, Some(CgroupId(98)));
     assert_eq!(world.table.as_ref().unwrap().class_of_identity(IdentityId(5)), 0);
     assert_ne!(world.table.as_ref().unwrap().class_of_identity(IdentityId::CANARY), 0);
     // Hooks that are gone: there is nothing to be proven any more.
@@ -132,7 +136,7 @@ fn a_mode_that_refuses_nothing_is_said() {
         world.batch([adopted(), workloads(&["db@3"]), files(&["db<api"]), all_hooks(), ready()]);
         let status = standing(&mut world, "db");
         assert_eq!(words(&status), format!("True Accepted, True Programmed, False {word}"));
-        assert!(!super::super::views::report(&world.state).canary, "nothing would refuse it");
+        assert!(super::super::views::report(&world.state).canary.is_none(), "nothing would refuse it");
         assert_eq!(world.status().canary.state, "unproven");
     }
 }

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use enforcer_tests::bypass::{Family, SERVED, UDP, WANTED, at};
+use enforcer_tests::patience;
 use enforcer_tests::puppet::{Fd, Order, Puppet};
 use enforcer_tests::sockaddr;
 
 use super::super::row::Privilege;
 use super::super::stage::{Stage, must};
-use super::{fd, pause, shout, socket};
+use super::{fd, shout, socket, soon};
 
 /// Connections until half of them must have gone to a thief.
 const CALLS: usize = 6;
@@ -24,11 +25,16 @@ fn port(puppet: &Puppet, fd: Fd) -> u16 {
     sockaddr::port(&must(puppet, &Order::Name { fd }).data)
 }
 
+/// Whether a peer gets through who must not, unless that is what is waited for.
+fn reaches(stage: &Stage, peer: IpAddr, to: (IpAddr, u16)) -> bool {
+    if stage.wanted { stage.outside.must_reach(peer, to) } else { stage.outside.reaches(peer, to) }
+}
+
 /// Whether the forbidden peer gets through; the allowed one has to.
 fn forbidden_reaches(stage: &Stage, family: Family, port: u16) -> u64 {
     let to = (family.own(), port);
-    assert!(stage.outside.reaches(family.allowed(), to), "the allowed peer calls the server");
-    u64::from(stage.outside.reaches(family.forbidden(), to))
+    assert!(stage.outside.must_reach(family.allowed(), to), "the allowed peer calls the server");
+    u64::from(reaches(stage, family.forbidden(), to))
 }
 
 /// A server, which the forbidden peer calls.
@@ -81,8 +87,7 @@ pub(crate) fn stolen_port(stage: &mut Stage, who: Privilege, family: Family) -> 
             break;
         }
     }
-    pause();
-    served()
+    soon(stage, |_| served())
 }
 
 /// A datagram socket at one address, where the neighbour has all.
@@ -100,8 +105,7 @@ pub(crate) fn stolen_datagram(stage: &mut Stage, who: Privilege, family: Family)
     let thief = stage.fresh(&stage.web.cgroup, who);
     let stolen = take(&thief, family.own());
     stage.outside.sends(family.allowed(), (family.own(), WANTED.1));
-    pause();
-    u64::try_from(must(&thief, &Order::Served { fd: stolen }).value).expect("a count")
+    soon(stage, |_| u64::try_from(must(&thief, &Order::Served { fd: stolen }).value).expect("a count"))
 }
 
 /// `listen(2)` gives a port of its own, past the hooks of `bind(2)`.
@@ -112,7 +116,7 @@ pub(crate) fn listen_unbound(stage: &mut Stage, who: Privilege, family: Family) 
     let to = (family.own(), port(puppet, server));
     // Neither peer may call this port.
     let peers = [family.forbidden(), family.allowed()];
-    let reached = peers.map(|peer| u64::from(stage.outside.reaches(peer, to)));
+    let reached = peers.map(|peer| u64::from(reaches(stage, peer, to)));
     must(puppet, &Order::Close { fd: server });
     reached.iter().sum()
 }
@@ -122,13 +126,11 @@ pub(crate) fn automatic_port(stage: &mut Stage, who: Privilege, family: Family) 
     let puppet = stage.fresh(&stage.web.cgroup, who);
     let server = socket(&puppet, family.domain(), libc::SOCK_DGRAM);
     shout(&puppet, server, Some(at(family.allowed(), UDP)));
-    pause();
     must(&puppet, &Order::Serve { fd: server, stream: false });
     let served = || must(&puppet, &Order::Served { fd: server }).value;
-    pause();
     // The answer of the allowed peer is none of it.
+    patience::until_true("the allowed peer answers", patience::seconds(2), || served() > 0);
     let before = served();
     stage.outside.sends(family.forbidden(), (family.own(), port(&puppet, server)));
-    pause();
-    u64::try_from(served() - before).expect("a count")
+    soon(stage, |_| u64::try_from(served() - before).expect("a count"))
 }

@@ -5,14 +5,14 @@ pub(super) mod identity;
 pub(super) mod inbound;
 pub(super) mod others;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enforcer_tests::bypass::MARKER;
 use enforcer_tests::patience;
 use enforcer_tests::puppet::{Answer, Fd, Order, Puppet};
 use enforcer_tests::sockaddr::unspecified;
 
-use super::stage::must;
+use super::stage::{Stage, must};
 
 /// A new socket that must come into being.
 fn socket(puppet: &Puppet, domain: i32, kind: i32) -> Fd {
@@ -58,6 +58,18 @@ fn close(puppet: &Puppet, fd: Fd) {
 fn abort(puppet: &Puppet, fd: Fd) {
     puppet.obey(&Order::Connect { fd, to: unspecified() });
     close(puppet, fd);
+}
+
+/// What leaks in its time: at once, or soon if it is waited for.
+fn soon(stage: &mut Stage, mut leaked: impl FnMut(&mut Stage) -> u64) -> u64 {
+    let deadline = Instant::now() + patience::seconds(8);
+    pause();
+    loop {
+        let count = leaked(stage);
+        if count > 0 || !stage.wanted || Instant::now() > deadline {
+            return count;
+        }
+    }
 }
 
 /// What takes its time without anybody to ask.

@@ -11,7 +11,7 @@ use enforcer_tests::puppet::{Order, Puppet};
 
 use super::super::row::Privilege;
 use super::super::stage::{Stage, must};
-use super::{abort, close, fd, hasten, pause, socket, talk};
+use super::{abort, close, fd, hasten, socket, soon, talk};
 
 /// A Unix socket without a file, whose name all of the namespace knows.
 pub(crate) fn abstract_socket(stage: &mut Stage, who: Privilege, _: Family) -> u64 {
@@ -78,8 +78,7 @@ pub(crate) fn listening_in(stage: &mut Stage, who: Privilege, family: Family) ->
     must(&puppet, &Order::Bind { fd: fd(&made), to: link_address(protocol, index, [0; 6]) });
     must(&puppet, &Order::Serve { fd: fd(&made), stream: false });
     stage.outside.sends(family.allowed(), (family.own(), VICTIM));
-    pause();
-    u64::try_from(must(&puppet, &Order::Served { fd: fd(&made) }).value).expect("a count")
+    soon(stage, |_| u64::try_from(must(&puppet, &Order::Served { fd: fd(&made) }).value).expect("a count"))
 }
 
 /// Whether the kernel has any family that no other row is about.
