@@ -4,6 +4,7 @@
 mod crd;
 mod docs;
 
+use enforcer_common::abi::config::SocketKind;
 use serde_json::{Map, Value, json};
 
 use super::document::version;
@@ -138,6 +139,7 @@ fn traffic(kind: PolicyKind) -> Value {
         "ingress": list("ingressRule", MAX_RULES),
         "egress": list("egressRule", MAX_RULES),
         "listen": list("listenRule", MAX_RULES),
+        "sockets": some("socketsRule", MAX_RULES),
         "expiresAt": { "type": "string", "format": "date-time" },
     });
     if let (Value::Object(fields), true) = (&mut fields, is_cluster) {
@@ -187,6 +189,26 @@ fn rule(peers: Option<&str>) -> Value {
         fields.insert(peers.into(), list("peer", MAX_ITEMS));
     }
     described("rule", fields, &[])
+}
+
+/// A rule about sockets. Only policies of the cluster allow kinds.
+fn sockets_rule() -> Value {
+    let errnos: Vec<_> = ERRNOS.iter().map(|(name, _)| *name).collect();
+    let kinds: Vec<_> = SocketKind::ALL.iter().map(|kind| kind.name()).collect();
+    let fields = json!({
+        "name": { "type": "string", "maxLength": 63 },
+        "action": { "enum": ["Allow", "Deny", "Pass"], "default": "Allow" },
+        "errno": { "enum": errnos },
+        "kinds": {
+            "type": "array",
+            "items": { "enum": kinds },
+            "minItems": 1,
+            "maxItems": kinds.len(),
+            "uniqueItems": true,
+        },
+        "expiresAt": { "type": "string", "format": "date-time" },
+    });
+    described("rule", fields, &["kinds"])
 }
 
 fn network_rule(peers: &str) -> Value {
@@ -256,6 +278,7 @@ fn definitions() -> Value {
         "ingressRule": rule(Some("from")),
         "egressRule": rule(Some("to")),
         "listenRule": rule(None),
+        "socketsRule": sockets_rule(),
         "networkPeer": object(json!({
             "podSelector": or_null(selector()),
             "namespaceSelector": or_null(selector()),
@@ -305,7 +328,7 @@ mod tests {
         assert_eq!(fields(&cluster), traffic::FIELDS.into());
         assert_eq!(
             fields(&super::traffic(PolicyKind::TrafficPolicy)),
-            traffic::FIELDS[..7].iter().copied().collect()
+            traffic::FIELDS[..8].iter().copied().collect()
         );
     }
 
@@ -318,6 +341,7 @@ mod tests {
             ("subject", &cluster["properties"]["subject"]),
             ("rule", &definitions["ingressRule"]),
             ("rule", &definitions["egressRule"]),
+            ("rule", &definitions["socketsRule"]),
             ("peer", &definitions["peer"]),
             ("port", &definitions["port"]),
             ("selector", &definitions["selector"]),
