@@ -47,6 +47,10 @@ const NATIVE: &[(&str, &str)] = &[
     ("residue::", "it is about the suite itself"),
     ("revocation::many_at_once", "it takes too long"),
     ("runtimes::", "it is about user space, and needs packages"),
+    (
+        "sockets::what_a_rule_allows_ends",
+        "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too",
+    ),
     ("faults::points", "it takes too long"),
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
@@ -68,6 +72,7 @@ const ONE_KERNEL: &[(&str, &str)] = &[
     ("hooks::an_own_address_besides_loopback", "6.1."),
     ("live_changes::a_rule_expires", "6.1."),
     ("revocation::other_labels", "6.12."),
+    ("sockets::", "6.1."),
 ];
 
 /// What runs only when it is asked for by name, on every machine.
@@ -113,6 +118,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
         ("runtimes", crate::runtimes::TESTS),
+        ("sockets", crate::sockets::TESTS),
         ("systemd", crate::systemd::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),
