@@ -80,9 +80,12 @@ impl Scene {
     /// The last refused or audited socket of a workload, as flows tell it.
     fn told(&self, from: &str, verdict: &str) -> Value {
         let arguments = ["observe", "--last", "1", "-o", "json", "--from", from, "--verdict", verdict];
-        let told = self.agent.cli(&arguments).expect_ok();
-        let line = told.lines().next().expect("a flow");
-        serde_json::from_str::<Value>(line).expect("a line of JSON")["flow"].take()
+        // What is let through wakes nobody, so it is read a moment later.
+        patience::until("a flow is told", patience::seconds(10), || {
+            let told = self.agent.cli(&arguments).expect_ok();
+            let line = told.lines().next()?;
+            Some(serde_json::from_str::<Value>(line).expect("a line of JSON")["flow"].take())
+        })
     }
 
     /// The sum of the verdicts of a policy with this outcome.

@@ -231,7 +231,6 @@ fn definitions() -> Value {
     let protocols: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
     let own_protocols: Vec<_> = OWN_PROTOCOLS.iter().map(|(name, _)| *name).collect();
     let kind = json!({ "type": "integer", "minimum": 1, "maximum": 255 });
-    let kind_name = json!({ "type": "string", "maxLength": 32 });
     let number = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
     let name = json!({ "type": "string", "maxLength": 15, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" });
     let one = |fields: Value| json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false });
@@ -258,7 +257,7 @@ fn definitions() -> Value {
             "protocol": { "enum": own_protocols },
             "port": { "anyOf": [number, name] },
             "endPort": number,
-            "types": { "type": "array", "items": { "anyOf": [kind, kind_name] }, "minItems": 1, "maxItems": MAX_ITEMS },
+            "types": { "type": "array", "items": { "anyOf": [kind, { "type": "string", "maxLength": 32 }] }, "minItems": 1, "maxItems": MAX_ITEMS },
         }), &[]),
         "networkPort": object(json!({
             "protocol": or_null(json!({ "enum": protocols })),
