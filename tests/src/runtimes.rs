@@ -11,7 +11,7 @@ use crate::world::World;
 use crate::{patience, puppet};
 
 /// What the images have; all of it from packages that `cargo xtask setup` installs.
-const PROGRAMS: [&str; 6] = ["containerd", "ctr", "runc", "dockerd", "docker", "busybox"];
+const PROGRAMS: [&str; 8] = ["containerd", "ctr", "runc", "dockerd", "docker", "podman", "conmon", "busybox"];
 /// The image that is made here: a static busybox and nothing else.
 pub const IMAGE: &str = "enforcer.test/busybox:1";
 
@@ -36,22 +36,13 @@ impl<'w> Runtimes<'w> {
         let folder = world.folder();
         let text = format!(
             "version = 2\nroot = '{0}/containerd-root'\nstate = '{0}/containerd-state'\n\
-             disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '{0}/containerd.sock'\n",
+             disabled_plugins = ['io.containerd.grpc.v1.cri']\n[grpc]\naddress = '/run/containerd/containerd.sock'\n",
             folder.display()
         );
         let config = folder.join("containerd.toml");
         fs::write(&config, text).expect("the configuration of containerd");
-        // Sockets of shims, pipes and the state of runc have fixed places in /run.
-        let run = folder.join("run");
-        fs::create_dir(&run).expect("a folder");
-        let script = format!(
-            "mount --bind '{}' /sys/fs/cgroup && mount --bind '{}' /run && exec containerd --config '{}'",
-            world.cgroup_root().display(),
-            run.display(),
-            config.display()
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+        let script = format!("exec containerd --config '{}'", config.display());
+        let command = alone(world, "run", &script);
         let runtimes = Self { world, containerd: spawn(world, command, "containerd"), docker: None };
         patience::until_true("containerd answers", patience::seconds(20), || {
             runtimes.containerd_socket().exists() && runtimes.ctr("default", &["version"]).code == 0
@@ -64,7 +55,7 @@ impl<'w> Runtimes<'w> {
         let folder = self.world.folder().display();
         let script = format!(
             "exec dockerd --data-root '{folder}/docker-root' --exec-root '{folder}/docker-exec' \
-             --pidfile '{folder}/docker.pid' --host 'unix://{folder}/docker.sock' --containerd '{folder}/containerd.sock' \
+             --pidfile '{folder}/docker.pid' --host 'unix://{folder}/docker.sock' --containerd /run/containerd/containerd.sock \
              --bridge none --iptables=false --ip-forward=false --storage-driver vfs \
              --exec-opt native.cgroupdriver=cgroupfs"
         );
@@ -77,7 +68,7 @@ impl<'w> Runtimes<'w> {
 
     /// Where containerd listens.
     pub fn containerd_socket(&self) -> PathBuf {
-        self.world.folder().join("containerd.sock")
+        self.world.folder().join("run/containerd/containerd.sock")
     }
 
     /// Ends containerd as nothing can be prepared for; its containers go on.
@@ -104,39 +95,6 @@ impl<'w> Runtimes<'w> {
         command.args(["--host", &format!("unix://{}", socket.display())]).args(arguments);
         output(command)
     }
-
-    /// Makes the image, in the form that `docker load` and `ctr images import` take.
-    pub fn image(&self) -> PathBuf {
-        let folder = self.world.folder().join("image");
-        fs::create_dir_all(folder.join("root")).expect("a folder");
-        let paths = std::env::var_os("PATH").expect("a path");
-        let busybox =
-            std::env::split_paths(&paths).map(|path| path.join("busybox")).find(|path| path.is_file());
-        fs::copy(busybox.expect("busybox"), folder.join("root/busybox")).expect("a copy of busybox");
-        let tar = |at: &Path, archive: &Path, names: &[&str]| {
-            let mut command = Command::new("tar");
-            command.arg("-C").arg(at).arg("-cf").arg(archive).args(names);
-            output(command).expect_ok();
-        };
-        tar(&folder.join("root"), &folder.join("layer.tar"), &["busybox"]);
-        let mut sum = Command::new("sha256sum");
-        sum.arg(folder.join("layer.tar"));
-        let sum = output(sum).expect_ok();
-        let sum = sum.split(' ').next().expect("a sum");
-        let config = serde_json::json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux",
-            "config": {"Cmd": ["/busybox", "sleep", "1000"]},
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
-        });
-        let manifest =
-            serde_json::json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
-        fs::write(folder.join("config.json"), config.to_string()).expect("the configuration");
-        fs::write(folder.join("manifest.json"), manifest.to_string()).expect("the manifest");
-        let archive = folder.join("image.tar");
-        tar(&folder, &archive, &["config.json", "layer.tar", "manifest.json"]);
-        archive
-    }
 }
 
 impl Drop for Runtimes<'_> {
@@ -147,6 +105,103 @@ impl Drop for Runtimes<'_> {
             child.wait().ok();
         }
     }
+}
+
+/// A Podman with its service. Gone when dropped; what ran in it goes with the world.
+#[derive(Debug)]
+pub struct Podman<'w> {
+    world: &'w World,
+    service: Child,
+}
+
+impl<'w> Podman<'w> {
+    /// Starts the service.
+    pub fn start(world: &'w World) -> Self {
+        let socket = Self::socket(world);
+        let serve =
+            format!("exec podman {} system service --time 0 'unix://{}'", global(world), socket.display());
+        let podman = Self { world, service: spawn(world, alone(world, "podman-run", &serve), "podman") };
+        patience::until_true("Podman answers", patience::seconds(20), || socket.exists());
+        podman
+    }
+
+    /// Where its service listens.
+    pub fn socket(world: &World) -> PathBuf {
+        world.folder().join("podman.sock")
+    }
+
+    /// A command, executed beside the service.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.service.id().to_string(), "--mount", "--net", "podman"]);
+        command.args(global(self.world).split(' ')).args(arguments);
+        output(command)
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        self.service.kill().ok();
+        self.service.wait().ok();
+    }
+}
+
+/// Everything that Podman would otherwise share with others.
+fn global(world: &World) -> String {
+    let folder = world.folder().display();
+    format!(
+        "--root {folder}/podman-root --runroot /run/podman-runroot --tmpdir /run/podman-tmp --storage-driver vfs \
+         --cgroup-manager cgroupfs --runtime runc --events-backend file"
+    )
+}
+
+/// A shell in a mount namespace of its own, where only the cgroup v2 tree is seen, pins are the world's, and `/run` is this folder
+/// of the world: sockets and states of runtimes have fixed places there.
+fn alone(world: &World, run: &str, script: &str) -> Command {
+    let run = world.folder().join(run);
+    fs::create_dir(&run).expect("a folder");
+    let script = format!(
+        "mount --bind '{}' /sys/fs/cgroup && mount --bind '{}/bpf' /sys/fs/bpf && mount --bind '{}' /run && {script}",
+        world.cgroup_root().display(),
+        world.folder().display(),
+        run.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+    command
+}
+
+/// Makes the image, in the form that `docker load` and `ctr images import` take.
+pub fn image(world: &World) -> PathBuf {
+    let folder = world.folder().join("image");
+    fs::create_dir_all(folder.join("root")).expect("a folder");
+    let paths = std::env::var_os("PATH").expect("a path");
+    let busybox = std::env::split_paths(&paths).map(|path| path.join("busybox")).find(|path| path.is_file());
+    fs::copy(busybox.expect("busybox"), folder.join("root/busybox")).expect("a copy of busybox");
+    let tar = |at: &Path, archive: &Path, names: &[&str]| {
+        let mut command = Command::new("tar");
+        command.arg("-C").arg(at).arg("-cf").arg(archive).args(names);
+        output(command).expect_ok();
+    };
+    tar(&folder.join("root"), &folder.join("layer.tar"), &["busybox"]);
+    let mut sum = Command::new("sha256sum");
+    sum.arg(folder.join("layer.tar"));
+    let sum = output(sum).expect_ok();
+    let sum = sum.split(' ').next().expect("a sum");
+    let config = serde_json::json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
+        "config": {"Cmd": ["/busybox", "sleep", "1000"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
+    });
+    let manifest =
+        serde_json::json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    fs::write(folder.join("config.json"), config.to_string()).expect("the configuration");
+    fs::write(folder.join("manifest.json"), manifest.to_string()).expect("the manifest");
+    let archive = folder.join("image.tar");
+    tar(&folder, &archive, &["config.json", "layer.tar", "manifest.json"]);
+    archive
 }
 
 fn spawn(world: &World, mut command: Command, name: &str) -> Child {

@@ -1,11 +1,13 @@
 //! Containers of real runtimes: found, named, enforced, renamed, killed, gone.
 
+mod daemonset;
+
 use std::fs;
 
 use enforcer::domain::command::EndpointInfo;
 use enforcer_tests::agent::{Agent, Output};
 use enforcer_tests::patience;
-use enforcer_tests::runtimes::{IMAGE, Runtimes, missing};
+use enforcer_tests::runtimes::{IMAGE, Podman, Runtimes, image, missing};
 use enforcer_tests::workload::Workload;
 use enforcer_tests::world::World;
 
@@ -13,7 +15,9 @@ use crate::registry::{self, Test};
 
 pub(crate) const TESTS: &[Test] = &[
     ("docker", docker),
+    ("podman", podman),
     ("containerd_and_pods", containerd_and_pods),
+    ("our_image_as_the_manifest_says", daemonset::runs_as_the_manifest_says),
     ("units_of_systemd", units_of_systemd),
     ("sockets_that_lie", sockets_that_lie),
 ];
@@ -97,7 +101,7 @@ fn docker() {
     until_stands(&agent, "docker", "absent");
     let mut runtimes = Runtimes::start(&world);
     runtimes.start_docker();
-    runtimes.docker(&["load", "--input", &runtimes.image().display().to_string()]).expect_ok();
+    runtimes.docker(&["load", "--input", &image(&world).display().to_string()]).expect_ok();
     let parent = world.relative(&world.guarded().join("docker"));
     let run = |name: &str, labels: &[&str]| {
         let mut arguments =
@@ -131,6 +135,48 @@ fn docker() {
     allowed(&call("api"));
     runtimes.docker(&["rm", "--force", "api", "shop"]).expect_ok();
     until_gone(&agent, "docker/shop");
+    assert!(agent.status().problems.is_empty(), "{:?}", agent.status().problems);
+}
+
+fn podman() {
+    need();
+    let world = World::new("podman");
+    let sockets = format!("[{}]", Podman::socket(&world).display());
+    let (agent, _db) = start(&world, "podman", &[("docker-sockets", &sockets)]);
+    let podman = Podman::start(&world);
+    until_stands(&agent, "podman", "connected");
+    podman.run(&["load", "--input", &image(&world).display().to_string()]).expect_ok();
+    let parent = world.relative(&world.guarded().join("podman"));
+    let run = |name: &str, label: &str| {
+        // Without limits, because the tree has no controllers.
+        let limits = ["--pids-limit=-1", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"];
+        let place =
+            ["--detach", "--network=host", "--cgroup-parent", &parent, "--name", name, "--label", label];
+        podman.run(&[&["run"], &place[..], &limits, &[IMAGE]].concat()).expect_ok().trim().to_owned()
+    };
+    let id = run("api", "app=api");
+    run("web", "app=web");
+    let found = until_bound(&agent, "podman/api");
+    assert_eq!(found.labels, ["app=api"]);
+    assert_eq!(found.cgroup, Some(format!("{parent}/libpod-{id}")));
+    until_bound(&agent, "podman/web");
+    let call = |name: &str| {
+        podman.run(&["exec", name, "/busybox", "nc", "127.0.0.1", "5432", "-e", "/busybox", "true"])
+    };
+    allowed(&call("api"));
+    denied(&call("web"));
+
+    podman.run(&["rename", "web", "shop"]).expect_ok();
+    until_bound(&agent, "podman/shop");
+    denied(&call("shop"));
+    podman.run(&["kill", "api"]).expect_ok();
+    until_gone(&agent, "podman/api");
+    podman.run(&["start", "api"]).expect_ok();
+    let again = until_bound(&agent, "podman/api");
+    assert_ne!(again.cgroup_id, found.cgroup_id, "the same path, another directory");
+    allowed(&call("api"));
+    podman.run(&["rm", "--force", "--time", "0", "api", "shop"]).expect_ok();
+    until_gone(&agent, "podman/shop");
     assert!(agent.status().problems.is_empty(), "{:?}", agent.status().problems);
 }
 
@@ -194,7 +240,7 @@ fn containerd_and_pods() {
     until_stands(&agent, "containerd", "connected");
     let guarded = world.relative(&world.guarded());
     let ctr =
-        Ctr { runtimes: &runtimes, image: runtimes.image().display().to_string(), guarded: guarded.clone() };
+        Ctr { runtimes: &runtimes, image: image(&world).display().to_string(), guarded: guarded.clone() };
     // As the kubelet does it: the pod's directory first, the sandbox in it.
     let pod = format!("kubepods/burstable/pod{UID}");
     world.directory(&pod);

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Result;
 
+use crate::image;
 use crate::manifests::{self, Outcome};
 use crate::setup::{self, Scope};
 use crate::shell;
@@ -12,8 +13,9 @@ use crate::suite::{self, Profile};
 
 /// Try manifests, the command line against an API server, pods, containers and units, on this kernel
 ///
-/// The API server is one in the tests' process that keeps to the protocol; containerd, Docker and systemd are real. All of
-/// it is part of `cargo xtask test` too. Needs root for what is live.
+/// The API server is one in the tests' process that keeps to the protocol; containerd, Docker, Podman and systemd are real. All
+/// of it is part of `cargo xtask test` too, but for the image, which is built here and run by containerd as the manifest says.
+/// Needs root for what is live.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {}
 
@@ -55,9 +57,11 @@ fn unit(root: &Path) -> Result<()> {
 }
 
 fn live(root: &Path) -> Result<()> {
+    let image = image::build(root)?;
     let binaries = suite::build(root, Profile::Debug)?;
     for module in LIVE {
-        let mut command: Command = suite::native(root, &binaries)?;
+        let mut command: Command =
+            suite::native_with(root, &binaries, &[("ENFORCER_IMAGE", image.as_os_str())])?;
         command.arg(module).stdin(Stdio::null());
         shell::require(&mut command, module, "each failure above names its test")?;
     }

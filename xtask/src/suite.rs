@@ -1,6 +1,7 @@
 //! The live suite from outside: building it, finding its binaries, reading what it counted.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -89,10 +90,14 @@ pub(crate) fn build_bench_with(root: &Path) -> Result<(PathBuf, PathBuf)> {
 
 /// The suite's binary, ready to run as root on this machine.
 pub(crate) fn native(root: &Path, binaries: &Binaries) -> Result<Command> {
+    native_with(root, binaries, &[])
+}
+
+/// The same, with more variables.
+pub(crate) fn native_with(root: &Path, binaries: &Binaries, more: &[(&str, &OsStr)]) -> Result<Command> {
     let policies = root.join("policies");
-    let environment =
-        [("ENFORCER_BIN", binaries.enforcer.as_os_str()), ("ENFORCER_POLICIES", policies.as_os_str())];
-    shell::as_root(&binaries.live, &environment)
+    let own = [("ENFORCER_BIN", binaries.enforcer.as_os_str()), ("ENFORCER_POLICIES", policies.as_os_str())];
+    shell::as_root(&binaries.live, &[&own, more].concat())
 }
 
 fn pick(built: &[(String, PathBuf)], name: &str) -> Result<PathBuf> {

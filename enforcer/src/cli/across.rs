@@ -176,6 +176,11 @@ impl Roll {
         }
     }
 
+    /// Whether this node was told as missing. It is not any more.
+    pub(super) fn tells_again(&mut self, node: &str) -> bool {
+        self.missing.remove(node)
+    }
+
     /// How many did not answer; and what the exit code is.
     pub(super) fn close(self, screen: &mut Screen) -> anyhow::Result<Answer> {
         let Self { answered, missing, .. } = self;

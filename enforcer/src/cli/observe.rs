@@ -1,5 +1,6 @@
 //! `enforcer observe`
 
+mod follow;
 mod nodes;
 
 use std::collections::VecDeque;

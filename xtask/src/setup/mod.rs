@@ -57,8 +57,13 @@ enum Piece {
 }
 
 /// Container runtimes, with what the hand-made image is made of, and a program of each.
-const RUNTIME_PACKAGES: [(&str, &str); 4] =
-    [("containerd", "containerd"), ("runc", "runc"), ("docker.io", "dockerd"), ("busybox-static", "busybox")];
+const RUNTIME_PACKAGES: [(&str, &str); 5] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("docker.io", "dockerd"),
+    ("podman", "podman"),
+    ("busybox-static", "busybox"),
+];
 
 const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const LLVM_PACKAGES: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];

@@ -1,4 +1,4 @@
-//! Flows of the nodes of a cluster, as one story: what is remembered in the order of time, what happens as it comes.
+//! Flows of the nodes of a cluster, as one story: what is remembered in the order of time.
 //!
 //! Bounded: of each node some lines wait here, some in its connection; what is more waits on the node, where the agent counts
 //! what a slow reader has lost.
@@ -7,10 +7,10 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use anyhow::bail;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::follow::follow;
 use super::{Printer, Wish};
 use crate::api::LostEvents;
 use crate::api::client::Record;
@@ -25,10 +25,10 @@ use crate::domain::hubble;
 use crate::domain::timestamp::Timestamp;
 
 /// Records of a node that wait to be taken.
-const QUEUE: usize = 16;
+pub(super) const QUEUE: usize = 16;
 
 /// What comes of a node. The last of it is `Ended`.
-enum News {
+pub(super) enum News {
     Record(Record),
     /// What its command said besides, of which it did not end.
     Said(String),
@@ -41,34 +41,37 @@ pub(super) fn observe(context: &mut Context, wish: &Wish, to: &Way) -> anyhow::R
     block_on(async {
         let across = Across::open(context, to).await?;
         let chosen = across.chosen(|node| wish.filter.takes_node(node)).await?;
-        let command = across.command(words(wish));
         let screen = &mut context.screen;
         let printer = Printer::new(wish, true);
-        let mut roll = Roll::default();
         if wish.follow {
-            follow(screen, printer, &across, chosen, &command, &mut roll).await?;
-            bail!("nothing is left to follow: no node tells anything any more");
+            return follow(screen, printer, wish, &across, chosen).await;
         }
+        let command = across.command(words(wish, None));
+        let mut roll = Roll::default();
         remembered(screen, printer, wish, &across, chosen, &command, &mut roll).await?;
         roll.close(screen)
     })
 }
 
-/// The command that a node executes: the same question, for JSON. Nodes are chosen here.
-fn words(wish: &Wish) -> Vec<String> {
+/// The command that a node executes: the same question, for JSON; or all of it from a time on. Nodes are chosen here.
+pub(super) fn words(wish: &Wish, from: Option<Timestamp>) -> Vec<String> {
     let mut words: Vec<String> = ["observe", "--output=json", "--until-stdin-ends"].map(str::to_owned).into();
     words.extend(wish.follow.then(|| "--follow".to_owned()));
-    words.push(match (wish.first, wish.last) {
-        (Some(first), _) => format!("--first={first}"),
-        (None, usize::MAX) => "--all".to_owned(),
-        (None, last) => format!("--last={last}"),
+    words.push(match (from, wish.first, wish.last) {
+        (None, Some(first), _) => format!("--first={first}"),
+        (Some(_), ..) | (None, None, usize::MAX) => "--all".to_owned(),
+        (None, None, last) => format!("--last={last}"),
     });
-    words.extend(wish.filter.on_any_node().flags());
+    let mut filter = wish.filter.on_any_node();
+    if let Some(from) = from {
+        filter.since(from);
+    }
+    words.extend(filter.flags());
     words
 }
 
 /// What a node tells, until it ends or nobody listens.
-async fn tell(
+pub(super) async fn tell(
     across: Across,
     agent: Agent,
     command: Vec<String>,
@@ -113,34 +116,6 @@ fn record(line: &str, node: &str) -> Result<Record, Missing> {
     let mut flow = Flow::from(line);
     node.clone_into(&mut flow.node_name);
     Ok(Record::Flow(Box::new(flow)))
-}
-
-/// What happens, as it comes.
-async fn follow(
-    screen: &mut Screen,
-    mut printer: Printer,
-    across: &Across,
-    chosen: Vec<Agent>,
-    command: &[String],
-    roll: &mut Roll,
-) -> anyhow::Result<()> {
-    let nodes: Vec<String> = chosen.iter().map(|agent| agent.node.clone()).collect();
-    // One queue for all: whoever has much to tell waits for its turn like the others.
-    let (sender, mut news) = mpsc::channel(QUEUE);
-    for (place, agent) in chosen.into_iter().enumerate() {
-        tokio::spawn(tell(across.clone(), agent, command.to_vec(), None, sender.clone(), place));
-    }
-    drop(sender);
-    while let Some((place, news)) = news.recv().await {
-        let node = nodes.get(place).map_or("", String::as_str);
-        match news {
-            News::Record(record) => printer.print(screen, &record, node)?,
-            News::Said(talk) => screen.note(&format!("{node} says: {talk}")),
-            News::Ended(Ok(())) => roll.answered(),
-            News::Ended(Err(missing)) => roll.missing(screen, node, &missing),
-        }
-    }
-    Ok(())
 }
 
 /// What the nodes remember, in the order of time.
@@ -244,7 +219,7 @@ mod tests {
     fn words_of(arguments: &[&str]) -> Vec<String> {
         let cli = Cli::try_parse_from(["enforcer", "observe"].iter().chain(arguments)).unwrap();
         let Command::Observe(observe) = cli.command else { panic!("not observe") };
-        words(&Wish::new(*observe, Timestamp { seconds: 10_000, nanos: 0 }).unwrap())
+        words(&Wish::new(*observe, Timestamp { seconds: 10_000, nanos: 0 }).unwrap(), None)
     }
 
     /// A node understands what it is asked, and takes it for the same question.

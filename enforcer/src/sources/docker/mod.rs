@@ -6,8 +6,8 @@
 //!   the same with an id ------------- what an event names: made, started, renamed, ended, removed
 //! ```
 //!
-//! A container is a workload with its own name in the namespace `docker` or `podman`, whatever its socket is called, and has
-//! its labels, also those of Compose (project and service).
+//! A container is a workload with its own name, in the namespace that is called as its socket is (`docker` of docker.sock,
+//! `podman` of podman.sock), and has its labels, also those of Compose (project and service).
 //!
 //! # Trust
 //! Labels are chosen by whoever may start containers, and Docker adds those of the image; nothing tells them apart. They can't
