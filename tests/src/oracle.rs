@@ -212,12 +212,8 @@ pub fn judge_socket(
             if kinds.contains(&kind) { Match::Meant } else { Match::No }
         };
         let decided = outcome(policies, age, subject, RuleDirection::Sockets, setting, &matches).1;
-        match subject {
-            Side::Unknown => decided,
-            // Of a kind of which no rule speaks, the configuration does; it does of those who are in no policy.
-            _ if decided.rule.is_none() => configured.clone(),
-            _ => decided,
-        }
+        // Of a kind of which no rule speaks the configuration does, and of those of whom no policy speaks.
+        if decided.rule.is_none() { configured.clone() } else { decided }
     })
 }
 
