@@ -314,6 +314,54 @@ pub fn decide_listen<V: PolicyView>(view: V, subject: IdentityId, protocol: u8, 
     Verdict { enforced, hypothetical }
 }
 
+/// Whether some policy speaks of creating sockets. Where none does, the configuration is all there is to ask.
+#[inline(always)]
+pub fn speaks_of_sockets<V: PolicyView>(view: V) -> bool {
+    view.row(0).is_some_and(|header| header.words[policy::H_FLAGS] & policy::F_SOCKETS != 0)
+}
+
+/// Judges whether `subject` may create a socket of a kind, by its [class](crate::abi::config::SocketKind::class): at most two
+/// look-ups in each plane. Always answers, as [`decide`].
+///
+/// `otherwise` is what the configuration says of this kind: it decides where no rule does, of which nobody is isolated.
+#[inline(always)]
+pub fn decide_socket<V: PolicyView>(view: V, subject: IdentityId, class: u16, otherwise: Word) -> Verdict {
+    let Some(header) = view.row(0) else { return Verdict::both(NO_TABLES) };
+    if header.words[policy::H_MAGIC] != policy::MAGIC {
+        return Verdict::both(CORRUPT_TABLES);
+    }
+    let subject = opaque(view, class_of_identity(view, header.words[policy::H_IDENTITIES], subject.0));
+    if subject == 0 {
+        return Verdict::both(INVALID_IDENTITY);
+    }
+    let probe = Probe {
+        buckets: header.words[policy::H_BUCKETS],
+        seed: header.words[policy::H_SEED],
+        subject,
+        ingress: true,
+        peer: 0,
+        address: 0,
+        port: class.into(),
+    };
+    let enforced = probe.last_socket(view, Plane::Enforced).max(otherwise);
+    let hypothetical = if header.words[policy::H_FLAGS] & policy::F_HYPOTHETICAL == 0 {
+        enforced
+    } else {
+        probe.last_socket(view, Plane::Hypothetical).max(otherwise)
+    };
+    Verdict { enforced, hypothetical }
+}
+
+/// The word of the configuration for creating a socket of a kind that it allows, or not.
+#[inline(always)]
+pub const fn configured_socket(allowed: bool) -> Word {
+    if allowed {
+        Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE)
+    } else {
+        Word::deny(Tier::Default, Errno::Perm, Reason::SocketKind, RuleId::NONE)
+    }
+}
+
 /// Whether it depends on its address who may call this subject. While the address is not known, such a question has no answer.
 #[inline(always)]
 pub fn depends_on_address<V: PolicyView>(view: V, subject: IdentityId) -> bool {
@@ -358,6 +406,18 @@ impl Probe {
     fn last_listen<V: PolicyView>(&self, view: V, plane: Plane) -> Word {
         let best = self.ports(view, plane, policy::LISTEN);
         if best.is_pass() { self.ports(view, plane.beneath(), policy::LISTEN) } else { best }
+    }
+
+    /// As [`Probe::last`], of creating a socket. Beneath a rule of the baseline tier that passes there is only the configuration,
+    /// which is not in the table.
+    #[inline(always)]
+    fn last_socket<V: PolicyView>(&self, view: V, plane: Plane) -> Word {
+        let best = self.ports(view, plane, policy::SOCKET);
+        if !best.is_pass() {
+            return best;
+        }
+        let beneath = self.ports(view, plane.beneath(), policy::SOCKET);
+        if beneath.is_pass() { Word::NONE } else { beneath }
     }
 
     /// The greatest of the at most six words that speak of the flow.

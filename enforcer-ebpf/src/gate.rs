@@ -7,7 +7,9 @@ use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
 use enforcer_common::abi::flow::Outcome;
 use enforcer_common::abi::identity::{Role, SocketIdentity};
 use enforcer_common::hook::Hook;
+use enforcer_common::id::IdentityId;
 use enforcer_common::reason::Reason;
+use enforcer_common::verdict;
 
 use crate::facts::{self, AGAIN, AUDIT, Facts, SERVER};
 use crate::flows::Memory;
@@ -15,7 +17,7 @@ use crate::judge::{self, Judgement};
 use crate::maps::setting;
 use crate::parse::sock_addr::TCP;
 use crate::parse::word;
-use crate::{emit, fault, flows, identity, peer, sockets};
+use crate::{emit, fault, flows, identity, peer, policy, sockets};
 
 /// What a hook returns to let the call go on, or to refuse it.
 pub const ALLOW: i32 = 1;
@@ -32,7 +34,9 @@ pub fn created(ctx: &SockContext) -> i32 {
     }
     let protocol = word!(ctx.sock, aya_ebpf::bindings::bpf_sock, protocol);
     let kind = SocketKind::of(word!(ctx.sock, aya_ebpf::bindings::bpf_sock, type_), protocol);
-    if matches!(mode, Mode::Off) || setting(Setting::SocketKinds) & kind.bit() != 0 {
+    let allowed = setting(Setting::SocketKinds) & kind.bit() != 0;
+    // Who creates it is found out only where that makes a difference.
+    if matches!(mode, Mode::Off) || allowed && !policy::speaks_of_sockets() {
         return ALLOW;
     }
     let mut facts = Facts::nothing();
@@ -42,9 +46,19 @@ pub fn created(ctx: &SockContext) -> i32 {
     }
     facts.caller = facts.creator;
     facts.set(0, 0, protocol as u8, audit(mode));
-    let judgement = Judgement::refused(&facts, Reason::SocketKind as u8);
+    let otherwise = verdict::configured_socket(allowed);
+    let (verdict, generation) = policy::socket(IdentityId(facts.creator.identity as u32), kind, otherwise);
+    let judgement = Judgement::of_socket(&facts, verdict, generation);
+    if judgement.decisive().outcome == Outcome::Forwarded as u64 {
+        return ALLOW;
+    }
     emit::socket(ctx, Hook::SockCreate, &facts, &judgement);
-    if judgement.lets_through() { ALLOW } else { REFUSE }
+    if judgement.lets_through() {
+        return ALLOW;
+    }
+    // SAFETY: a negative errno, as the helper wants it.
+    unsafe { bpf_set_retval(-judgement.decisive().word.errno().number()) };
+    REFUSE
 }
 
 /// `connect` and `sendmsg`: may this flow be?

@@ -101,6 +101,26 @@ impl Judgement {
         judgement
     }
 
+    /// The verdict about a socket that is created, which its owner's policies and the configuration decide. Counted where it
+    /// holds back.
+    #[inline(always)]
+    pub fn of_socket(facts: &Facts, verdict: Verdict, generation: u64) -> Self {
+        let egress = side(verdict, facts);
+        let mut judgement = Self::unjudged();
+        judgement.generation = generation;
+        judgement.set(egress, Side::silent(), 0);
+        if egress.outcome != Outcome::Forwarded as u64 {
+            count(
+                facts.creator.identity as u32,
+                facts.peer.identity as u32,
+                facts,
+                Direction::Egress,
+                egress,
+            );
+        }
+        judgement
+    }
+
     #[inline(always)]
     fn set(&mut self, egress: Side, ingress: Side, marks: u64) {
         self.egress = egress.word;

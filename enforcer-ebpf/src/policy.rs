@@ -3,12 +3,13 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use enforcer_common::abi::config::SocketKind;
 use enforcer_common::abi::policy::{H_NEXT, H_UNTIL, Row};
 use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
 use enforcer_common::limits::SUCCESSORS;
 use enforcer_common::verdict::{
-    self, Direction, NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen,
+    self, Direction, NO_TABLES, PolicyView, Query, Verdict, Word, decide, decide_listen, decide_socket,
 };
 
 use crate::maps::{TABLES, Table};
@@ -92,6 +93,49 @@ unsafe fn judge_listen(subject: u64, protocol: u64, port: u64, out: *mut Verdict
     let (Some(table), Some(out)) = (current(), unsafe { out.as_mut() }) else { return 0 };
     *out = decide_listen(table, IdentityId(subject as u32), protocol as u8, port as u16);
     1
+}
+
+/// Whether some policy in force speaks of creating sockets. Without a table none is known.
+#[inline(always)]
+pub fn speaks_of_sockets() -> bool {
+    asks_of_sockets() != 0
+}
+
+/// Global (see `judge.rs`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn asks_of_sockets() -> u64 {
+    current().is_some_and(verdict::speaks_of_sockets).into()
+}
+
+/// Judges whether somebody may create a socket of a kind, of which the configuration says `otherwise`. The generation of the
+/// table that was asked comes with it.
+#[inline(always)]
+pub fn socket(subject: IdentityId, kind: SocketKind, otherwise: Word) -> (Verdict, u64) {
+    let mut verdict = Verdict { enforced: otherwise, hypothetical: otherwise };
+    // SAFETY: a live value.
+    let generation =
+        unsafe { judge_socket(subject.0.into(), kind.class().into(), otherwise.0, &raw mut verdict) };
+    (
+        Verdict {
+            enforced: Word(opaque(verdict.enforced.0)),
+            hypothetical: Word(opaque(verdict.hypothetical.0)),
+        },
+        generation,
+    )
+}
+
+/// Global (see `judge.rs`). Without a table `out` stays as it is.
+///
+/// # Safety
+/// `out` is null or points at a live value.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe fn judge_socket(subject: u64, class: u64, otherwise: u64, out: *mut Verdict) -> u64 {
+    // SAFETY: the caller's promise; null is ruled out.
+    let (Some(table), Some(out)) = (current(), unsafe { out.as_mut() }) else { return 0 };
+    *out = decide_socket(table, IdentityId(subject as u32), class as u16, Word(otherwise));
+    verdict::generation(table).0
 }
 
 /// [`decide`] as one BPF subprogram, present once in the object. A query in registers, as far as it fits: in memory it

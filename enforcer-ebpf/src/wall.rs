@@ -5,7 +5,7 @@
 //! whatever does not look like a plain packet.
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock};
 use enforcer_common::abi::config::{Mode, Setting, SocketKind, Stat};
 use enforcer_common::abi::identity::{Role, SocketIdentity};
 use enforcer_common::hook::Hook;
@@ -85,6 +85,9 @@ fn packet_of_no_flow(hook: Hook, raw: *mut __sk_buff) -> i32 {
 /// What [`prepare_packet`] finds: the packet goes on, or is judged. Anything else: it is refused.
 const PASS: u64 = 1;
 const JUDGE: u64 = 2;
+
+/// `SOCK_RAW`
+const SOCK_RAW: u32 = 3;
 
 /// The verifier knows nothing of what a global function returns: one bit is cut out in its sight.
 #[inline(always)]
@@ -367,18 +370,27 @@ unsafe fn find_peer(raw: *mut __sk_buff, facts: *mut Facts, parties: u64) -> u64
 }
 
 /// Whether a packet claims to come from another workload's address. Only raw sockets can do that: of the others the kernel
-/// checks the address, unless an option is set that the hook on `setsockopt` refuses.
+/// checks the address, unless an option is set that the hook on `setsockopt` refuses. Where raw sockets are open to everybody,
+/// the packets of all sockets are looked at.
 #[inline(always)]
 fn is_spoofed(sk: *mut bpf_sock, facts: &Facts) -> bool {
-    if setting(Setting::SocketKinds) & SocketKind::Raw.bit() == 0
-        || !identity::is_managed(facts.creator)
+    if !identity::is_managed(facts.creator)
         || own_address!(sk) == facts.source
         || facts.source.is_loopback()
+        || setting(Setting::SocketKinds) & SocketKind::Raw.bit() == 0 && !is_raw(sk)
     {
         return false;
     }
     let owner = peer::by_address(facts.source).identity;
     owner >= u64::from(IdentityId::FIRST_WORKLOAD.0) && owner != facts.creator.identity
+}
+
+/// Whether it is a raw socket, of which there can be some although they are not open to everybody.
+#[inline(always)]
+fn is_raw(sk: *mut bpf_sock) -> bool {
+    // SAFETY: the packet's socket, checked against null; what comes back is checked below.
+    let whole = unsafe { bpf_sk_fullsock(sk) };
+    !whole.is_null() && word!(whole, bpf_sock, type_) == SOCK_RAW
 }
 
 #[inline(always)]

@@ -46,6 +46,7 @@ mod tests {
             ("ingress rule", &definitions["ingressRule"]),
             ("egress rule", &definitions["egressRule"]),
             ("listen rule", &definitions["listenRule"]),
+            ("sockets rule", &definitions["socketsRule"]),
             ("peer", &definitions["peer"]),
             ("port", &definitions["port"]),
             ("selector", &definitions["selector"]),

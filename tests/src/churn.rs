@@ -218,6 +218,7 @@ pub fn table(generation: u64) -> PolicyTable {
     let sections = Sections {
         generation: Generation(generation),
         hypothetical: true,
+        sockets: false,
         default: Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE),
         protocols: BTreeMap::from([(6, ProtocolPorts::Ranges(ports))]),
         identities: classes.collect(),

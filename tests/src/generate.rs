@@ -11,6 +11,7 @@ use enforcer::domain::policy::model::{
 };
 use enforcer::domain::timestamp::Timestamp;
 use enforcer::domain::workload::{NamedPort, NamedPorts};
+use enforcer_common::abi::config::SocketKind;
 use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -253,10 +254,28 @@ fn listen_rule() -> impl Strategy<Value = Rule> {
     rule_for(Just(Peers::Everyone))
 }
 
+/// A rule about kinds of sockets, which documents of namespaces could not all say.
+fn sockets_rule() -> impl Strategy<Value = Rule> {
+    let kinds = btree_set(socket_kind(), 1..4).prop_map(|kinds| Ports::Kinds(kinds.into_iter().collect()));
+    rule_with(Just(Peers::Everyone), kinds)
+}
+
+/// One of few kinds, so that rules meet.
+pub fn socket_kind() -> impl Strategy<Value = SocketKind> {
+    select(&[SocketKind::Tcp, SocketKind::Ping, SocketKind::Raw, SocketKind::Other])
+}
+
 fn rule_for(peers: impl Strategy<Value = Peers>) -> impl Strategy<Value = Rule> {
+    rule_with(peers, ports())
+}
+
+fn rule_with(
+    peers: impl Strategy<Value = Peers>,
+    ports: impl Strategy<Value = Ports>,
+) -> impl Strategy<Value = Rule> {
     let action = prop_oneof![2 => Just(Action::Allow), 1 => Just(Action::Deny), 1 => Just(Action::Pass)];
     let errno = option::of(select(Errno::ALL));
-    (action, peers, ports(), errno, option::weighted(0.2, moment())).prop_map(
+    (action, peers, ports, errno, option::weighted(0.2, moment())).prop_map(
         |(action, peers, ports, errno, expires)| Rule { name: None, action, peers, ports, errno, expires },
     )
 }
@@ -304,13 +323,14 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     let mode = prop_oneof![3 => Just(PolicyMode::Enforce), 1 => Just(PolicyMode::Audit)];
     let rules = || option::weighted(0.75, vec(rule(), 0..4));
     let listen = option::weighted(0.3, vec(listen_rule(), 0..4));
-    let sections = (rules(), rules(), listen, option::weighted(0.1, moment()));
+    let sockets = option::weighted(0.3, vec(sockets_rule(), 0..4));
+    let sections = (rules(), rules(), listen, sockets, option::weighted(0.1, moment()));
     let key = policy_key().prop_flat_map(|key| {
         let (layer, subject) = (layer(key.kind), subject(key.kind));
         (Just(key), layer, subject)
     });
     (key, mode, select(Errno::ALL), sections).prop_map(
-        |((key, layer, subject), mode, errno, (ingress, egress, listen, expires))| Policy {
+        |((key, layer, subject), mode, errno, (ingress, egress, listen, sockets, expires))| Policy {
             key,
             layer,
             mode,
@@ -319,6 +339,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             ingress,
             egress,
             listen,
+            sockets,
             expires,
         },
     )

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use enforcer::domain::labels::LabelSet;
-use enforcer::domain::policy::model::{Action, Layer, Policy, PolicyMode, Rule, RuleDirection, RuleKey};
+use enforcer::domain::policy::model::{
+    Action, Layer, Policy, PolicyMode, Ports, Rule, RuleDirection, RuleKey,
+};
 use enforcer::domain::timestamp::Timestamp;
 use enforcer::domain::workload::NamedPorts;
+use enforcer_common::abi::config::SocketKind;
 use enforcer_common::reason::{Errno, Reason};
 use enforcer_common::verdict::Direction;
 
@@ -195,6 +198,25 @@ pub fn judge_listen(
     }
 }
 
+/// Judges whether somebody may create a socket of a kind that the configuration allows, or not.
+pub fn judge_socket(
+    policies: &[Policy],
+    age: Age<'_>,
+    (subject, kind, allowed): (&Side, SocketKind, bool),
+    setting: &Setting,
+) -> Judgement {
+    let configured = if allowed { by_default() } else { deny(Reason::SocketKind, None, Errno::Perm) };
+    judgement(policies, setting.at, |policies| {
+        let matches = |_: &Policy, rule: &Rule| {
+            let Ports::Kinds(kinds) = &rule.ports else { return Match::No };
+            if kinds.contains(&kind) { Match::Meant } else { Match::No }
+        };
+        let decided = outcome(policies, age, subject, RuleDirection::Sockets, setting, &matches).1;
+        // Of a kind of which no rule speaks the configuration does, and of those of whom no policy speaks.
+        if decided.rule.is_none() { configured.clone() } else { decided }
+    })
+}
+
 /// Whether a rule means a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Match {
@@ -214,6 +236,11 @@ enum Lens {
     Lenient,
     /// It is about a container, and the subject is in one that nobody knows.
     Strict,
+}
+
+/// Only flows are judged at the other end, too, by an address that stands for a whole pod.
+fn is_flow(section: RuleDirection) -> bool {
+    matches!(section, RuleDirection::Egress | RuleDirection::Ingress)
 }
 
 fn is_live(policy: &Policy, at: Timestamp) -> bool {
@@ -274,7 +301,7 @@ fn outcome(
     let selecting = policies.iter().filter_map(|policy| {
         let lens = if selects(policy, subject, setting) {
             Lens::Exact
-        } else if section != RuleDirection::Listen && selects_as(policy, subject, setting, ANY) {
+        } else if is_flow(section) && selects_as(policy, subject, setting, ANY) {
             Lens::Lenient
         } else if selects_as(policy, subject, setting, UNKNOWN) {
             Lens::Strict
@@ -369,7 +396,10 @@ fn namespaced(
     if let Some((age, rule, _)) = oldest(allowing) {
         return Some(((4, age), allow(rule)));
     }
-    // Selected, and nothing matched.
+    // Selected, and nothing matched. Of kinds of sockets that means nothing.
+    if section == RuleDirection::Sockets {
+        return None;
+    }
     let (age, rule, errno) = oldest(isolating)?;
     Some(((5, age), deny(Reason::Isolated, Some(rule), errno)))
 }
@@ -412,6 +442,7 @@ fn rules(policy: &Policy, section: RuleDirection) -> Option<&Vec<Rule>> {
         RuleDirection::Egress => policy.egress.as_ref(),
         RuleDirection::Ingress => policy.ingress.as_ref(),
         RuleDirection::Listen => policy.listen.as_ref(),
+        RuleDirection::Sockets => policy.sockets.as_ref(),
     }
 }
 

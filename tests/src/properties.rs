@@ -16,9 +16,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::generate::{address, block, question, world};
+use crate::generate::{address, block, question, socket_kind, world};
 use crate::numbers::{self, age, identity, judgement, query, registry};
-use crate::oracle::{Judgement, Question, Side, judge_in, judge_listen};
+use crate::oracle::{Judgement, Question, Side, judge_in, judge_listen, judge_socket};
 
 /// Flows per world.
 const FLOWS: usize = 50;
@@ -168,6 +168,37 @@ fn the_table_says_who_may_listen_as_the_oracle_reads_it() {
     }
 }
 
+#[test]
+fn the_table_says_who_may_create_sockets_as_the_oracle_reads_it() {
+    let reasons = Cell::new([0_usize; 32]);
+    TestRunner::new(config(requested().div_ceil(FLOWS)))
+        .run(&(world(FLOWS), vec((socket_kind(), any::<bool>()), FLOWS)), |(world, kinds)| {
+            let mut registry = registry(&world);
+            let scene = numbers::scene(&mut registry, &world.setting);
+            let table = compile_scene(&world.policies, &scene, &mut registry, Generation(1)).unwrap();
+            for (Question { subject, .. }, (kind, allowed)) in world.questions.iter().zip(kinds) {
+                // A number that stands for nobody is refused, but only where there are rules about sockets at all.
+                if *subject == Side::Unknown {
+                    continue;
+                }
+                let age = |rule: &RuleKey| age(&registry, rule);
+                let expected = judge_socket(&world.policies, &age, (subject, kind, allowed), &world.setting);
+                let mut counts = reasons.get();
+                counts[expected.enforced.reason as usize] += 1;
+                reasons.set(counts);
+                let id = identity(&mut registry, subject);
+                let found = judgement(&registry, table.decide_socket(id, kind, allowed));
+                prop_assert_eq!(found, expected, "{:?} {:?} {}", subject, kind, allowed);
+            }
+            Ok(())
+        })
+        .unwrap();
+    for reason in [Reason::AllowedByDefault, Reason::AllowedByRule, Reason::DeniedByRule, Reason::SocketKind]
+    {
+        assert!(reasons.get()[reason as usize] > 0, "{reason:?} is never met");
+    }
+}
+
 /// A policy for everyone in namespace `blue` with one rule about addresses.
 fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy {
     let peers = nets.iter().map(|net| Peer::Cidr { net: *net, except: vec![] }).collect();
@@ -188,6 +219,7 @@ fn about_addresses(name: &str, action: Action, nets: &[ipnet::IpNet]) -> Policy 
         ingress: None,
         egress: Some(vec![rule]),
         listen: None,
+        sockets: None,
         expires: None,
     }
 }

@@ -39,7 +39,7 @@ mod replies;
 mod residue;
 mod revocation;
 mod runtimes;
-
+mod sockets;
 mod systemd;
 mod traffic;
 mod verifier;

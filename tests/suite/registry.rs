@@ -60,6 +60,10 @@ const NATIVE: &[(&str, &str)] = &[
     ("revocation::many_at_once", "it takes too long"),
     ("revocation::other_labels", "sockets are cut as in `revocation::a_push`, whatever the change came from"),
     ("runtimes::", "it is about user space, and needs packages"),
+    (
+        "sockets::what_a_rule_allows_ends",
+        "`live_changes::a_rule_expires_without_the_daemon` is by kernel time too",
+    ),
     ("faults::points", "it takes too long"),
     ("faults::swaps", "it takes too long"),
     ("faults::state_files", "it is about user space alone"),
@@ -86,6 +90,7 @@ const ONE_KERNEL: &[(&str, &str)] = &[
     // Sockets are found and destroyed by the same requests; `revocation::a_push` makes them on both, by both families.
     ("revocation::connected_datagrams", "6.12."),
     ("revocation::other_namespaces", "6.1."),
+    ("sockets::", "6.1."),
 ];
 
 /// What runs only when it is asked for by name, on every machine.
@@ -131,6 +136,7 @@ pub(crate) fn trials(all: bool) -> Vec<Trial> {
         ("residue", crate::residue::TESTS),
         ("revocation", crate::revocation::TESTS),
         ("runtimes", crate::runtimes::TESTS),
+        ("sockets", crate::sockets::TESTS),
         ("systemd", crate::systemd::TESTS),
         ("traffic", crate::traffic::TESTS),
         ("verifier", crate::verifier::TESTS),

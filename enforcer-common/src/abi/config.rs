@@ -64,6 +64,11 @@ macro_rules! socket_kinds {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// The kind with this [`name`](Self::name).
+            pub fn from_name(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.name() == text)
+            }
+
             /// One phrase for people.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
@@ -90,6 +95,12 @@ impl SocketKind {
     /// The bit of this kind in [`Setting::SocketKinds`].
     pub const fn bit(self) -> u64 {
         1 << self as u8
+    }
+
+    /// What stands for this kind in the place of a port class, in the entries of a table about sockets; never 0.
+    #[inline(always)]
+    pub const fn class(self) -> u16 {
+        self as u16 + 1
     }
 
     /// The kind of a socket with this type (`SOCK_STREAM` = 1, ...) and kernel protocol number.

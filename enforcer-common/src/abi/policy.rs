@@ -62,8 +62,15 @@ pub const LISTEN: u32 = 0xff_ffff;
 /// entry stands for the direction ingress and any port; its word says nothing.
 pub const BY_ADDRESS: u32 = 0xff_fffe;
 
+/// In the place of a peer's class: the key speaks of creating a socket, not of a flow. Its port class is the
+/// [`class`](crate::abi::config::SocketKind::class) of the socket's kind. Asked for the direction ingress.
+pub const SOCKET: u32 = 0xff_fffd;
+
 /// Flag: at least one policy is in audit mode, so the hypothetical plane has entries.
 pub const F_HYPOTHETICAL: u64 = 1;
+/// Flag: some entry speaks of creating sockets. Without it nobody asks, so a table from before there were such entries is
+/// read as it was meant.
+pub const F_SOCKETS: u64 = 2;
 
 /// First row of the protocol table.
 pub const PROTOCOL_ROW: u32 = 2;

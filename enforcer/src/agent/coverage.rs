@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::Config;
+use crate::domain::SocketKind;
 use crate::domain::unguarded::{Coverage, Openings, Vector};
 use crate::kernel::{Kernel, lsm};
 
@@ -27,14 +28,16 @@ impl Watch {
             absent,
             unproven: None,
             socket_kinds: config.allowed_sockets.clone(),
+            opened: BTreeMap::new(),
             nonlocal_bind: Vec::new(),
             attach: config.attach.clone(),
         };
         Self { openings, told: None }
     }
 
-    /// What is open, if that is something else than was told last.
-    pub(super) fn look(&mut self) -> Option<Coverage> {
+    /// What is open, where rules allow these kinds of sockets, if that is something else than was told last.
+    pub(super) fn look(&mut self, opened: BTreeMap<SocketKind, String>) -> Option<Coverage> {
+        self.openings.opened = opened;
         self.openings.unproven = lsm::calls_bpf().err();
         self.openings.nonlocal_bind =
             NONLOCAL_BIND.into_iter().filter(|(_, path)| is_on(path)).map(|(name, _)| name).collect();

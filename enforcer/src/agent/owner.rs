@@ -242,7 +242,7 @@ impl Owner {
 
     /// Looks at what is open, and tells what changed.
     fn look_for_openings(&mut self) {
-        let Some(coverage) = self.openings.look() else { return };
+        let Some(coverage) = self.openings.look(engine::opened_kinds(&self.state)) else { return };
         let names: Vec<_> = coverage.unguarded.iter().map(|open| open.vector.as_str()).collect();
         tracing::info!(
             "{} ways past enforcer are open here, see `enforcer status --unguarded`: {}",

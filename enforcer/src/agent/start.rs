@@ -185,6 +185,7 @@ fn facts(config: &Config, cgroup_root: &Path) -> Facts {
         mode: config.mode,
         confinement: Confinement::default(),
         trust_domain: config.trust_domain.clone(),
+        socket_kinds: config.socket_kinds(),
         boot_id: fact("/proc/sys/kernel/random/boot_id"),
         now: clock::clocks(Duration::ZERO),
         limits: limits(),

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{ApplyBody, Error, LostEvents, QuarantineBody};
+use crate::domain::SocketKind;
 use crate::domain::answer::Explained;
 use crate::domain::cluster_policy::ClusterPolicyInfo;
 use crate::domain::command::{
@@ -121,6 +122,13 @@ impl Client {
     /// What becomes of a flow, and why. The ends are named as on the command line, the port as `TCP/5432`.
     pub async fn explain(&self, from: &str, to: &str, port: &str) -> Result<Explained, Error> {
         let parameters = [("from", from), ("to", to), ("port", port)];
+        let path = with_query("/v1/explain", parameters.into_iter());
+        self.call(Method::GET, &path, Vec::new()).await
+    }
+
+    /// Whether somebody may create a socket of a kind, and why.
+    pub async fn explain_socket(&self, from: &str, kind: SocketKind) -> Result<Explained, Error> {
+        let parameters = [("from", from), ("socket", kind.name())];
         let path = with_query("/v1/explain", parameters.into_iter());
         self.call(Method::GET, &path, Vec::new()).await
     }

@@ -7,7 +7,7 @@
 //! | `POST /v1/policies[?dry_run=true&confirm_within=SECONDS]` with [`ApplyBody`] | [`Changed`](crate::domain::command::Changed) |
 //! | `POST /v1/policies/confirm` | [`Changed`](crate::domain::command::Changed) |
 //! | `DELETE /v1/policies?name=NAMESPACE/NAME&name=...` | [`Changed`](crate::domain::command::Changed) |
-//! | `GET /v1/explain?from=END&to=END&port=PROTOCOL/N` | [`Explained`](crate::domain::answer::Explained) |
+//! | `GET /v1/explain?from=END&to=END&port=PROTOCOL/N`, `GET /v1/explain?from=END&socket=KIND` | [`Explained`](crate::domain::answer::Explained) |
 //! | `GET /v1/quarantines` | a list |
 //! | `POST /v1/quarantines` with [`QuarantineBody`] | [`QuarantineInfo`](crate::domain::command::QuarantineInfo) |
 //! | `DELETE /v1/quarantines?workload=NAMESPACE/NAME` | the same, as it was |
@@ -37,6 +37,7 @@ use super::access::{Access, Peer, Right};
 use super::connection::{self, Unhurried};
 use super::stream::{self, Wish};
 use super::{ApplyBody, BODY_LIMIT, Backend, Call, QuarantineBody};
+use crate::domain::SocketKind;
 use crate::domain::command::{QuarantineWish, Refused, Reply, Request};
 use crate::domain::flow_filter::FlowFilter;
 use crate::domain::history::HistoryQuery;
@@ -247,12 +248,20 @@ async fn release(
 async fn explain(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
     let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     if let Some((key, value)) =
-        parameters.iter().find(|(key, _)| !["from", "to", "port"].contains(&key.as_str()))
+        parameters.iter().find(|(key, _)| !["from", "to", "port", "socket"].contains(&key.as_str()))
     {
         return bad_parameter(key, value);
     }
-    let (Some(from), Some(to), Some(port)) = (get("from"), get("to"), get("port")) else {
-        return refuse(StatusCode::BAD_REQUEST, "a flow has three parts: add ?from=END&to=END&port=TCP/5432");
+    if let (Some(from), Some(name), None, None) = (get("from"), get("socket"), get("to"), get("port")) {
+        let Some(kind) = SocketKind::from_name(name) else { return bad_parameter("socket", name) };
+        return ask(State(shared), Request::ExplainSocket { from: from.to_owned(), kind }).await;
+    }
+    let (Some(from), Some(to), Some(port), None) = (get("from"), get("to"), get("port"), get("socket"))
+    else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "a flow has three parts, a socket two: add ?from=END&to=END&port=TCP/5432, or ?from=END&socket=raw",
+        );
     };
     let Some((protocol, port)) = parse_port(port) else { return bad_parameter("port", port) };
     let (from, to) = (from.to_owned(), to.to_owned());

@@ -152,7 +152,7 @@ settings! {
     "canary-interval" canary_interval: Option<Interval> = Some(Interval(Duration::from_secs(10))), "DURATION";
 
     /// Kinds of internet sockets that workloads may create: tcp, udp, mptcp, ping, raw, sctp, udplite, other
-    /// Everything else is refused when the socket is created. The wall judges what it can read of the further kinds,
+    /// Everything else is refused when the socket is created, unless `sockets` of a policy says otherwise. The wall judges what it can read of the further kinds,
     /// and `enforcer status --unguarded` tells what they open. The host may create all. Takes effect at the start.
     "allowed-sockets" allowed_sockets: Vec<SocketKind> = vec![SocketKind::Tcp, SocketKind::Udp, SocketKind::Mptcp], "KIND";
 

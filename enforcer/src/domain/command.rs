@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::SocketKind;
 use super::answer::Explained;
 use super::canary::CanaryInfo;
 use super::cluster_policy::{ClusterPolicyInfo, SourceInfo};
@@ -75,6 +76,14 @@ pub enum Request {
         /// Port of the server.
         port: u16,
     },
+    /// Whether somebody may create a socket of a kind, and why.
+    ExplainSocket {
+        /// Who would create it: `[namespace/]name` or `host`.
+        from: String,
+        /// Of which kind.
+        #[serde(with = "kind_names")]
+        kind: SocketKind,
+    },
     /// How the agent is.
     Status,
 }
@@ -96,7 +105,7 @@ pub enum Reply {
     Identities(Vec<IdentityInfo>),
     /// Answer to [`Request::EndpointList`].
     Endpoints(Vec<EndpointInfo>),
-    /// Answer to [`Request::Explain`].
+    /// Answer to [`Request::Explain`] and [`Request::ExplainSocket`].
     Explained(Box<Explained>),
     /// Answer to [`Request::Status`].
     Status(Box<Status>),
@@ -208,7 +217,7 @@ pub struct PolicyInfo {
     pub expired: u32,
     /// When something of it expires next, RFC 3339; `None` for never.
     pub expires: Option<String>,
-    /// Directions it isolates, and `listen`.
+    /// Its sections: directions it isolates, `listen` and `sockets`.
     pub isolates: Vec<String>,
     /// Workloads it selects now.
     pub selects: Vec<String>,
@@ -259,6 +268,9 @@ pub struct EndpointInfo {
     pub egress_policies: Vec<String>,
     /// Policies that say on which ports it may listen.
     pub listen_policies: Vec<String>,
+    /// Policies that say which kinds of sockets it may create.
+    #[serde(default)]
+    pub socket_policies: Vec<String>,
 }
 
 /// A push that is in force and not confirmed.
@@ -348,4 +360,23 @@ pub struct Status {
     /// How the sources are that can be away.
     #[serde(default)]
     pub sources: Vec<SourceInfo>,
+}
+
+/// Kinds of sockets by their names.
+mod kind_names {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::SocketKind;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(kind: &SocketKind, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(kind.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SocketKind, D::Error> {
+        let name = String::deserialize(from)?;
+        SocketKind::from_name(&name)
+            .ok_or_else(|| D::Error::custom(format!("no kind of sockets is called {name}")))
+    }
 }

@@ -8,10 +8,13 @@ mod tests;
 
 use std::sync::Arc;
 
+use enforcer_common::abi::config::SocketKind;
 use enforcer_common::abi::policy::Row;
 use enforcer_common::address::Address;
 use enforcer_common::id::{Generation, IdentityId};
-use enforcer_common::verdict::{self, Query, Verdict, decide, decide_listen};
+use enforcer_common::verdict::{
+    self, Query, Verdict, configured_socket, decide, decide_listen, decide_socket, speaks_of_sockets,
+};
 
 use self::spare::{Spare, View};
 pub use cuckoo::MAX_ENTRIES;
@@ -73,6 +76,16 @@ impl PolicyTable {
     /// Judges whether a workload may listen on a port, exactly as the kernel would.
     pub fn decide_listen(&self, subject: IdentityId, protocol: u8, port: u16) -> Verdict {
         decide_listen(self.view(), subject, protocol, port)
+    }
+
+    /// Judges whether a workload may create a socket of a kind that the configuration allows, or not, exactly as the kernel
+    /// would.
+    pub fn decide_socket(&self, subject: IdentityId, kind: SocketKind, allowed: bool) -> Verdict {
+        let otherwise = configured_socket(allowed);
+        if !speaks_of_sockets(self.view()) {
+            return Verdict { enforced: otherwise, hypothetical: otherwise };
+        }
+        decide_socket(self.view(), subject, kind.class(), otherwise)
     }
 }
 

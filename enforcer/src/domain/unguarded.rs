@@ -2,6 +2,8 @@
 //!
 //! Nothing is left out because it is embarrassing: what no kernel closes stands here too.
 
+use std::collections::BTreeMap;
+
 use enforcer_common::abi::config::SocketKind;
 use enforcer_common::hook::Hook;
 use serde::{Deserialize, Serialize};
@@ -120,6 +122,8 @@ pub struct Openings {
     pub unproven: Option<String>,
     /// Kinds of sockets that workloads may create.
     pub socket_kinds: Vec<SocketKind>,
+    /// Other kinds that rules allow to some workloads, each with a policy that does.
+    pub opened: BTreeMap<SocketKind, String>,
     /// Settings of the kernel that let sockets send from any address, by name.
     pub nonlocal_bind: Vec<&'static str>,
     /// The directory that enforcer is attached to, where it isn't the whole tree.
@@ -140,6 +144,11 @@ impl Coverage {
         }
         open.extend(openings.socket_kinds.iter().filter_map(|kind| {
             Some((Vector::of(*kind)?, format!("the setting allowed-sockets names {}", kind.name())))
+        }));
+        let by_rule = openings.opened.iter().filter(|(kind, _)| !openings.socket_kinds.contains(kind));
+        open.extend(by_rule.filter_map(|(kind, policy)| {
+            let reason = format!("for some workloads: rules allow {}, first those of {policy}", kind.name());
+            Some((Vector::of(*kind)?, reason))
         }));
         if !openings.nonlocal_bind.is_empty() {
             let reason = format!("{} is not 0", openings.nonlocal_bind.join(" and "));
@@ -190,6 +199,25 @@ mod tests {
     }
 
     const ALWAYS: [&str; 4] = ["af_unix", "kernel_replies", "privileged", "covert_timing"];
+
+    #[test]
+    fn what_a_rule_opens_is_told_with_its_policy() {
+        let opened = [SocketKind::Tcp, SocketKind::Ping, SocketKind::Raw]
+            .map(|kind| (kind, "clustertrafficpolicy/diagnosis".to_owned()));
+        let openings =
+            Openings { socket_kinds: vec![SocketKind::Ping], opened: opened.into(), ..Openings::default() };
+        let coverage = Coverage::new(&openings);
+        let reason = |vector: Vector| {
+            let found = coverage.unguarded.iter().find(|open| open.vector == vector.name());
+            found.map(|open| open.reason.as_str())
+        };
+        assert_eq!(reason(Vector::SocketPing), Some("the setting allowed-sockets names ping"));
+        assert_eq!(
+            reason(Vector::SocketRaw),
+            Some("for some workloads: rules allow raw, first those of clustertrafficpolicy/diagnosis")
+        );
+        assert_eq!(coverage.unguarded.len(), ALWAYS.len() + 2);
+    }
 
     #[test]
     fn what_no_kernel_closes_is_always_there() {

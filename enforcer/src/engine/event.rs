@@ -48,6 +48,8 @@ pub struct Facts {
     pub confinement: Confinement,
     /// The trust domain of every workload.
     pub trust_domain: TrustDomain,
+    /// Bits of the kinds of sockets that workloads may create where no policy says otherwise.
+    pub socket_kinds: u64,
     /// Names this run of the host.
     pub boot_id: String,
     /// What the clocks said at the start.

@@ -11,8 +11,9 @@ use super::policies::refused;
 use super::state::{Published, State};
 use super::told;
 use crate::domain::Mode;
+use crate::domain::SocketKind;
 use crate::domain::address::Address;
-use crate::domain::answer::{Answer, Explained, answer};
+use crate::domain::answer::{Answer, Explained, answer, answer_socket};
 use crate::domain::cluster::{Service, ServiceKey, canonical};
 use crate::domain::command::{Refused, Reply};
 use crate::domain::container::Containers;
@@ -38,12 +39,46 @@ pub(super) fn explain(state: &State, from: &str, to: &str, (protocol, port): (u8
     }
 }
 
+/// Answers for a socket that is created.
+pub(super) fn explain_socket(state: &State, from: &str, kind: SocketKind) -> Reply {
+    match explained_socket(state, from, kind) {
+        Ok(explained) => Reply::Explained(Box::new(explained)),
+        Err(refused) => Reply::Refused(refused),
+    }
+}
+
+fn explained_socket(state: &State, from: &str, kind: SocketKind) -> Result<Explained, Refused> {
+    let published = published(state)?;
+    let live = Live::new(state, published);
+    let from = live.end(from)?;
+    let from = live.known(&from).into_owned();
+    if !matches!(from, End::Workload(_) | End::Host) {
+        return Err(refused(format!(
+            "{} creates no sockets here; name a workload: `enforcer endpoint list` shows them",
+            quote(&from.to_string())
+        )));
+    }
+    let allowed = state.facts.socket_kinds & kind.bit() != 0;
+    let mut answer = answer_socket(&live, &from, kind, allowed);
+    by_mode(state.facts.mode, &mut answer);
+    Ok(Explained {
+        generation: published.publication.table.generation().0,
+        mode: state.facts.mode.name().to_owned(),
+        answer,
+        backends: Vec::new(),
+        notes: live.notes(&from, (&from, &from), (0, 0)),
+    })
+}
+
+/// What is in force.
+fn published(state: &State) -> Result<&Published, Refused> {
+    state.published.as_ref().ok_or_else(|| {
+        refused("no policy tables of this agent are in force yet: `enforcer status` says what it waits for")
+    })
+}
+
 fn explained(state: &State, from: &str, to: &str, port: (u8, u16)) -> Result<Explained, Refused> {
-    let Some(published) = &state.published else {
-        return Err(refused(
-            "no policy tables of this agent are in force yet: `enforcer status` says what it waits for",
-        ));
-    };
+    let published = published(state)?;
     let live = Live::new(state, published);
     let (from, named) = (live.end(from)?, live.end(to)?);
     let (from, to) = (live.known(&from).into_owned(), live.known(&named).into_owned());
@@ -193,7 +228,8 @@ impl<'a> Live<'a> {
     /// What makes the answer another one than the kernel's, today.
     fn notes(&self, from: &End, (named, to): (&End, &End), (protocol, port): (u8, u16)) -> Vec<String> {
         let mut notes = Vec::new();
-        for end in [from, to] {
+        let ends = if from == to { vec![from] } else { vec![from, to] };
+        for end in ends {
             let End::Workload(key) = end else { continue };
             let Some(resolved) = self.endpoints.get(key) else { continue };
             if self.state.known().who(resolved).is_divided() {

@@ -67,6 +67,7 @@ pub use phase::{Area, Phase};
 pub use room::Limits;
 pub use state::{Error, State};
 pub use sums::Sums;
+pub use views::opened_kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -280,6 +281,7 @@ fn ask(state: &mut State, ticket: Ticket, request: Request, effects: &mut Vec<Ef
         | Request::QuarantineList
         | Request::PolicyObjects
         | Request::Explain { .. }
+        | Request::ExplainSocket { .. }
         | Request::Status => {
             effects.push(Effect::Reply { ticket, reply: views::answer(state, &request) });
         }

@@ -111,6 +111,7 @@ pub(super) fn requested(state: &mut State, waiting: &Waiting) -> Result<Plan, Re
         | Request::QuarantineList
         | Request::PolicyObjects
         | Request::Explain { .. }
+        | Request::ExplainSocket { .. }
         | Request::Status => Err(views::answer(state, request)),
     }
 }

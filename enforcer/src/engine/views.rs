@@ -8,11 +8,12 @@ use super::planning::Asked;
 use super::policies::Loaded;
 use super::state::State;
 use super::{canary, conditions, confirm, explain, objects, quarantine};
+use crate::domain::SocketKind;
 use crate::domain::cluster::NamespaceLabels;
 use crate::domain::command::{EndpointInfo, IdentityInfo, PolicyInfo, Reply, Request, Status};
 use crate::domain::id::{IdentityId, RuleId};
 use crate::domain::labels::LabelSet;
-use crate::domain::policy::model::{Policy, PolicyMode, Rule, RuleDirection, RuleKey};
+use crate::domain::policy::model::{Action, Policy, PolicyMode, Ports, Rule, RuleDirection, RuleKey};
 use crate::domain::registry::{IdentityKey, Registry};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::workload::{EndpointState, Resolved, Workload, WorkloadKey};
@@ -32,6 +33,7 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
         Request::Explain { from, to, protocol, port } => {
             explain::explain(state, from, to, (*protocol, *port))
         }
+        Request::ExplainSocket { from, kind } => explain::explain_socket(state, from, *kind),
         Request::Status => Reply::Status(Box::new(status(state))),
         Request::PolicyApply { .. }
         | Request::PolicyConfirm { .. }
@@ -41,6 +43,24 @@ pub(super) fn answer(state: &State, request: &Request) -> Reply {
             Reply::Refused(super::policies::refused("a change is no question; nothing was changed"))
         }
     }
+}
+
+/// Kinds of sockets that rules allow to some workloads now, each with the first policy that does.
+pub fn opened_kinds(state: &State) -> BTreeMap<SocketKind, String> {
+    let mut opened = BTreeMap::new();
+    for policy in state.asked.policies.effective().map(|(loaded, _)| &loaded.policy) {
+        if policy.mode != PolicyMode::Enforce || policy.is_over(state.now.wall) {
+            continue;
+        }
+        let rules = policy.sockets.iter().flatten();
+        for rule in rules.filter(|rule| rule.action == Action::Allow && !rule.is_over(state.now.wall)) {
+            let Ports::Kinds(kinds) = &rule.ports else { continue };
+            for kind in kinds {
+                opened.entry(*kind).or_insert_with(|| policy.key.to_string());
+            }
+        }
+    }
+    opened
 }
 
 /// Whether a policy speaks of a workload.
@@ -170,6 +190,7 @@ fn endpoints(state: &State) -> Vec<EndpointInfo> {
             ingress_policies: isolating(workload, RuleDirection::Ingress),
             egress_policies: isolating(workload, RuleDirection::Egress),
             listen_policies: isolating(workload, RuleDirection::Listen),
+            socket_policies: isolating(workload, RuleDirection::Sockets),
         }
     };
     endpoints.into_values().map(info).collect()

@@ -101,6 +101,11 @@ fn answer(request: Request, status: &Status) -> Reply {
         Request::Explain { from, to, protocol, port } => {
             Reply::Explained(Box::new(samples::explained(&from, &to, (protocol, port))))
         }
+        Request::ExplainSocket { from, kind } => Reply::Refused(Refused {
+            message: format!("asked for {from} and {}", kind.name()),
+            diagnostics: Vec::new(),
+            not_found: false,
+        }),
         Request::IdentityList => Reply::Identities(samples::identities()),
         Request::EndpointList => Reply::Endpoints(samples::endpoints()),
         Request::Status => Reply::Status(Box::new(status.clone())),

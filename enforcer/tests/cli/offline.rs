@@ -57,6 +57,9 @@ fn explain() {
         let (text, _) = ends(&run(&scenery(&["explain", "--from", from, "--to", to])), 0);
         check(golden, &text);
     }
+    let socket = ["explain", "--from", "shop/web", "--socket-kind", "raw"];
+    let (text, _) = ends(&run(&scenery(&socket)), 0);
+    check("explain-socket.txt", &text);
     let flow = ["explain", "--from", "shop/web", "--to", "shop/db:5433", "-o", "json"];
     let (text, _) = ends(&run(&scenery(&flow)), 0);
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap();

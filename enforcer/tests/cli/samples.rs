@@ -208,6 +208,7 @@ pub(crate) fn endpoints() -> Vec<EndpointInfo> {
         ingress_policies: Vec::new(),
         egress_policies: texts(&["default/web-egress"]),
         listen_policies: Vec::new(),
+        socket_policies: Vec::new(),
     };
     let waiting = EndpointInfo {
         name: "db".into(),

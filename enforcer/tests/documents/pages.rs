@@ -1,13 +1,19 @@
 //! What the pages of the documentation show is what the language takes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 
+use enforcer::config::Config;
+use enforcer::domain::SocketKind;
+use enforcer::domain::answer::answer_socket;
 use enforcer::domain::cluster_file::Cluster;
 use enforcer::domain::expectation;
-use enforcer::domain::offline::Offline;
+use enforcer::domain::offline::{End, Offline};
 use enforcer::domain::policy::diagnostic::Code;
+use enforcer::domain::policy::model::Policy;
 use enforcer::domain::timestamp::Timestamp;
+use enforcer::domain::workload::WorkloadKey;
 use enforcer::domain::workload_file::parse_workloads;
 
 use super::{check_one, file};
@@ -153,12 +159,57 @@ fn whole(example: &str) -> String {
     }
 }
 
+/// Who may create which kinds under the example of rules about sockets.
+fn creates_as_it_says(policies: Vec<Policy>) {
+    let scene = "workloads:
+- {name: prober, namespace: monitoring, labels: {app: prober}}
+- {name: grafana, namespace: monitoring}
+- {name: web, namespace: shop}
+flows:
+- {from: shop/web, to: monitoring/prober, port: 80, verdict: FORWARDED}";
+    let nothing = Cluster::default();
+    let cluster = expectation::parse(&file(scene), &nothing).unwrap().cluster(&nothing);
+    let offline = Offline::new(policies, &cluster, Timestamp::EARLIEST).unwrap();
+    let setting = Config::default().socket_kinds();
+    for (namespace, name, kind, expected) in [
+        (
+            "monitoring",
+            "prober",
+            SocketKind::Raw,
+            "FORWARDED clustertrafficpolicy/diagnosis sockets[0] (ping)",
+        ),
+        (
+            "monitoring",
+            "prober",
+            SocketKind::Ping,
+            "FORWARDED clustertrafficpolicy/diagnosis sockets[0] (ping)",
+        ),
+        ("monitoring", "prober", SocketKind::Sctp, "DROPPED SOCKET_KIND EPERM"),
+        ("monitoring", "prober", SocketKind::Tcp, "FORWARDED"),
+        ("monitoring", "grafana", SocketKind::Raw, "DROPPED SOCKET_KIND EPERM"),
+        ("shop", "web", SocketKind::Mptcp, "DROPPED shop/plain-tcp sockets[0] (no-mptcp) POLICY_DENY EACCES"),
+        ("shop", "web", SocketKind::Tcp, "FORWARDED"),
+    ] {
+        let end = End::Workload(WorkloadKey { namespace: namespace.into(), name: name.into() });
+        let found = answer_socket(&offline, &end, kind, setting & kind.bit() != 0);
+        let side = &found.ends[0];
+        let mut text = found.verdict.clone();
+        if let (Some(rule), Some(name)) = (&side.rule, &side.rule_name) {
+            write!(text, " {rule} ({name})").unwrap();
+        }
+        if let Some(errno) = &side.errno {
+            write!(text, " {} {errno}", side.reason).unwrap();
+        }
+        assert_eq!(text, expected, "{end} {}", kind.name());
+    }
+}
+
 #[test]
 fn every_example_of_the_manual_does_what_it_says() {
     let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md")).unwrap();
     let examples: Vec<&str> =
         manual.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let (mut judged, mut listening, mut workloads) = (0, 0, 0);
+    let (mut judged, mut listening, mut sockets, mut workloads) = (0, 0, 0, 0);
     for example in &examples {
         if example.starts_with("workloads:") || example.starts_with("namespaces:") {
             // Beside `workloads` the file may describe the cluster.
@@ -178,6 +229,11 @@ fn every_example_of_the_manual_does_what_it_says() {
             listening += 1;
             continue;
         }
+        if example.contains("  sockets:") {
+            creates_as_it_says(policies);
+            sockets += 1;
+            continue;
+        }
         let about = JUDGED.iter().filter(|(part, _)| example.contains(part)).collect::<Vec<_>>();
         let [(_, expected)] = about.as_slice() else { panic!("{} expectations for\n{example}", about.len()) };
         let nothing = Cluster::default();
@@ -192,5 +248,6 @@ fn every_example_of_the_manual_does_what_it_says() {
         }
         judged += 1;
     }
-    assert_eq!((judged, listening, workloads), (JUDGED.len(), 1, 2), "every example is of some kind");
+    let found = (judged, listening, sockets, workloads);
+    assert_eq!(found, (JUDGED.len(), 1, 1, 2), "every example is of some kind");
 }

@@ -7,6 +7,7 @@ use enforcer::domain::policy::model::{
     Action, Entity, Layer, Namespaces, Peer, Peers, Pending, Policy, PolicyKey, PolicyKind, PolicyMode,
     PortMatch, PortRange, Ports, Rule, Subject,
 };
+use enforcer_common::abi::config::SocketKind;
 use enforcer_common::reason::Errno;
 use ipnet::IpNet;
 use proptest::collection::{btree_set, vec};
@@ -121,6 +122,7 @@ fn make(kind: PolicyKind, subject: Subject, layer: Layer) -> Policy {
         ingress: None,
         egress: None,
         listen: None,
+        sockets: None,
         expires: None,
     }
 }
@@ -159,16 +161,26 @@ fn traffic_policy(kind: PolicyKind, ordered: bool) -> BoxedStrategy<Policy> {
         if ordered { &[Action::Allow, Action::Deny, Action::Pass] } else { &[Action::Allow, Action::Deny] };
     let section = rules(rule(peers, ports_and_types(), actions)).boxed();
     let listen = rules(rule(Just(Peers::Everyone), ports(true, true), &[Action::Allow, Action::Deny]));
+    // Only policies of the cluster allow kinds.
+    let about_kinds: &[Action] = if is_cluster { actions } else { &[Action::Deny] };
+    let kinds = vec(select(SocketKind::ALL), 1..4).prop_map(|mut kinds| {
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.reverse();
+        Ports::Kinds(kinds)
+    });
+    let sockets = option::of(vec(rule(Just(Peers::Everyone), kinds, about_kinds), 1..4));
     let layer = if ordered { tier().boxed() } else { Just(Layer::Namespaced).boxed() };
     let errno = select(&[Errno::Perm, Errno::ConnRefused]);
-    let policy = (some(), labels(), layer, section.clone(), section, listen, errno).prop_map(
-        move |(namespaces, selector, layer, ingress, egress, listen, errno)| {
+    let sections = (section.clone(), section, listen, sockets);
+    let policy = (some(), labels(), layer, sections, errno).prop_map(
+        move |(namespaces, selector, layer, (ingress, egress, listen, sockets), errno)| {
             let namespaces = if is_cluster { namespaces } else { Namespaces::Own };
             let listen = if ordered { None } else { listen };
-            let ingress =
-                if egress.is_none() && listen.is_none() { ingress.or(Some(vec![])) } else { ingress };
+            let is_empty = egress.is_none() && listen.is_none() && sockets.is_none();
+            let ingress = if is_empty { ingress.or(Some(vec![])) } else { ingress };
             let made = make(kind, Subject { namespaces, selector }, layer);
-            Policy { ingress, egress, listen, errno, ..made }
+            Policy { ingress, egress, listen, sockets, errno, ..made }
         },
     );
     (policy, option::of(any::<bool>())).prop_map(|(policy, place)| with_container(policy, place)).boxed()

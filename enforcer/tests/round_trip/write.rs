@@ -74,8 +74,10 @@ fn traffic_rule(section: RuleDirection, rule: &Rule) -> Value {
         let field = if section == RuleDirection::Egress { "to" } else { "from" };
         written[field] = peers.iter().map(traffic_peer).collect();
     }
-    if let Ports::AnyOf(ports) = &rule.ports {
-        written["ports"] = ports.iter().map(port).collect();
+    match &rule.ports {
+        Ports::All => {}
+        Ports::AnyOf(ports) => written["ports"] = ports.iter().map(port).collect(),
+        Ports::Kinds(kinds) => written["kinds"] = kinds.iter().map(|kind| json!(kind.name())).collect(),
     }
     written
 }
@@ -171,7 +173,7 @@ fn network_policy(policy: &Policy) -> Value {
         let (name, field) = match section {
             RuleDirection::Ingress => ("Ingress", "from"),
             RuleDirection::Egress => ("Egress", "to"),
-            RuleDirection::Listen => panic!("no such section of this kind"),
+            RuleDirection::Listen | RuleDirection::Sockets => panic!("no such section of this kind"),
         };
         types.push(name);
         let rules = rules.iter().map(|rule| {

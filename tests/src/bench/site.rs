@@ -326,6 +326,7 @@ fn table(generation: u64, client: IdentityId, server: IdentityId, entries: u32) 
     let sections = Sections {
         generation: Generation(generation),
         hypothetical: false,
+        sockets: false,
         default: Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE),
         protocols: [6, 17].map(|protocol| (protocol, ProtocolPorts::Ranges(vec![(low, high, 1)]))).into(),
         identities: (0..=last).collect(),

@@ -106,7 +106,11 @@ pub(super) fn matches_flow(policy: &Policy, rule: &Rule, question: &Question, se
 
 /// Whether a rule means a port of a server.
 pub(super) fn matches_port(rule: &Rule, server: &Side, protocol: u8, port: u16) -> bool {
-    let Ports::AnyOf(items) = &rule.ports else { return true };
+    let items = match &rule.ports {
+        Ports::All => return true,
+        Ports::AnyOf(items) => items,
+        Ports::Kinds(_) => return false,
+    };
     items.iter().any(|item| match item {
         PortMatch::Range(range) => range.protocol == protocol && (range.first..=range.last).contains(&port),
         PortMatch::Named { protocol: wanted, name } => {

@@ -7,6 +7,7 @@ use super::super::access::Peer;
 use super::super::client::Client;
 use super::super::{Access, Error};
 use super::{World, changed, files};
+use crate::domain::SocketKind;
 use crate::domain::flow_filter::FlowFilter;
 use crate::domain::workload::EndpointState;
 
@@ -47,8 +48,14 @@ async fn a_flow_is_asked_for_by_its_three_parts() {
         panic!("accepted")
     };
     assert_eq!(refused.message, "a b&c [x]/y 17 53");
+    let Err(Error::Refused(refused)) = world.client().explain_socket("a b", SocketKind::Raw).await else {
+        panic!("accepted")
+    };
+    assert_eq!(refused.message, "a b raw");
     for (query, said) in [
         ("from=a&to=b", "a flow has three parts"),
+        ("from=a&to=b&port=TCP/80&socket=raw", "a flow has three parts, a socket two"),
+        ("from=a&socket=rawr", "parameter `socket=rawr` makes no sense here"),
         ("from=a&to=b&port=80", "parameter `port=80` makes no sense here"),
         ("from=a&to=b&port=TCP/80&more=1", "parameter `more=1` makes no sense here"),
     ] {

@@ -168,6 +168,7 @@ fn answer(request: Request) -> Option<Reply> {
         Request::Explain { from, to, protocol, port } => {
             refused(&format!("{from} {to} {protocol} {port}"), false, &[])
         }
+        Request::ExplainSocket { from, kind } => refused(&format!("{from} {}", kind.name()), false, &[]),
         Request::IdentityList => Reply::Identities(vec![IdentityInfo {
             id: 256,
             namespace: "default".into(),
@@ -187,6 +188,7 @@ fn answer(request: Request) -> Option<Reply> {
             ingress_policies: Vec::new(),
             egress_policies: Vec::new(),
             listen_policies: Vec::new(),
+            socket_policies: Vec::new(),
         }]),
         Request::QuarantineAdd(QuarantineWish { workload, seconds, allow_from, by }) => {
             Reply::Quarantine(Box::new(QuarantineInfo {

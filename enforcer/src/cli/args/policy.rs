@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::cluster::{DryRun, OfNodes, ToCluster, Waiting, Way};
 use super::{DocumentFormat, Output, WideFormat, duration};
 use crate::cli::settings::JudgingFlags;
+use crate::domain::SocketKind;
 use crate::domain::offline::parse_port;
 use crate::domain::policy::model::PolicyKind;
 
@@ -111,7 +112,7 @@ pub enum Policy {
     /// a cluster.
     #[command(after_help = "Example:\n  enforcer policy matrix --cluster cluster.yaml -f policies/ -o json")]
     Matrix(Matrix),
-    /// Say what becomes of a flow and which rule decides
+    /// Say what becomes of a flow, or of a socket, and which rule decides
     ///
     /// Asks the agent, which answers by the tables that the kernel has; with --cluster the agents of the nodes on which both
     /// ends live. With --cluster FILE and -f it is worked out here, without an agent, for a cluster and policies from files.
@@ -176,8 +177,11 @@ pub struct Explain {
     #[arg(long, value_name = "END")]
     pub from: String,
     /// The server, `[namespace/]name:PORT[/PROTOCOL]`; a workload, a service, `host`, or an address (IPv6 in brackets)
-    #[arg(long, value_name = "END:PORT[/PROTO]")]
-    pub to: String,
+    #[arg(long, value_name = "END:PORT[/PROTO]", required_unless_present = "socket_kind")]
+    pub to: Option<String>,
+    /// Instead of --to: whether a socket of this kind may be created, like ping or raw
+    #[arg(long, value_name = "KIND", value_parser = socket_kind, conflicts_with = "to")]
+    pub socket_kind: Option<SocketKind>,
     /// Without a value: ask agents of the Kubernetes cluster, with your own rights. With one, ask none: file of namespaces, pods,
     /// services, endpoint slices and nodes as kubectl prints them; may be repeated
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
@@ -232,6 +236,13 @@ pub struct Test {
     /// What policies mean there
     #[command(flatten)]
     pub judging: JudgingFlags,
+}
+
+fn socket_kind(text: &str) -> Result<SocketKind, String> {
+    SocketKind::from_name(text).ok_or_else(|| {
+        let names: Vec<_> = SocketKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("known kinds are {}", names.join(", "))
+    })
 }
 
 fn port(text: &str) -> Result<(u8, u16), String> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::bail;
 
+use super::offline::About;
 use crate::cli::Answer;
 use crate::cli::across::{Across, Roll, is_named, read};
 use crate::cli::args::{Explain, ObjectFormat};
@@ -12,6 +13,7 @@ use crate::cli::context::{Context, block_on};
 use crate::cli::render::{json, offline as render, quote};
 use crate::cluster::agents::Agent;
 use crate::domain::answer::Explained;
+use crate::domain::offline::port_text;
 
 /// Whether agents of a cluster are asked, and not the one of this host.
 pub(super) fn is_meant(asked: &Explain) -> bool {
@@ -19,15 +21,18 @@ pub(super) fn is_meant(asked: &Explain) -> bool {
 }
 
 /// What those say on whose nodes the ends of the flow live: there they are judged.
-pub(super) fn explain(
-    context: &mut Context,
-    asked: &Explain,
-    to: &str,
-    port: &str,
-) -> anyhow::Result<Answer> {
+pub(super) fn explain(context: &mut Context, asked: &Explain, about: About<'_>) -> anyhow::Result<Answer> {
     block_on(async {
         let across = Across::open(context, &asked.way).await?;
-        let (from, to) = (qualified(&asked.from, &across.namespace), qualified(to, &across.namespace));
+        let from = qualified(&asked.from, &across.namespace);
+        let (to, what) = match about {
+            About::Flow(to, protocol, port) => {
+                let to = qualified(to, &across.namespace);
+                let server = format!("--to={}", server(&to, &port_text(protocol, port)));
+                (to, server)
+            }
+            About::Socket(kind) => (from.clone(), format!("--socket-kind={}", kind.name())),
+        };
         let patterns = &asked.of.node_name;
         let chosen = if patterns.is_empty() {
             let nodes = homes(&across, [&from, &to]).await?;
@@ -44,7 +49,7 @@ pub(super) fn explain(
             across.chosen(|node| is_named(patterns, node)).await?
         };
         let words = ["policy", "explain", "--output=json"].map(str::to_owned);
-        let flow = [format!("--from={from}"), format!("--to={}", server(&to, port))];
+        let flow = [format!("--from={from}"), what];
         let command = across.command(words.into_iter().chain(flow));
         let screen = &mut context.screen;
         let mut roll = Roll::default();

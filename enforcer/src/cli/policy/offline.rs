@@ -11,8 +11,9 @@ use crate::cli::context::{Context, block_on, now};
 use crate::cli::files;
 use crate::cli::render::{diagnostic, json, offline as render, policy as summary, quote, yaml};
 use crate::cli::settings::JudgingFlags;
+use crate::domain::SocketKind;
 use crate::domain::account::TrustDomain;
-use crate::domain::answer::answer;
+use crate::domain::answer::{answer, answer_socket};
 use crate::domain::cluster_file::{Cluster, parse_cluster};
 use crate::domain::command::PolicyFile;
 use crate::domain::expectation::{self, ExpectedFlow};
@@ -44,9 +45,24 @@ pub(super) fn matrix(context: &mut Context, asked: &Matrix) -> anyhow::Result<An
     Ok(Answer::Yes)
 }
 
-/// What becomes of one flow.
+/// What is asked about.
+#[derive(Clone, Copy)]
+pub(super) enum About<'a> {
+    /// A flow to a server, with its protocol and port.
+    Flow(&'a str, u8, u16),
+    /// A socket that is created.
+    Socket(SocketKind),
+}
+
+/// What becomes of one flow, or of one socket.
 pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<Answer> {
-    let (to, protocol, port) = server(&asked.to)?;
+    let about = match (&asked.to, asked.socket_kind) {
+        (_, Some(kind)) => About::Socket(kind),
+        (to, None) => {
+            let (to, protocol, port) = server(to.as_deref().unwrap_or_default())?;
+            About::Flow(to, protocol, port)
+        }
+    };
     let files = asked.cluster.as_deref().unwrap_or_default();
     match (asked.files.is_empty(), files.is_empty()) {
         (false, true) => bail!("-f is for a cluster from files: name them with --cluster FILE"),
@@ -60,11 +76,17 @@ pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<
             );
         }
         if nodes::is_meant(asked) {
-            return nodes::explain(context, asked, to, &port_text(protocol, port));
+            return nodes::explain(context, asked, about);
         }
         let client = context.client();
-        let port = port_text(protocol, port);
-        let found = block_on(async { Ok(client.explain(&asked.from, to, &port).await?) })?;
+        let found = block_on(async {
+            Ok(match about {
+                About::Flow(to, protocol, port) => {
+                    client.explain(&asked.from, to, &port_text(protocol, port)).await?
+                }
+                About::Socket(kind) => client.explain_socket(&asked.from, kind).await?,
+            })
+        })?;
         let text = match asked.output.format {
             ObjectFormat::Table => render::explained(&found),
             ObjectFormat::Json => json::object(&found)?,
@@ -72,14 +94,28 @@ pub(super) fn explain(context: &mut Context, asked: &Explain) -> anyhow::Result<
         context.screen.data(&text)?;
         return Ok(Answer::Yes);
     }
+    let kinds = context.config(asked.judging.0.clone())?.config.socket_kinds();
     let Some((cluster, offline)) = scenery(context, files, &asked.files, &asked.judging)? else {
         return Ok(Answer::No);
     };
-    let flow = Flow { from: end(&cluster, &asked.from)?, to: end(&cluster, to)?, protocol, port };
-    if matches!((&flow.from, &flow.to), (End::Address(_), End::Address(_))) {
-        bail!("nobody here judges a flow between two addresses; name a workload of the cluster as one end");
-    }
-    let found = answer(&offline, &flow);
+    let from = end(&cluster, &asked.from)?;
+    let found = match about {
+        About::Flow(to, protocol, port) => {
+            let flow = Flow { from, to: end(&cluster, to)?, protocol, port };
+            if matches!((&flow.from, &flow.to), (End::Address(_), End::Address(_))) {
+                bail!(
+                    "nobody here judges a flow between two addresses; name a workload of the cluster as one end"
+                );
+            }
+            answer(&offline, &flow)
+        }
+        About::Socket(kind) if matches!(from, End::Workload(_) | End::Host) => {
+            answer_socket(&offline, &from, kind, kinds & kind.bit() != 0)
+        }
+        About::Socket(_) => {
+            bail!("{} creates no sockets; name a workload of the cluster", quote(&asked.from))
+        }
+    };
     let text = match asked.output.format {
         ObjectFormat::Table => render::answer(&found),
         ObjectFormat::Json => json::object(&found)?,

@@ -34,7 +34,11 @@ pub fn matrix(matrix: &BTreeMap<String, Reach>) -> String {
 /// What becomes of a flow, and why.
 pub fn answer(answer: &Answer) -> String {
     let Answer { from, to, port, verdict, ends } = answer;
-    let mut text = format!("{} -> {} {port}: {verdict}\n", clean(from), clean(to));
+    let mut text = if to.is_empty() {
+        format!("{} creates a socket of the kind {}: {verdict}\n", clean(from), clean(port))
+    } else {
+        format!("{} -> {} {port}: {verdict}\n", clean(from), clean(to))
+    };
     for end in ends {
         text.push_str(&side(end));
     }

@@ -28,7 +28,7 @@ mod wards;
 
 use std::collections::BTreeSet;
 
-use enforcer_common::abi::policy::{BY_ADDRESS, LISTEN, Plane};
+use enforcer_common::abi::policy::{BY_ADDRESS, LISTEN, Plane, SOCKET};
 use enforcer_common::id::{Generation, IdentityId, RuleId};
 use enforcer_common::reason::{CANARY_ERRNO, Errno, Reason};
 use enforcer_common::verdict::{Direction, Tier, Word};
@@ -39,13 +39,13 @@ use self::classifier::Made;
 use self::containers::{Lens, Widened};
 use self::entries::Entries;
 use self::layers::{Beneath, Ranks};
-use self::lower::{LoweredPolicy, LoweredSection, Lowering, Part, Party, number};
+use self::lower::{LoweredPolicy, LoweredSection, Lowering, Part, PartPorts, Party, number};
 use self::people::People;
 use self::ports::PortClasses;
 use self::questions::Questions;
 use self::services::Services;
 use self::wards::Wards;
-use super::model::{Policy, PolicyMode, RuleDirection};
+use super::model::{Action, Policy, PolicyMode, RuleDirection};
 use crate::domain::account::TrustDomain;
 use crate::domain::cluster::{KnownService, NamespaceLabels};
 use crate::domain::registry::Registry;
@@ -63,6 +63,8 @@ pub const IDENTITY_SPARE: usize = 1_024;
 const ANY: &[u32] = &[0];
 /// The class that stands for listening in the place of a peer.
 const LISTENING: &[u32] = &[LISTEN];
+/// The class that stands for creating sockets in the place of a peer.
+const CREATING: &[u32] = &[SOCKET];
 /// "Any" of ports.
 const ANY_PORT: &[u16] = &[0];
 /// Who is known and of whom no entry speaks.
@@ -172,6 +174,7 @@ fn table<'a>(
         ranks: Ranks::new(&live)?,
         beneath: Beneath::default(),
         contested: containers::contested(&lowering.contested, &identities),
+        quarantined: in_quarantine.iter().flat_map(|(ward, _)| identities.asked(*ward)).copied().collect(),
         identities,
         audit: policies.iter().any(|policy| policy.mode == PolicyMode::Audit),
         at: scene.at,
@@ -191,6 +194,7 @@ fn table<'a>(
     let sections = Sections {
         generation,
         hypothetical: compiler.audit,
+        sockets: live.iter().any(|lowered| lowered.policy.sockets.is_some()),
         default: DEFAULT,
         protocols: compiler.ports.into_protocols(),
         identities: compiler.identities.into_numbers(),
@@ -209,6 +213,8 @@ struct Compiler {
     beneath: Beneath,
     /// Subjects for whom peers can't be widened.
     contested: BTreeSet<u32>,
+    /// Subjects in quarantine.
+    quarantined: BTreeSet<u32>,
     audit: bool,
     at: Timestamp,
 }
@@ -235,7 +241,11 @@ impl Compiler {
         let policy = lowered.policy;
         let subjects = self.identities.asked(lowered.subjects);
         for section in &lowered.sections {
-            let any = if section.section == RuleDirection::Listen { LISTENING } else { ANY };
+            let any = match section.section {
+                RuleDirection::Egress | RuleDirection::Ingress => ANY,
+                RuleDirection::Listen => LISTENING,
+                RuleDirection::Sockets => CREATING,
+            };
             if let Some(id) = section.isolation {
                 // Precedence 5: being selected isolates, whether or not there are rules, and whether or not they are over.
                 let isolated = Word::deny(Tier::Isolation, policy.errno, Reason::Isolated, id);
@@ -255,15 +265,21 @@ impl Compiler {
     ) -> Result<(), CompileError> {
         let LoweredPolicy { policy, lens, .. } = policy;
         for lowered in section.rules.iter().filter(|lowered| !lowered.rule.is_over(self.at)) {
-            let word = self.ranks.word(policy, lowered, *lens);
+            let word = self.ranks.word(policy, section.section, lowered, *lens);
             for Part { subjects: named, peers, ports, widened } in &lowered.parts {
                 let subjects = named.map_or(subjects, |named| self.identities.asked(named));
+                let free = self.outside_quarantine(section.section, lowered.rule.action, subjects);
+                let subjects = free.as_deref().unwrap_or(subjects);
                 let peers_of = peers.as_deref().unwrap_or_default();
                 let peers = match peers {
                     None => any.to_vec(),
                     Some(parties) => self.parties(parties),
                 };
-                let ports = ports.map_or(ANY_PORT, |list| self.ports.of(list));
+                let ports = match ports {
+                    PartPorts::All => ANY_PORT,
+                    PartPorts::Listed(list) => self.ports.of(*list),
+                    PartPorts::Kinds(classes) => classes,
+                };
                 let target = self.target(policy, section.section, subjects);
                 target.add(entries, &peers, ports, word)?;
                 target.mark(entries, peers_of)?;
@@ -271,7 +287,7 @@ impl Compiler {
                     let is_judged = |class: &&u32| *lens == Lens::Strict || !self.contested.contains(class);
                     let subjects: Vec<u32> = subjects.iter().filter(is_judged).copied().collect();
                     let target = self.target(policy, section.section, &subjects);
-                    let word = self.ranks.word(policy, lowered, *lens);
+                    let word = self.ranks.word(policy, section.section, lowered, *lens);
                     // Who is meant anyway is meant as the rule says.
                     let mut classes = self.parties(parties);
                     classes.retain(|class| peers.binary_search(class).is_err());
@@ -282,12 +298,25 @@ impl Compiler {
         Ok(())
     }
 
+    /// To whom of these a rule that allows kinds of sockets speaks: not to who is in quarantine, whom no rule gives more than
+    /// the configuration does. `None` for rules of other kinds, and for all of them.
+    fn outside_quarantine(
+        &self,
+        section: RuleDirection,
+        action: Action,
+        subjects: &[u32],
+    ) -> Option<Vec<u32>> {
+        let widens = section == RuleDirection::Sockets && action == Action::Allow;
+        let is_free = |class: &&u32| !self.quarantined.contains(class);
+        (widens && !self.quarantined.is_empty()).then(|| subjects.iter().filter(is_free).copied().collect())
+    }
+
     /// Where the words of a section of a policy go.
     fn target<'a>(&'a self, policy: &Policy, section: RuleDirection, subjects: &'a [u32]) -> Target<'a> {
-        // Listening is asked for in the direction ingress, with a peer that no flow has.
+        // Listening and creating sockets are asked for in the direction ingress, with peers that no flow has.
         let direction = match section {
             RuleDirection::Egress => Direction::Egress,
-            RuleDirection::Ingress | RuleDirection::Listen => Direction::Ingress,
+            RuleDirection::Ingress | RuleDirection::Listen | RuleDirection::Sockets => Direction::Ingress,
         };
         let beneath = (!policy.layer.is_admin()).then_some((&self.beneath, section));
         Target { planes: self.planes(policy.mode), beneath, direction, subjects }

@@ -59,7 +59,7 @@ codes! {
     BadPath "bad-path" "A cgroup path that is not absolute and plain.";
     BadTime "bad-time" "A time that is not as RFC 3339 wants it.";
     Expired "expired" "A policy or rule whose time is over (a warning).";
-    NoDirection "no-direction" "A policy with none of `ingress`, `egress` and `listen`.";
+    NoDirection "no-direction" "A policy with none of `ingress`, `egress`, `listen` and `sockets`.";
     Duplicate "duplicate" "Two things of one set have the same name, directory or address.";
     ShadowedRule "shadowed-rule" "A rule that never decides, because another one always comes before it (a warning).";
     NoEffect "no-effect" "A part of a document that does nothing where it stands (a warning).";

@@ -4,12 +4,16 @@
 use std::cmp::Reverse;
 use std::fmt;
 
+use enforcer_common::abi::config::SocketKind;
+use enforcer_common::address::Address;
 use enforcer_common::id::IdentityId;
 use enforcer_common::reason::Reason;
 use enforcer_common::verdict::{Direction, Query, Word};
 
 use super::compile::is_inside;
-use super::model::{Action, Entity, Layer, Peer, Peers, Policy, PolicyMode, PortMatch, Ports, Rule, RuleKey};
+use super::model::{
+    Action, Entity, Layer, Peer, Peers, Policy, PolicyMode, PortMatch, Ports, Rule, RuleDirection, RuleKey,
+};
 use super::ports::type_name;
 use crate::domain::account::TrustDomain;
 use crate::domain::cluster::NamespaceLabels;
@@ -106,7 +110,7 @@ pub fn explain<'a>(
 ) -> Explanation {
     let policies: Vec<&Policy> = policies.into_iter().filter(|policy| context.counts(policy)).collect();
     let rule = context.registry.rules().find(|(_, id)| *id == word.rule()).map(|(key, _)| key.clone());
-    let flow = Flow::new(context, query);
+    let flow = Flow::new(context, query, query.direction.into());
     let selecting: Vec<&Policy> = policies.iter().copied().filter(|policy| flow.selects(policy)).collect();
     Explanation {
         precedence: precedence(&policies, rule.as_ref(), word),
@@ -117,6 +121,35 @@ pub fn explain<'a>(
     }
 }
 
+/// Explains the word that decided whether somebody may create a socket of a kind. Policies come in any order.
+pub fn explain_socket<'a>(
+    policies: impl IntoIterator<Item = &'a Policy>,
+    context: &Context<'_>,
+    (subject, kind): (IdentityId, SocketKind),
+    word: Word,
+) -> Explanation {
+    let policies: Vec<&Policy> = policies.into_iter().filter(|policy| context.counts(policy)).collect();
+    let rule = context.registry.rules().find(|(_, id)| *id == word.rule()).map(|(key, _)| key.clone());
+    // There is no other end and no port.
+    let query = Query {
+        subject,
+        peer: IdentityId::UNKNOWN,
+        address: Address::v4(0),
+        port: 0,
+        protocol: 0,
+        direction: Direction::Egress,
+    };
+    let flow = Flow { kind: Some(kind), ..Flow::new(context, &query, RuleDirection::Sockets) };
+    let selecting: Vec<&Policy> = policies.iter().copied().filter(|policy| flow.selects(policy)).collect();
+    Explanation {
+        precedence: precedence(&policies, rule.as_ref(), word),
+        rule,
+        passed: flow.passed(&selecting),
+        allowing: flow.allowing(&selecting),
+        isolations: Vec::new(),
+    }
+}
+
 /// The policies that isolate the subject of a flow in its direction, in the order given. Empty for subjects that are
 /// not workloads.
 pub fn why<'a>(
@@ -124,7 +157,7 @@ pub fn why<'a>(
     context: &Context<'_>,
     query: &Query,
 ) -> Vec<Isolation> {
-    let flow = Flow::new(context, query);
+    let flow = Flow::new(context, query, query.direction.into());
     let there = policies.into_iter().filter(|policy| context.counts(policy) && flow.selects(policy));
     there.filter_map(|policy| flow.isolation(policy)).collect()
 }
@@ -150,21 +183,26 @@ fn precedence(policies: &[&Policy], rule: Option<&RuleKey>, word: Word) -> u8 {
     }
 }
 
-/// A flow with what is known of its ends.
+/// A flow with what is known of its ends, or a socket that is created.
 struct Flow<'a> {
     context: &'a Context<'a>,
     query: &'a Query,
+    /// Whose rules are asked.
+    section: RuleDirection,
+    /// The kind of the socket that is created.
+    kind: Option<SocketKind>,
     subject: Option<&'a IdentityKey>,
     peer: Option<&'a IdentityKey>,
 }
 
 impl<'a> Flow<'a> {
-    fn new(context: &'a Context<'a>, query: &'a Query) -> Self {
+    fn new(context: &'a Context<'a>, query: &'a Query, section: RuleDirection) -> Self {
         let workload = |id: IdentityId| {
             let key = (id >= IdentityId::FIRST_WORKLOAD).then(|| context.registry.identity_key(id)).flatten();
             key.filter(|key| key.is_workload())
         };
-        Self { context, query, subject: workload(query.subject), peer: workload(query.peer) }
+        let (subject, peer) = (workload(query.subject), workload(query.peer));
+        Self { context, query, section, kind: None, subject, peer }
     }
 
     fn selects(&self, policy: &Policy) -> bool {
@@ -173,7 +211,7 @@ impl<'a> Flow<'a> {
 
     /// Every rule of the direction that is not over, with its name.
     fn rules<'p>(&self, policy: &'p Policy) -> impl Iterator<Item = (RuleKey, &'p Rule)> {
-        let direction = self.query.direction.into();
+        let direction = self.section;
         let at = self.context.at;
         (0..)
             .zip(policy.section(direction).unwrap_or_default())
@@ -212,8 +250,10 @@ impl<'a> Flow<'a> {
     }
 
     fn isolation(&self, policy: &Policy) -> Option<Isolation> {
-        let direction = self.query.direction.into();
-        policy.section(direction).filter(|_| policy.layer.isolates())?;
+        let direction = self.section;
+        if !policy.isolates(direction) {
+            return None;
+        }
         let mut misses: Vec<Miss> = self
             .rules(policy)
             .filter(|(_, rule)| rule.action == Action::Allow && !self.matches(policy, rule))
@@ -270,7 +310,11 @@ impl<'a> Flow<'a> {
 
     fn matches_port(&self, rule: &Rule, numbers_only: bool) -> bool {
         let Query { protocol, port, direction, .. } = *self.query;
-        let Ports::AnyOf(items) = &rule.ports else { return true };
+        let items = match &rule.ports {
+            Ports::AnyOf(items) => items,
+            Ports::All => return true,
+            Ports::Kinds(kinds) => return self.kind.is_some_and(|kind| kinds.contains(&kind)),
+        };
         let server = match direction {
             Direction::Egress => self.peer,
             Direction::Ingress => self.subject,
@@ -292,6 +336,7 @@ impl<'a> Flow<'a> {
 fn ports_text(ports: &Ports) -> String {
     match ports {
         Ports::All => "all ports".to_owned(),
+        Ports::Kinds(kinds) => kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "),
         Ports::AnyOf(ranges) if ranges.is_empty() => "no ports".to_owned(),
         Ports::AnyOf(ranges) => {
             let text = |item: &PortMatch| match item {

@@ -129,13 +129,13 @@ impl FromStr for PolicyKey {
 pub struct RuleKey {
     /// The policy.
     pub policy: PolicyKey,
-    /// `egress`, `ingress` or `listen`.
+    /// `egress`, `ingress`, `listen` or `sockets`.
     pub direction: RuleDirection,
     /// Position in the list of the section, from 0; `None` is the isolation itself.
     pub index: Option<u32>,
 }
 
-/// The section of a policy that a rule stands in: a [`Direction`], or who may listen.
+/// The section of a policy that a rule stands in: a [`Direction`], who may listen, or who may have which sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleDirection {
@@ -145,19 +145,28 @@ pub enum RuleDirection {
     Ingress,
     /// Which ports may be listened on.
     Listen,
+    /// Which kinds of sockets may be created.
+    Sockets,
 }
 
 impl RuleDirection {
     /// Every section.
-    pub const ALL: [Self; 3] = [Self::Egress, Self::Ingress, Self::Listen];
+    pub const ALL: [Self; 4] = [Self::Egress, Self::Ingress, Self::Listen, Self::Sockets];
 
-    /// `egress`, `ingress` or `listen`, as in policies.
+    /// `egress`, `ingress`, `listen` or `sockets`, as in policies.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Egress => Direction::Egress.label(),
             Self::Ingress => Direction::Ingress.label(),
             Self::Listen => "listen",
+            Self::Sockets => "sockets",
         }
+    }
+
+    /// Whether a namespaced policy with this section denies what none of its rules allows. Of a kind of sockets of which no
+    /// rule speaks the configuration decides.
+    pub const fn isolates(self) -> bool {
+        !matches!(self, Self::Sockets)
     }
 }
 

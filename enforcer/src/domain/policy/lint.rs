@@ -186,7 +186,7 @@ impl Lints<'_> {
 
     /// Allow rules for more than their author is likely to mean.
     fn broad(&self, section: RuleDirection, rule: &Rule, path: &[Step], found: &mut Vec<Diagnostic>) {
-        if rule.action != Action::Allow || section == RuleDirection::Listen {
+        if rule.action != Action::Allow || matches!(section, RuleDirection::Listen | RuleDirection::Sockets) {
             return;
         }
         let everything = rule.ports == Ports::All;
@@ -308,7 +308,7 @@ fn covers(all_of: &Policy, all: &Rule, part_of: &Policy, part: &Rule) -> bool {
     let same_words = all_of.key.namespace == part_of.key.namespace || !own(all) && !own(part);
     all.expires.is_none()
         && (all.peers == Peers::Everyone || (all.peers == part.peers && same_words))
-        && (all.ports == Ports::All || all.ports == part.ports)
+        && all.ports.cover(&part.ports)
 }
 
 /// A step into a document.

@@ -16,4 +16,5 @@ pub mod ports;
 mod rules;
 pub mod schema;
 mod selector;
+mod sockets;
 mod traffic;

@@ -1,5 +1,6 @@
 //! The policy model: valid by construction. `check` makes it from a document; `compile` turns it into a table.
 
+use enforcer_common::abi::config::SocketKind;
 use enforcer_common::reason::Errno;
 use enforcer_common::verdict::Direction;
 use ipnet::IpNet;
@@ -34,6 +35,9 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
     /// Rules for the ports that the subject may listen on; they have no peers. `Some` leaves it no other port.
     pub listen: Option<Vec<Rule>>,
+    /// Rules for the kinds of sockets that the subject may create; they have no peers. Isolates nobody: of other kinds the
+    /// configuration decides.
+    pub sockets: Option<Vec<Rule>>,
     /// From then on the policy is as if it was not there.
     pub expires: Option<Timestamp>,
 }
@@ -93,17 +97,23 @@ impl Policy {
             && self.subject.selector.matches(&key.labels)
     }
 
+    /// Whether it denies who it selects what no rule of this section allows.
+    pub fn isolates(&self, section: RuleDirection) -> bool {
+        self.layer.isolates() && section.isolates() && self.section(section).is_some()
+    }
+
     /// The rules of one direction; `Some` isolates.
     pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
         self.section(direction.into())
     }
 
-    /// The rules of one section; `Some` isolates.
+    /// The rules of one section, if it has it.
     pub fn section(&self, section: RuleDirection) -> Option<&[Rule]> {
         match section {
             RuleDirection::Egress => self.egress.as_deref(),
             RuleDirection::Ingress => self.ingress.as_deref(),
             RuleDirection::Listen => self.listen.as_deref(),
+            RuleDirection::Sockets => self.sockets.as_deref(),
         }
     }
 
@@ -152,7 +162,7 @@ pub struct Rule {
     pub action: Action,
     /// Which other ends it matches.
     pub peers: Peers,
-    /// Which protocols and ports of the server side it matches.
+    /// Which protocols and ports of the server side it matches, or which kinds of sockets.
     pub ports: Ports,
     /// What an application gets for a denial of this rule; the policy's where missing.
     pub errno: Option<Errno>,
@@ -262,13 +272,25 @@ pub enum Entity {
     Unmanaged,
 }
 
-/// Which protocols and ports a rule matches.
+/// Which protocols and ports a rule matches, or which kinds of sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ports {
     /// All of them: the list is missing or empty, as in `NetworkPolicy`.
     All,
     /// Any of these.
     AnyOf(Vec<PortMatch>),
+    /// Kinds of sockets, each once; in the section about sockets, and only there.
+    Kinds(Vec<SocketKind>),
+}
+
+impl Ports {
+    /// Whether these are known to be all of the others.
+    pub fn cover(&self, others: &Self) -> bool {
+        match (self, others) {
+            (Self::Kinds(all), Self::Kinds(some)) => some.iter().all(|kind| all.contains(kind)),
+            _ => *self == Self::All || self == others,
+        }
+    }
 }
 
 /// One item of a list of ports.

@@ -76,14 +76,20 @@ pub fn has_types(protocol: u8) -> bool {
     matches!(protocol, ICMP | ICMPV6)
 }
 
+const SOCKETS: &str = "`sockets` of a policy says who may open such sockets, and the setting `allowed-sockets` where no policy does";
+
 /// Names of other protocols, and why no rule can name them.
-const OTHERS: [(&str, &str); 7] = [
-    ("MPTCP", "a connection of MPTCP is judged as TCP: write TCP"),
+const OTHERS: [(&str, &str); 8] = [
+    (
+        "MPTCP",
+        "a connection of MPTCP is judged as TCP: write TCP; `sockets` of a policy says who may open such sockets",
+    ),
     ("ICMP", "only `ingress` and `egress` of a TrafficPolicy or ClusterTrafficPolicy speak of it"),
     ("ICMPV6", "only `ingress` and `egress` of a TrafficPolicy or ClusterTrafficPolicy speak of it"),
-    ("UDPLITE", "the setting `allowed-sockets` says who may open such sockets"),
-    ("DCCP", "the setting `allowed-sockets` says who may open such sockets"),
-    ("RAW", "the setting `allowed-sockets` says who may open such sockets"),
+    ("UDPLITE", SOCKETS),
+    ("DCCP", SOCKETS),
+    ("RAW", SOCKETS),
+    ("PING", SOCKETS),
     ("ANY", "leave `ports` out if every protocol and port is meant"),
 ];
 

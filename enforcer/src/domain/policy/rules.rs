@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use enforcer_common::reason::Errno;
+
 use super::diagnostic::{Code, quote};
 use super::model::{Action, Peers, Ports, Rule};
 use super::peers::{self, Scope};
-use super::ports;
+use super::{ports, sockets};
 use crate::domain::syntax::{ERRNOS, Name};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::yaml::{Node, Reader};
+use crate::domain::yaml::{Mapping, Node, Reader};
 
 /// Most rules of one direction of a policy.
 pub(super) const MAX_RULES: usize = 1_000;
@@ -23,6 +25,8 @@ pub(super) struct Words {
     pub(super) rule: &'static str,
     /// Nothing where rules have no peers.
     pub(super) peers: Option<&'static str>,
+    /// Whether rules name kinds of sockets, not ports.
+    pub(super) kinds: bool,
     /// Whose rules they are.
     pub(super) scope: Scope,
     /// Whether the first rule that matches decides, and may pass a flow on.
@@ -30,12 +34,13 @@ pub(super) struct Words {
 }
 
 const fn words(direction: &'static str, rule: &'static str, peers: Option<&'static str>) -> Words {
-    Words { direction, rule, peers, scope: Scope::Namespace, ordered: false }
+    Words { direction, rule, peers, kinds: false, scope: Scope::Namespace, ordered: false }
 }
 
 pub(super) const INGRESS: Words = words("`ingress`", "an ingress rule", Some("from"));
 pub(super) const EGRESS: Words = words("`egress`", "an egress rule", Some("to"));
 pub(super) const LISTEN: Words = words("`listen`", "a listen rule", None);
+pub(super) const SOCKETS: Words = Words { kinds: true, ..words("`sockets`", "a sockets rule", None) };
 
 const ACTIONS: [(&str, Action); 3] =
     [("Allow", Action::Allow), ("Deny", Action::Deny), ("Pass", Action::Pass)];
@@ -43,6 +48,10 @@ const ACTIONS: [(&str, Action); 3] =
 /// The rules of one direction.
 pub(super) fn direction(reader: &mut Reader<'_>, node: &Node, words: &Words) -> Option<Vec<Rule>> {
     let items = reader.list(node, words.direction, MAX_RULES)?;
+    if words.kinds && items.is_empty() {
+        sockets::refuse_empty(reader, node);
+        return None;
+    }
     let mut names: BTreeMap<&str, Range<usize>> = BTreeMap::new();
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
@@ -73,7 +82,7 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
     let errors = reader.errors();
     let mut fields = vec!["name", "action", "errno"];
     fields.extend(words.peers);
-    fields.extend(["ports", "expiresAt"]);
+    fields.extend([if words.kinds { "kinds" } else { "ports" }, "expiresAt"]);
     let rule = reader.mapping(node, words.rule, &fields)?;
     let name = rule.get("name").and_then(|node| {
         Name::Word.read(reader, node, "the name of a rule").map(|name| (name, node.span.clone()))
@@ -82,6 +91,57 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
         Some(node) => reader.choice(node, "`action`", &ACTIONS),
         None => Some(Action::default()),
     };
+    let errno = check_action(reader, node, &rule, action, words);
+    let peers = match words.peers.and_then(|field| Some((format!("`{field}`"), rule.get(field)?))) {
+        Some((what, node)) => reader.list(node, &what, MAX_ITEMS).and_then(|items| {
+            let peers: Vec<_> = items
+                .iter()
+                .map(|item| {
+                    let peer = peers::peer(reader, item, words.scope);
+                    if words.peers == Some("to") {
+                        peers::check_server(reader, item, peer.as_ref());
+                    }
+                    peer
+                })
+                .collect();
+            peers.into_iter().collect::<Option<Vec<_>>>()
+        }),
+        None => Some(Vec::new()),
+    };
+    let ports = if words.kinds {
+        sockets::kinds(reader, &rule).map(Ports::Kinds)
+    } else {
+        ports_of(reader, &rule, words.peers.is_none())
+    };
+    let expires = rule.get("expiresAt").map(|node| expiry(reader, node, "this rule"));
+    if reader.errors() > errors {
+        return None;
+    }
+    let (peers, ports) = (peers?, ports?);
+    let rule = Rule {
+        name: name.as_ref().map(|(name, _)| (*name).to_owned()),
+        action: action?,
+        // Missing and empty mean the same, as in NetworkPolicy.
+        peers: if peers.is_empty() { Peers::Everyone } else { Peers::AnyOf(peers) },
+        ports,
+        errno,
+        expires: expires.flatten(),
+    };
+    Some((rule, name))
+}
+
+/// What an action needs and excludes. The errno of the rule.
+fn check_action(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    rule: &Mapping<'_>,
+    action: Option<Action>,
+    words: &Words,
+) -> Option<Errno> {
+    if words.kinds && words.scope == Scope::Namespace && action == Some(Action::Allow) {
+        let place = first_line(reader, node);
+        sockets::refuse_allow(reader, &place, rule);
+    }
     if let (Some(Action::Pass), Some(entry), false) = (action, rule.entry("action"), words.ordered) {
         reader
             .error(&entry.value.span, Code::ConflictingFields, "`Pass` in a policy without a tier")
@@ -100,45 +160,17 @@ fn rule<'n>(reader: &mut Reader<'_>, node: &'n Node, words: &Words) -> Option<(R
             .label("only with `action: Deny`")
             .help("remove it, add `action: Deny`, or set `spec.errno` for what no rule allows");
     }
-    let peers = match words.peers.and_then(|field| Some((format!("`{field}`"), rule.get(field)?))) {
-        Some((what, node)) => reader.list(node, &what, MAX_ITEMS).and_then(|items| {
-            let peers: Vec<_> = items
-                .iter()
-                .map(|item| {
-                    let peer = peers::peer(reader, item, words.scope);
-                    if words.peers == Some("to") {
-                        peers::check_server(reader, item, peer.as_ref());
-                    }
-                    peer
-                })
-                .collect();
-            peers.into_iter().collect::<Option<Vec<_>>>()
-        }),
-        None => Some(Vec::new()),
-    };
-    let ports = match rule.get("ports") {
-        Some(node) => reader.list(node, "`ports`", MAX_ITEMS).and_then(|items| {
-            let ports: Vec<_> =
-                items.iter().map(|item| ports::own(reader, item, words.peers.is_none())).collect();
-            ports.into_iter().collect::<Option<Vec<_>>>().map(|ports| ports.concat())
-        }),
-        None => Some(Vec::new()),
-    };
-    let expires = rule.get("expiresAt").map(|node| expiry(reader, node, "this rule"));
-    if reader.errors() > errors {
-        return None;
-    }
-    let (peers, ports) = (peers?, ports?);
-    let rule = Rule {
-        name: name.as_ref().map(|(name, _)| (*name).to_owned()),
-        action: action?,
-        // Missing and empty mean the same, as in NetworkPolicy.
-        peers: if peers.is_empty() { Peers::Everyone } else { Peers::AnyOf(peers) },
-        ports: if ports.is_empty() { Ports::All } else { Ports::AnyOf(ports) },
-        errno,
-        expires: expires.flatten(),
-    };
-    Some((rule, name))
+    errno
+}
+
+/// The ports that a rule names.
+fn ports_of(reader: &mut Reader<'_>, rule: &Mapping<'_>, listens: bool) -> Option<Ports> {
+    let Some(node) = rule.get("ports") else { return Some(Ports::All) };
+    let items = reader.list(node, "`ports`", MAX_ITEMS)?;
+    let ports: Vec<_> = items.iter().map(|item| ports::own(reader, item, listens)).collect();
+    let ports = ports.into_iter().collect::<Option<Vec<_>>>()?.concat();
+    // Missing and empty mean the same, as in NetworkPolicy.
+    Some(if ports.is_empty() { Ports::All } else { Ports::AnyOf(ports) })
 }
 
 /// The moment from which on something is over. Warns if that was before.
@@ -165,7 +197,7 @@ pub(super) fn expiry(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option
 /// Whether everything that one rule matches is matched by the other.
 fn covers(all: &Rule, part: &Rule) -> bool {
     (all.peers == Peers::Everyone || all.peers == part.peers)
-        && (all.ports == Ports::All || all.ports == part.ports)
+        && all.ports.cover(&part.ports)
         // A rule that ends first leaves the other its time.
         && all.expires.is_none_or(|end| part.expires.is_some_and(|part| part <= end))
 }

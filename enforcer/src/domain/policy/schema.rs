@@ -4,6 +4,7 @@
 mod crd;
 mod docs;
 
+use enforcer_common::abi::config::SocketKind;
 use serde_json::{Map, Value, json};
 
 use super::document::version;
@@ -138,6 +139,7 @@ fn traffic(kind: PolicyKind) -> Value {
         "ingress": list("ingressRule", MAX_RULES),
         "egress": list("egressRule", MAX_RULES),
         "listen": list("listenRule", MAX_RULES),
+        "sockets": some("socketsRule", MAX_RULES),
         "expiresAt": { "type": "string", "format": "date-time" },
     });
     if let (Value::Object(fields), true) = (&mut fields, is_cluster) {
@@ -189,6 +191,26 @@ fn rule(peers: Option<&str>) -> Value {
     described("rule", fields, &[])
 }
 
+/// A rule about sockets. Only policies of the cluster allow kinds.
+fn sockets_rule() -> Value {
+    let errnos: Vec<_> = ERRNOS.iter().map(|(name, _)| *name).collect();
+    let kinds: Vec<_> = SocketKind::ALL.iter().map(|kind| kind.name()).collect();
+    let fields = json!({
+        "name": { "type": "string", "maxLength": 63 },
+        "action": { "enum": ["Allow", "Deny", "Pass"], "default": "Allow" },
+        "errno": { "enum": errnos },
+        "kinds": {
+            "type": "array",
+            "items": { "enum": kinds },
+            "minItems": 1,
+            "maxItems": kinds.len(),
+            "uniqueItems": true,
+        },
+        "expiresAt": { "type": "string", "format": "date-time" },
+    });
+    described("rule", fields, &["kinds"])
+}
+
 fn network_rule(peers: &str) -> Value {
     let mut fields = Map::new();
     fields.insert(peers.into(), or_null(list("networkPeer", MAX_ITEMS)));
@@ -209,7 +231,6 @@ fn definitions() -> Value {
     let protocols: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
     let own_protocols: Vec<_> = OWN_PROTOCOLS.iter().map(|(name, _)| *name).collect();
     let kind = json!({ "type": "integer", "minimum": 1, "maximum": 255 });
-    let kind_name = json!({ "type": "string", "maxLength": 32 });
     let number = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
     let name = json!({ "type": "string", "maxLength": 15, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" });
     let one = |fields: Value| json!({ "type": "object", "properties": fields, "minProperties": 1, "maxProperties": 1, "additionalProperties": false });
@@ -236,7 +257,7 @@ fn definitions() -> Value {
             "protocol": { "enum": own_protocols },
             "port": { "anyOf": [number, name] },
             "endPort": number,
-            "types": { "type": "array", "items": { "anyOf": [kind, kind_name] }, "minItems": 1, "maxItems": MAX_ITEMS },
+            "types": { "type": "array", "items": { "anyOf": [kind, { "type": "string", "maxLength": 32 }] }, "minItems": 1, "maxItems": MAX_ITEMS },
         }), &[]),
         "networkPort": object(json!({
             "protocol": or_null(json!({ "enum": protocols })),
@@ -256,6 +277,7 @@ fn definitions() -> Value {
         "ingressRule": rule(Some("from")),
         "egressRule": rule(Some("to")),
         "listenRule": rule(None),
+        "socketsRule": sockets_rule(),
         "networkPeer": object(json!({
             "podSelector": or_null(selector()),
             "namespaceSelector": or_null(selector()),
@@ -305,7 +327,7 @@ mod tests {
         assert_eq!(fields(&cluster), traffic::FIELDS.into());
         assert_eq!(
             fields(&super::traffic(PolicyKind::TrafficPolicy)),
-            traffic::FIELDS[..7].iter().copied().collect()
+            traffic::FIELDS[..8].iter().copied().collect()
         );
     }
 
@@ -318,6 +340,7 @@ mod tests {
             ("subject", &cluster["properties"]["subject"]),
             ("rule", &definitions["ingressRule"]),
             ("rule", &definitions["egressRule"]),
+            ("rule", &definitions["socketsRule"]),
             ("peer", &definitions["peer"]),
             ("port", &definitions["port"]),
             ("selector", &definitions["selector"]),

@@ -32,14 +32,14 @@ pub(super) const HINTS: &[(&str, &str)] = &[
 pub(super) const MAX_PRIORITY: u16 = 1_000;
 
 /// Fields of `spec`; the last two of policies of the cluster only.
-pub(super) const FIELDS: [&str; 9] =
-    ["mode", "errno", "subject", "ingress", "egress", "listen", "expiresAt", "tier", "priority"];
+pub(super) const FIELDS: [&str; 10] =
+    ["mode", "errno", "subject", "ingress", "egress", "listen", "sockets", "expiresAt", "tier", "priority"];
 
 /// The policy, still without its name.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, kind: PolicyKind) -> Option<Policy> {
     const MODES: [(&str, PolicyMode); 2] = [("enforce", PolicyMode::Enforce), ("audit", PolicyMode::Audit)];
     let is_cluster = kind == PolicyKind::ClusterTrafficPolicy;
-    let fields = if is_cluster { &FIELDS[..] } else { &FIELDS[..7] };
+    let fields = if is_cluster { &FIELDS[..] } else { &FIELDS[..8] };
     let spec = reader.mapping(node, "`spec`", fields)?;
     let mode = match spec.get("mode") {
         Some(node) => reader.choice(node, "`mode`", &MODES),
@@ -60,8 +60,9 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, kind: PolicyKind) -> Op
     let ingress = section("ingress", &rules::INGRESS);
     let egress = section("egress", &rules::EGRESS);
     let listen = section("listen", &rules::LISTEN);
+    let sockets = section("sockets", &rules::SOCKETS);
     let expires = spec.get("expiresAt").map(|node| rules::expiry(reader, node, "this policy"));
-    check_sections(reader, &spec, layer, [&ingress, &egress, &listen]);
+    check_sections(reader, &spec, layer, [&ingress, &egress, &listen, &sockets]);
     check_containers(reader, &spec, subject.as_ref(), &ingress);
     Some(Policy {
         key: PolicyKey::default(),
@@ -72,9 +73,12 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, kind: PolicyKind) -> Op
         ingress: ingress.map_or(Some(None), |rules| rules.map(Some))?,
         egress: egress.map_or(Some(None), |rules| rules.map(Some))?,
         listen: listen.map_or(Some(None), |rules| rules.map(Some))?,
+        sockets: sockets.map_or(Some(None), |rules| rules.map(Some))?,
         expires: expires.map_or(Some(None), |expires| expires.map(Some))?,
     })
 }
+
+const SECTIONS: [&str; 4] = ["ingress", "egress", "listen", "sockets"];
 
 type Section = Option<Option<Vec<Rule>>>;
 
@@ -83,7 +87,7 @@ fn check_sections(
     reader: &mut Reader<'_>,
     spec: &Mapping<'_>,
     layer: Option<Layer>,
-    sections: [&Section; 3],
+    sections: [&Section; 4],
 ) {
     if let (Some(entry), Some(Layer::Admin { .. } | Layer::Baseline { .. })) = (spec.entry("listen"), layer) {
         let message = "a policy of a tier says nothing of listening";
@@ -92,10 +96,10 @@ fn check_sections(
             .label("not with `tier`")
             .help("put it into a policy without `tier`");
     }
-    let has_typo =
-        spec.entries().iter().any(|entry| nearest(&entry.key, ["ingress", "egress", "listen"]).is_some());
+    let has_typo = spec.entries().iter().any(|entry| nearest(&entry.key, SECTIONS).is_some());
     if sections.iter().all(|section| section.is_none()) && !has_typo {
-        let message = "the policy has none of `ingress`, `egress` and `listen` and would do nothing";
+        let message =
+            "the policy has none of `ingress`, `egress`, `listen` and `sockets` and would do nothing";
         reader.error(&spec.place(), Code::NoDirection, message).label("no direction in this `spec`").help(
             "write `ingress: []` to deny all flows to the subject, `egress: []` to deny all flows from it",
         );

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use enforcer_common::abi::policy::{
-    F_HYPOTHETICAL, H_ADDRESSES, H_BUCKETS, H_DEFAULT, H_FLAGS, H_GENERATION, H_IDENTITIES, H_MAGIC, H_SEED,
-    HAS_PORTS, MAGIC, PORT_ROWS, PROTOCOL_ROW, PROTOCOL_ROWS, Row,
+    F_HYPOTHETICAL, F_SOCKETS, H_ADDRESSES, H_BUCKETS, H_DEFAULT, H_FLAGS, H_GENERATION, H_IDENTITIES,
+    H_MAGIC, H_SEED, HAS_PORTS, MAGIC, PORT_ROWS, PROTOCOL_ROW, PROTOCOL_ROWS, Row,
 };
 use enforcer_common::address::Address;
 use enforcer_common::id::Generation;
@@ -27,6 +27,8 @@ pub struct Sections {
     pub generation: Generation,
     /// Whether there are entries of the hypothetical plane.
     pub hypothetical: bool,
+    /// Whether there are entries about creating sockets.
+    pub sockets: bool,
     /// The word for a known subject that no entry speaks of.
     pub default: Word,
     /// Port classes of the protocols that some rule names.
@@ -88,7 +90,8 @@ impl PolicyTable {
         let header = &mut rows[0].words;
         header[H_MAGIC] = MAGIC;
         header[H_GENERATION] = sections.generation.0;
-        header[H_FLAGS] = if sections.hypothetical { F_HYPOTHETICAL } else { 0 };
+        header[H_FLAGS] = if sections.hypothetical { F_HYPOTHETICAL } else { 0 }
+            | if sections.sockets { F_SOCKETS } else { 0 };
         header[H_BUCKETS] = bucket_section;
         header[H_SEED] = buckets.seed;
         header[H_IDENTITIES] = identities;

@@ -22,6 +22,7 @@ fn sections() -> Sections {
     Sections {
         generation: Generation(7),
         hypothetical: false,
+        sockets: false,
         default: Word::allow(Tier::Default, Reason::AllowedByDefault, RuleId::NONE),
         protocols: BTreeMap::new(),
         identities: vec![0, 1, 2],

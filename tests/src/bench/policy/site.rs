@@ -208,6 +208,7 @@ impl Site {
             ingress: None,
             egress: None,
             listen: None,
+            sockets: None,
             expires: None,
         };
         let team = Namespaces::Labelled(has("team", format!("team-{}", number % TEAMS)));

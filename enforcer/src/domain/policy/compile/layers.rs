@@ -52,7 +52,13 @@ impl Ranks {
 
     /// The word of a rule. A lenient one denies nothing, and lets through what it would pass on; a strict one allows nothing, and
     /// denies what it would pass on.
-    pub(super) fn word(&self, policy: &Policy, lowered: &LoweredRule<'_>, lens: Lens) -> Word {
+    pub(super) fn word(
+        &self,
+        policy: &Policy,
+        section: RuleDirection,
+        lowered: &LoweredRule<'_>,
+        lens: Lens,
+    ) -> Word {
         let LoweredRule { rule, id, .. } = lowered;
         let errno = rule.errno.unwrap_or(policy.errno);
         let place = self.by_rule.get(id).copied().unwrap_or(0);
@@ -76,6 +82,8 @@ impl Ranks {
             },
             // Beneath the baseline tier there is only the default, which what stands behind the rule is no more than.
             (Action::Pass, Lens::Strict) => return Word::NONE,
+            // Of sockets it is the configuration, which the table does not know: whoever asks takes it for the last word.
+            (Action::Pass, _) if section == RuleDirection::Sockets => Word::allow(tier, Reason::Passed, *id),
             (Action::Pass, _) => Word::allow(tier, Reason::AllowedByDefault, RuleId::NONE),
         };
         word.with_priority(place)

@@ -34,6 +34,16 @@ pub(super) enum Party {
     Reserved(IdentityId),
 }
 
+/// What of a server a part of a rule means.
+#[derive(Clone, Debug)]
+pub(super) enum PartPorts {
+    /// Every port, every kind of socket.
+    All,
+    Listed(ListId),
+    /// Kinds of sockets, by their [class](enforcer_common::abi::config::SocketKind::class).
+    Kinds(Vec<u16>),
+}
+
 /// Ports of a rule for some of the ends that it speaks of.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -41,8 +51,7 @@ pub(super) struct Part {
     pub(super) subjects: Option<QuestionId>,
     /// Peers; `None` is everyone.
     pub(super) peers: Option<Vec<Party>>,
-    /// Ports; `None` is all of them.
-    pub(super) ports: Option<ListId>,
+    pub(super) ports: PartPorts,
     /// Peers that are meant through a lens, see [`super::containers`].
     pub(super) widened: Vec<(Lens, Vec<Party>)>,
 }
@@ -93,7 +102,7 @@ pub(super) struct Lowering<'a> {
 /// comes and when its time is over.
 pub(super) fn number(policy: &Policy, registry: &mut Registry) {
     for (section, rules) in policy.sections() {
-        if policy.layer.isolates() {
+        if policy.isolates(section) {
             registry.rule(&key(policy, section, None));
         }
         for (_, index) in rules.iter().zip(0..) {
@@ -161,14 +170,15 @@ impl<'a> Lowering<'a> {
     ) -> LoweredPolicy<'a> {
         let subjects = self.questions.ask(Question::Who(who));
         let id = |section, index| registry.known_rule(&key(policy, section, index)).unwrap_or(RuleId::NONE);
-        // Nobody listens at an address.
-        let is_asked = |section| lens != Lens::Lenient || section != RuleDirection::Listen;
+        // Nobody listens at an address, or has sockets there.
+        let at_an_address = |section| matches!(section, RuleDirection::Egress | RuleDirection::Ingress);
+        let is_asked = |section| lens != Lens::Lenient || at_an_address(section);
         let sections = policy.sections().filter(|(section, _)| is_asked(*section));
         let about_container = container::named(&policy.subject.selector).is_some();
         let own = policy.key.namespace.as_str();
         let sections = sections.map(|(section, rules)| LoweredSection {
             section,
-            isolation: (policy.layer.isolates() && lens != Lens::Lenient).then(|| id(section, None)),
+            isolation: (policy.isolates(section) && lens != Lens::Lenient).then(|| id(section, None)),
             rules: (0..)
                 .zip(rules)
                 .map(|(index, rule)| LoweredRule {
@@ -196,13 +206,18 @@ impl<'a> Lowering<'a> {
             Peers::AnyOf(peers) => Some(peers.iter().flat_map(|peer| self.peer(peer, own)).collect()),
         };
         let widened = if widens { self.widen(rule, own) } else { Vec::new() };
-        let Ports::AnyOf(items) = &rule.ports else {
-            return vec![Part { subjects: None, peers, ports: None, widened }];
+        let items = match &rule.ports {
+            Ports::AnyOf(items) => items,
+            Ports::All => return vec![Part { subjects: None, peers, ports: PartPorts::All, widened }],
+            Ports::Kinds(kinds) => {
+                let ports = PartPorts::Kinds(kinds.iter().map(|kind| kind.class()).collect());
+                return vec![Part { subjects: None, peers, ports, widened }];
+            }
         };
         let mut parts = Vec::new();
         let servers = match section {
             RuleDirection::Egress => self.servers(&rule.peers, own),
-            RuleDirection::Ingress | RuleDirection::Listen => vec![subjects],
+            RuleDirection::Ingress | RuleDirection::Listen | RuleDirection::Sockets => vec![subjects],
         };
         for item in items {
             let PortMatch::Named { protocol, name } = item else { continue };
@@ -211,7 +226,7 @@ impl<'a> Lowering<'a> {
                 if protocol.is_some_and(|protocol| protocol != port.protocol) {
                     continue;
                 }
-                let ports = Some(self.list(vec![(port.protocol, port.port, port.port)]));
+                let ports = PartPorts::Listed(self.list(vec![(port.protocol, port.port, port.port)]));
                 let named = servers.iter().map(|who| self.questions.ask(Question::Named(*who, name, port)));
                 if section == RuleDirection::Egress {
                     let peers = Some(named.map(Party::Asked).collect());
@@ -221,7 +236,7 @@ impl<'a> Lowering<'a> {
                     parts.extend(named.into_iter().map(|subjects| Part {
                         subjects: Some(subjects),
                         peers: peers.clone(),
-                        ports,
+                        ports: ports.clone(),
                         widened: widened.clone(),
                     }));
                 }
@@ -233,7 +248,7 @@ impl<'a> Lowering<'a> {
         });
         let ranges: List = ranges.collect();
         if !ranges.is_empty() {
-            let ports = Some(self.list(ranges));
+            let ports = PartPorts::Listed(self.list(ranges));
             parts.push(Part { subjects: None, peers, ports, widened });
         }
         parts

@@ -1,6 +1,7 @@
 //! Single statements about compiled tables; the property tests compare whole tables with the oracle.
 
 mod size;
+mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -60,6 +61,7 @@ fn policy(name: &str, subject: &str, ingress: Vec<Rule>) -> Policy {
         ingress: Some(ingress),
         egress: None,
         listen: None,
+        sockets: None,
         expires: None,
     }
 }

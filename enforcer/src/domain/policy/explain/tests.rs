@@ -54,6 +54,7 @@ fn for_db() -> Policy {
         ]),
         egress: None,
         listen: None,
+        sockets: None,
         expires: None,
     }
 }
@@ -130,6 +131,7 @@ fn tiers() -> [Policy; 3] {
         ingress: Some(rules),
         egress: None,
         listen: None,
+        sockets: None,
         expires: None,
     };
     let rule = |action, value: &str, ports| Rule {

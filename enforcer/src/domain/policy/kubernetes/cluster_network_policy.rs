@@ -55,6 +55,7 @@ pub(in crate::domain::policy) fn read(reader: &mut Reader<'_>, node: &Node) -> O
         ingress: some(ingress?),
         egress: some(egress?),
         listen: None,
+        sockets: None,
         expires: None,
     })
 }

@@ -58,6 +58,7 @@ fn policy(subject: Subject, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>
         ingress,
         egress,
         listen: None,
+        sockets: None,
         expires: None,
     }
 }

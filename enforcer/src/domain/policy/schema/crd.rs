@@ -36,8 +36,8 @@ const RULES: &[Rule] = &[
     Rule {
         object: "spec",
         cluster: None,
-        holds: "has(self.ingress) || has(self.egress) || has(self.listen)",
-        message: "write at least one of ingress, egress and listen; `ingress: []` denies all flows to the subject",
+        holds: "has(self.ingress) || has(self.egress) || has(self.listen) || has(self.sockets)",
+        message: "write at least one of ingress, egress, listen and sockets; `ingress: []` denies all flows to the subject",
     },
     Rule {
         object: "spec",
@@ -62,6 +62,18 @@ const RULES: &[Rule] = &[
         cluster: Some(true),
         holds: "has(self.tier) || !has(self.egress) || self.egress.all(rule, rule.action != 'Pass')",
         message: "only rules of a tier pass a flow on",
+    },
+    Rule {
+        object: "spec",
+        cluster: Some(true),
+        holds: "has(self.tier) || !has(self.sockets) || self.sockets.all(rule, rule.action != 'Pass')",
+        message: "only rules of a tier pass a flow on",
+    },
+    Rule {
+        object: "spec",
+        cluster: Some(false),
+        holds: "!has(self.sockets) || self.sockets.all(rule, rule.action == 'Deny')",
+        message: "only a ClusterTrafficPolicy allows kinds of sockets; write `action: Deny`",
     },
     Rule {
         object: "rule",
@@ -228,6 +240,8 @@ fn structural(schema: &mut Value, object: &str, cluster: bool, definitions: &Val
             structural(inner, FIELD, cluster, definitions);
         }
     }
+    // Not allowed there, because comparing all items with each other costs too much; the agent's check does it.
+    fields.remove("uniqueItems");
     if fields.get("required") == Some(&json!([])) {
         fields.remove("required");
     }

@@ -22,6 +22,11 @@ pub(super) const DOCS: &[(&str, &str, &str)] = &[
         "listen",
         "Rules for ports that the subject may bind. Isolated when the field is present, even if it is empty.",
     ),
+    (
+        "spec",
+        "sockets",
+        "Rules for kinds of sockets that the subject may create. It isolates nobody: of kinds without a rule the setting allowed-sockets decides.",
+    ),
     ("spec", "expiresAt", "When the policy ends, by the kernel's clock (RFC 3339)."),
     (
         "spec",
@@ -38,6 +43,11 @@ pub(super) const DOCS: &[(&str, &str, &str)] = &[
     ("rule", "from", "Who may be at the other end; everyone without the field, nobody with an empty list."),
     ("rule", "to", "Who may be at the other end; everyone without the field, nobody with an empty list."),
     ("rule", "ports", "Ports of the server's side; all without the field, none with an empty list."),
+    (
+        "rule",
+        "kinds",
+        "Kinds of sockets. Of policies only those of the cluster allow kinds; those of namespaces deny them.",
+    ),
     ("rule", "expiresAt", "When the rule ends, by the kernel's clock (RFC 3339)."),
     (
         "peer",
