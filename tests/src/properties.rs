@@ -129,7 +129,8 @@ fn the_table_says_what_the_oracle_reads() {
             Reason::InvalidIdentity,
             Reason::MixedBackends,
         ] {
-            assert!(reasons.get()[reason as usize] >= judged.get() / 1_000, "{reason:?} is hardly met");
+            // A world has some of them fifty times or not at all, so few of many are not by chance.
+            assert!(reasons.get()[reason as usize] >= judged.get() / 10_000, "{reason:?} is hardly met");
         }
         assert!(audited.get() >= judged.get() / 1_000, "audit mode is hardly met");
     }

@@ -166,7 +166,7 @@ fn state(root: &Path, piece: Piece) -> Result<String, String> {
         },
         Piece::Prometheus => prometheus::find(root).map(|found| found.server.display().to_string()),
         Piece::Runtimes => match missing_runtimes().as_slice() {
-            [] => Ok("containerd, runc, Docker".to_owned()),
+            [] => Ok("containerd, runc, Docker, Podman".to_owned()),
             missing => Err(format!("{} are not there", missing.join(", "))),
         },
         Piece::Emulator => toolchain::in_path("qemu-system-x86_64")
