@@ -72,6 +72,10 @@ fn kernel_host_and_oracle_agree() {
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));
+    println!(
+        "differential: {} flows in {cases} worlds, judged alike by kernel, host and oracle",
+        judged.get()
+    );
     assert!(judged.get() >= u64::from(cases) * FLOWS as u64, "{} flows", judged.get());
 }
 
