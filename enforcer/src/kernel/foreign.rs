@@ -8,14 +8,18 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use enforcer_common::hook::Hook;
 
 use super::query;
 
-/// Directories per look, of which there is one a second. Each is asked at every hook while the owner waits, and others wait for the
-/// owner; a node full of pods has some five hundred, which are to be gone through within five seconds.
+/// Directories per look, of which there is one a second, at least. A node full of pods has some five hundred.
 const PORTION: usize = 128;
+/// And at most, because a look takes processor time: about 40 us for each.
+const MOST: usize = 1_024;
+/// Looks in which the whole tree is gone through, if it does not grow meanwhile: all are to be seen within five seconds.
+const LOOKS: usize = 4;
 
 /// One of our hooks.
 #[derive(Clone, Copy, Debug)]
@@ -40,22 +44,63 @@ pub(super) struct Found {
     pub(super) problem: Option<io::Error>,
 }
 
+/// Has the tree gone through beside everything else. Each question takes the lock of the whole cgroup tree, which others hold
+/// for milliseconds (whoever moves a process waits there for all processors), and nobody who makes a workload known may wait for
+/// that.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    found: Found,
+    sweep: Sweep,
+    running: Option<JoinHandle<(Sweep, Found)>>,
+}
+
+impl Others {
+    /// Forgets what was found, also by the look that is on its way: some of it may have been put right.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What the last look found; begins the next one, if none is on its way.
+    pub(super) fn look(&mut self, top: &Path, places: Vec<Place>) -> &Found {
+        if let Some(running) = self.running.take_if(|running| running.is_finished()) {
+            (self.sweep, self.found) = running.join().unwrap_or_else(|_| {
+                let problem = Some(io::Error::other("the look for them panicked"));
+                (Sweep::default(), Found { problem, ..Found::default() })
+            });
+        }
+        if self.running.is_none() {
+            let (mut sweep, top) = (std::mem::take(&mut self.sweep), top.to_owned());
+            let look = move || {
+                let found = sweep.look(&top, &places);
+                (sweep, found)
+            };
+            match thread::Builder::new().name("foreign".to_owned()).spawn(look) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => self.found.problem = Some(error),
+            }
+        }
+        &self.found
+    }
+}
+
 /// Goes through the tree, again and again.
 #[derive(Debug, Default)]
-pub(super) struct Sweep {
+struct Sweep {
     /// Directories that are still to be looked at.
     rest: Vec<PathBuf>,
     /// What was found since the tree was begun.
     now: (Foreign, BTreeSet<(Hook, PathBuf)>),
+    /// Directories gone through since then, and the last time.
+    count: (usize, usize),
     /// What was found when it was last gone through.
     last: (Foreign, BTreeSet<(Hook, PathBuf)>),
 }
 
 impl Sweep {
     /// Looks at the next portion. What was found in the others counts until they are looked at again.
-    pub(super) fn look(&mut self, top: &Path, places: &[Place]) -> Found {
+    fn look(&mut self, top: &Path, places: &[Place]) -> Found {
         let mut found = Found::default();
-        let mut portion = PORTION;
+        let mut portion = (self.count.1 / LOOKS + 1).clamp(PORTION, MOST);
         if self.rest.is_empty() {
             self.rest.push(top.to_owned());
         }
@@ -63,6 +108,7 @@ impl Sweep {
             && let Some(directory) = self.rest.pop()
         {
             portion -= 1;
+            self.count.0 += 1;
             let at_top = directory == top;
             if let Err(error) = self.ask(&directory, at_top, places) {
                 // Directories come and go.
@@ -75,6 +121,7 @@ impl Sweep {
         }
         if self.rest.is_empty() {
             self.last = std::mem::take(&mut self.now);
+            self.count = (0, self.count.0);
         }
         for (foreign, missing) in [&self.last, &self.now] {
             found.foreign.extend(foreign.iter().map(|(key, path)| (*key, path.clone())));

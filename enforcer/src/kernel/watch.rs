@@ -16,7 +16,7 @@ use enforcer_common::hook::Hook;
 use enforcer_common::id::Generation;
 
 use super::error::Error;
-use super::foreign::{Place, Sweep};
+use super::foreign::{Others, Place};
 use super::{Kernel, Settings, maps, query, sys};
 
 /// What was put back. The order is that of the metrics.
@@ -76,7 +76,7 @@ pub(super) struct Watch {
     pub(super) published: Option<Published>,
     /// Settings that only the daemon writes.
     pub(super) settings: BTreeMap<u32, u64>,
-    sweep: Sweep,
+    others: Others,
 }
 
 /// Published tables, held so that the first can be published again and all can learn of identities.
@@ -124,7 +124,10 @@ impl Kernel {
 
     fn look_for_others(&mut self, seen: &mut Seen) {
         let places: Vec<Place> = Hook::ALL.iter().filter_map(|hook| self.place(*hook)).collect();
-        let found = self.watch.sweep.look(&self.settings.attach, &places);
+        if !seen.repairs.is_empty() {
+            self.watch.others.forget();
+        }
+        let found = self.watch.others.look(&self.settings.attach, places);
         for (hook, path) in &found.missing {
             seen.problems.push(format!(
                 "hook {} does not run for cgroup {}: another program has taken its place; find it with `bpftool \
@@ -147,7 +150,7 @@ impl Kernel {
                 ));
             }
         }
-        if let Some(problem) = found.problem {
+        if let Some(problem) = &found.problem {
             seen.problems.push(format!("programs of others can't be looked for: {problem}"));
         }
     }

@@ -5,6 +5,7 @@
 //!   inotify: made, removed --> that one is looked at ----+
 //!   every second ------------> all are looked at (stat) -+--> index --> `pod`, `container`, `at`
 //!   inotify lost something --> all are looked at --------+        `--> Moved
+//!                              (in portions, so that what inotify says need not wait for all)
 //! ```
 //!
 //! # What must stay true
@@ -164,22 +165,22 @@ impl Directories {
         let mut inbox = Inbox::new();
         let mut tree = Tree::new(self.root.clone(), LIMIT, inbox.watches());
         let mut told = None;
-        let mut due = Instant::now();
-        // When everything was looked at, and how long that took.
-        let mut whole = (due, Duration::ZERO);
+        let mut whole = Whole::due_now();
         loop {
             let at = tokio::select! {
                 Happened { events, lost } = inbox.next() => {
-                    if lost {
-                        due = due.min(whole.0 + whole.1 * SHARE_LOST);
-                    }
+                    whole.lost |= lost;
                     Where::Named(events)
                 }
                 () = problems.closed() => return Ok(()),
-                () = tokio::time::sleep_until(due.into()) => Where::All,
+                () = std::future::ready(()), if !tree.is_through() => Where::Rest,
+                () = tokio::time::sleep_until(whole.due(pause).into()), if tree.is_through() => Where::All,
             };
+            if matches!(at, Where::All) {
+                whole.begin();
+            }
             let (is_whole, is_flood) = match &at {
-                Where::All => (true, false),
+                Where::All | Where::Rest => (true, false),
                 Where::Named(events) => (false, events.len() > FLOOD),
             };
             let handle = self.clone();
@@ -191,10 +192,11 @@ impl Directories {
             let (back, took) = looked.await?;
             tree = back;
             if is_whole {
-                whole = (Instant::now(), took);
-                due = whole.0 + pause.max((took * SHARE).min(LONGEST_PAUSE));
+                whole.add(took, tree.is_through());
+            }
+            if is_whole && tree.is_through() {
                 self.scanned.send_replace(true);
-                let directories = self.index().len();
+                let (directories, took) = (self.index().len(), whole.took);
                 tracing::trace!("{directories} cgroup directories were looked at in {took:?}");
             }
             let problem = inbox.problem().map(str::to_owned).or_else(|| tree.problem());
@@ -222,6 +224,39 @@ impl Directories {
 
     fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The looks at everything.
+struct Whole {
+    ended: Instant,
+    /// What the last one took of a processor.
+    took: Duration,
+    /// What this one took so far.
+    taking: Duration,
+    /// Inotify has lost something since it began.
+    lost: bool,
+}
+
+impl Whole {
+    fn due_now() -> Self {
+        Self { ended: Instant::now(), took: Duration::ZERO, taking: Duration::ZERO, lost: true }
+    }
+
+    fn due(&self, pause: Duration) -> Instant {
+        let regular = pause.max((self.took * SHARE).min(LONGEST_PAUSE));
+        self.ended + if self.lost { regular.min(self.took * SHARE_LOST) } else { regular }
+    }
+
+    fn begin(&mut self) {
+        (self.taking, self.lost) = (Duration::ZERO, false);
+    }
+
+    fn add(&mut self, took: Duration, is_through: bool) {
+        self.taking += took;
+        if is_through {
+            (self.ended, self.took) = (Instant::now(), self.taking);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use enforcer_common::limits::CGROUP_DEPTH;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use super::tree::{Tree, Where};
+use super::tree::{PORTION, Tree, Where};
 use super::watches::{Inbox, Watches};
 use super::{Directories, Directory, LIMIT, Moved};
 
@@ -220,6 +220,30 @@ fn looking_alone_finds_everything() {
     tree.look(Where::All, &directories);
     assert_eq!(known(&directories), BTreeMap::new());
     assert!(tree.problem().unwrap().contains("can't be read"), "{:?}", tree.problem());
+}
+
+#[tokio::test]
+async fn what_is_named_need_not_wait_for_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    (0..2 * PORTION).for_each(|n| fs::create_dir(root.join(format!("d{n:04}"))).unwrap());
+    let inbox = Inbox::new();
+    let mut tree = Tree::new(root.to_owned(), LIMIT, inbox.watches());
+    let directories = Directories::new(root.to_owned());
+    tree.look(Where::All, &directories);
+    assert_eq!(known(&directories), truth(root), "at first everything is taken in at once");
+    assert!(!tree.is_through(), "and looked at once more, in portions");
+    fs::create_dir(root.join("new")).unwrap();
+    let first = 1;
+    tree.look(Where::Named([(first, Some("new".into()))].into()), &directories);
+    assert!(!tree.is_through());
+    assert_eq!(known(&directories), truth(root));
+    let portions = (0..).take_while(|_| {
+        tree.look(Where::Rest, &directories);
+        !tree.is_through()
+    });
+    assert_eq!(portions.count(), 1, "three portions in all");
+    assert_eq!(known(&directories), truth(root));
 }
 
 #[test]

@@ -14,11 +14,16 @@ use super::index::{ROOT, above, depth};
 use super::watches::Watches;
 use super::{Directories, Moved, UNREAD};
 
+/// Directories that are looked at in one go, about a millisecond: what inotify says meanwhile waits for no more.
+pub(super) const PORTION: usize = 256;
+
 /// What is looked at.
 #[derive(Debug)]
 pub(super) enum Where {
-    /// Everything.
+    /// Everything, from the beginning.
     All,
+    /// What is left of everything.
+    Rest,
     /// What inotify has named.
     Named(BTreeSet<(i32, Option<OsString>)>),
 }
@@ -29,17 +34,30 @@ pub(super) struct Tree {
     root: PathBuf,
     limit: usize,
     watches: Watches,
+    /// What is still to be looked at of everything, with all below it.
+    rest: Vec<Arc<str>>,
     /// What is new in this look; `None` if that is much.
     moved: Option<Vec<Moved>>,
-    /// Directories that there was no room for, or whose names are no text, since the last whole look.
+    /// Directories that there was no room for, or whose names are no text, since everything was begun to be looked at.
     left_out: usize,
+    /// The same of the last time that everything was looked at.
+    left_out_before: usize,
     /// Why the root can't be looked at.
     unreadable: Option<String>,
 }
 
 impl Tree {
     pub(super) fn new(root: PathBuf, limit: usize, watches: Watches) -> Self {
-        Self { root, limit, watches, moved: None, left_out: 0, unreadable: None }
+        Self {
+            root,
+            limit,
+            watches,
+            rest: Vec::new(),
+            moved: None,
+            left_out: 0,
+            left_out_before: 0,
+            unreadable: None,
+        }
     }
 
     /// What keeps it from knowing everything at once.
@@ -49,22 +67,30 @@ impl Tree {
                 "changes of some cgroup directories are noticed by looking for them only, every few seconds: {why}"
             )
         };
+        // What is left out is met again on the way; before the end it is not known that it is not.
+        let count = self.left_out.max(self.left_out_before);
         let left_out = || {
-            (self.left_out > 0).then(|| {
+            (count > 0).then(|| {
                 format!(
-                    "{} cgroup directories can't be told, so nobody in them is known by pod or container: there are \
+                    "{count} cgroup directories can't be told, so nobody in them is known by pod or container: there are \
                      more than {}, or their names are no UTF-8",
-                    self.left_out, self.limit
+                    self.limit
                 )
             })
         };
         self.unreadable.clone().or_else(left_out).or_else(|| self.watches.problem().map(unwatched))
     }
 
+    /// Whether everything was looked at, as far as it was begun.
+    pub(super) fn is_through(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Looks, changes the index of `known` and tells its subscribers.
     pub(super) fn look(&mut self, at: Where, known: &Directories) {
         match at {
-            Where::All => self.everything(known),
+            Where::All => self.begin(known),
+            Where::Rest => self.go_on(known),
             Where::Named(events) => {
                 for (number, name) in events {
                     let Some(above) = self.watches.path(number) else { continue };
@@ -85,19 +111,27 @@ impl Tree {
         }
     }
 
-    /// Looks at every directory that is known, and lists it if something may be new below it. The number of links of a
-    /// directory is that of the directories below and two more: if those that are known are still there, and no link is
-    /// new, nothing is. Where the file system counts otherwise, everything is listed.
-    fn everything(&mut self, known: &Directories) {
+    /// Begins to look at every directory that is known.
+    fn begin(&mut self, known: &Directories) {
         self.watches.retry();
         let root: Arc<str> = Arc::from(ROOT);
         if known.index().id(ROOT).is_none() {
             self.refresh(&root, known);
         }
-        // What is left out is met again on the way.
-        self.left_out = 0;
-        let mut pending = vec![root];
-        while let Some(path) = pending.pop() {
+        (self.left_out_before, self.left_out) = (self.left_out.max(self.left_out_before), 0);
+        self.rest = vec![root];
+        self.go_on(known);
+        let is_there = known.index().id(ROOT).is_some();
+        let unreadable = || format!("the cgroup tree at {} can't be read", self.root.display());
+        self.unreadable = (!is_there).then(unreadable);
+    }
+
+    /// Looks at a portion of the known directories, and lists each if something may be new below it. The number of links of a
+    /// directory is that of the directories below and two more: if those that are known are still there, and no link is
+    /// new, nothing is. Where the file system counts otherwise, everything is listed.
+    fn go_on(&mut self, known: &Directories) {
+        for _ in 0..PORTION {
+            let Some(path) = self.rest.pop() else { break };
             let Some(id) = known.index().id(&path) else { continue };
             match self.stat(&path) {
                 Some((now, links)) if now == id => {
@@ -106,7 +140,7 @@ impl Tree {
                     if is_new || links != counted {
                         self.list(&path, known);
                     }
-                    pending.extend(known.index().below(&path));
+                    self.rest.extend(known.index().below(&path));
                 }
                 _ => {
                     self.refresh(&path, known);
@@ -117,9 +151,9 @@ impl Tree {
                 }
             }
         }
-        let is_there = known.index().id(ROOT).is_some();
-        let unreadable = || format!("the cgroup tree at {} can't be read", self.root.display());
-        self.unreadable = (!is_there).then(unreadable);
+        if self.is_through() {
+            self.left_out_before = self.left_out;
+        }
     }
 
     /// Looks at one directory that may have come, gone, or be another one.
