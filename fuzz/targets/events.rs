@@ -1,14 +1,15 @@
 //! Records of the event ring: from bytes to what the terminal shows.
-#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 use enforcer_fuzz::fuzz_target;
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 use libfuzzer_sys::fuzz_target;
 
 use std::sync::Arc;
 
 use enforcer::cli::render::flow::{FlowTable, compact};
+use enforcer::domain::canary;
 use enforcer::domain::flow::Flow;
 use enforcer::domain::flow_filter::FlowFilter;
 use enforcer::domain::names::Names;
@@ -35,10 +36,12 @@ fuzz_target!(|data: &[u8]| {
     let (_names, names) = watch::channel(Arc::new(Names::default()));
     let pipeline = Pipeline::new(names, "node".to_owned());
     pipeline.set_clock_offset(if choice & 2 == 0 { 0 } else { i64::MAX });
+    let is_canary = canary::is_one_of(event.subject, event.peer);
     pipeline.record(&[event]);
     let counts = pipeline.counts();
-    assert_eq!((counts.read, counts.told + counts.undecodable), (1, 1));
-    let Some(flow) = pipeline.page(0, 1).flows.pop() else { return assert_eq!(counts.undecodable, 1) };
+    assert_eq!((counts.read, counts.told + counts.undecodable + counts.canary), (1, 1));
+    assert_eq!(counts.canary, u64::from(is_canary));
+    let Some(flow) = pipeline.page(0, 1).flows.pop() else { return assert_eq!(counts.told, 0) };
     let text = serde_json::to_string(&flow).expect("a flow is JSON");
     assert_eq!(serde_json::from_str::<Flow>(&text).expect("that can be read again"), flow);
     assert!(FlowFilter::default().matches(&flow));

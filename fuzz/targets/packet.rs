@@ -1,9 +1,9 @@
 //! The packet parser against another one. The first byte chooses the family.
-#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 use enforcer_fuzz::fuzz_target;
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 use libfuzzer_sys::fuzz_target;
 
 use enforcer_common::packet::Family;

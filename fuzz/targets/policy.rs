@@ -1,9 +1,9 @@
 //! Policy documents: checked, shown, compiled, and every verdict of the table compared with the oracle's.
-#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
-#[cfg(not(fuzzing))]
+#[cfg(not(feature = "libfuzzer"))]
 use enforcer_fuzz::fuzz_target;
-#[cfg(fuzzing)]
+#[cfg(feature = "libfuzzer")]
 use libfuzzer_sys::fuzz_target;
 
 use std::sync::LazyLock;

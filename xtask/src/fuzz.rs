@@ -1,18 +1,22 @@
 //! `cargo xtask fuzz`: feeds noise to everything that reads the words of strangers.
 //!
 //! The targets are programs with libFuzzer in them. They are built by the stable compiler: instrumentation for coverage is
-//! a pass of LLVM and needs no nightly. With a named target, build scripts and macros stay without it.
+//! a pass of LLVM and needs no nightly.
 
 use std::fmt;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::setup::{self, Scope};
 use crate::shell;
+use crate::suite;
 
 /// Feed noise to parsers and decoders, and keep every input that breaks one
 ///
@@ -20,8 +24,11 @@ use crate::shell;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Seconds for each target
-    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = MINUTE, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Targets that run at the same time
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    at_once: u64,
     /// Only these; all when none is named
     #[arg(value_name = "TARGET", value_parser = PossibleValuesParser::new(TARGETS.map(|target| target.name)))]
     targets: Vec<String>,
@@ -45,25 +52,39 @@ const TARGETS: [Target; 8] = [
     Target { name: "workloads", seeds: &["enforcer/src/domain/policy/testdata/broken-workloads"] },
 ];
 
-/// As `cargo fuzz` has them, without a sanitizer: there is no unsafe code in what is fed.
-const FLAGS: [&str; 7] = [
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Ccodegen-units=1",
-    "--cfg=fuzzing",
-];
+/// Puts libFuzzer's marks into the project's own code, so that it sees which inputs lead to something new.
+const WRAPPER: &str = "fuzz/instrument";
 
+/// Where the programs are.
+const GUIDED: &str = "target/fuzz/bin";
+/// The same without libFuzzer, as the suite is built.
+const PLAIN: &str = "target/debug";
+
+const MINUTE: u64 = 60;
 /// One input may take so many seconds, and a target so many MiB.
 const TIMEOUT: u32 = 10;
 const MEMORY: u32 = 2_048;
 
+/// How the targets run.
+struct Pace {
+    /// By the clock, for each.
+    seconds: u64,
+    at_once: usize,
+    /// By libFuzzer, which learns from what it sees; else with noise made of the seeds, with what others leave of the processors.
+    is_guided: bool,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = shell::root()?;
     setup::ensure(&root, Scope::Build)?;
-    match smoke(&root, arguments.seconds, &arguments.targets) {
+    let at_once = usize::try_from(arguments.at_once).unwrap_or(TARGETS.len());
+    let pace = Pace { seconds: arguments.seconds, at_once, is_guided: true };
+    let wanted = |target: &&Target| {
+        arguments.targets.is_empty() || arguments.targets.iter().any(|name| name == target.name)
+    };
+    let targets: Vec<&Target> = TARGETS.iter().filter(wanted).collect();
+    build(&root, &targets)?;
+    match feed_all(&root, &targets, &pace) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.is::<Broken>() => {
             println!("{error}");
@@ -85,44 +106,71 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Builds the named targets (all if none is) and runs each for so many seconds. An error when one broke.
-pub(crate) fn smoke(root: &Path, seconds: u64, names: &[String]) -> Result<()> {
-    let wanted = |target: &&Target| names.is_empty() || names.iter().any(|name| name == target.name);
-    let targets: Vec<&Target> = TARGETS.iter().filter(wanted).collect();
-    let programs = build(root, &targets)?;
+/// Runs all targets at once for a minute by the clock, as they were built with the suite: there is no time to compile everything
+/// twice. What breaks is kept and repeated as after a guided run.
+pub(crate) fn minute(root: &Path) -> Result<()> {
+    let pace = Pace { seconds: MINUTE, at_once: TARGETS.len(), is_guided: false };
+    feed_all(root, &TARGETS.iter().collect::<Vec<_>>(), &pace)
+}
+
+/// Runs the targets, which are built, and prints what they did. An error when one broke.
+fn feed_all(root: &Path, targets: &[&'static Target], pace: &Pace) -> Result<()> {
     let mut broken = Vec::new();
-    println!("{:<12} {:>12} {:>9} {:>9} {:>9}", "target", "executions", "a second", "coverage", "features");
-    for target in targets {
-        let outcome = feed(root, target, &programs.join(target.name), seconds)?;
-        let Numbers { executions, rate, coverage, features } = outcome.numbers;
-        println!("{:<12} {executions:>12} {rate:>9} {coverage:>9} {features:>9}", target.name);
-        if let Some(words) = outcome.broken {
-            println!("{words}");
-            broken.push(target.name);
+    let mut rows = vec![format!(
+        "{:<12} {:>12} {:>9} {:>9} {:>9}",
+        "target", "executions", "a second", "coverage", "features"
+    )];
+    for together in targets.chunks(pace.at_once) {
+        let outcomes: Vec<Result<Outcome>> = thread::scope(|scope| {
+            let start = |target: &&'static Target| {
+                let target = *target;
+                scope.spawn(move || feed(root, target, pace))
+            };
+            let running: Vec<_> = together.iter().map(start).collect();
+            let panicked = |_| Err(anyhow!("the thread that waits for it panicked"));
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        });
+        for (target, outcome) in together.iter().zip(outcomes) {
+            let outcome = outcome?;
+            let Numbers { executions, rate, coverage, features } = outcome.numbers;
+            rows.push(format!("{:<12} {executions:>12} {rate:>9} {coverage:>9} {features:>9}", target.name));
+            if let Some(words) = outcome.broken {
+                rows.push(words);
+                broken.push(target.name);
+            }
         }
     }
+    // At once, because others print meanwhile.
+    println!("{}", rows.join("\n"));
     if broken.is_empty() { Ok(()) } else { Err(Broken(broken).into()) }
 }
 
-/// Builds the targets and returns the folder they are in.
-fn build(root: &Path, targets: &[&Target]) -> Result<PathBuf> {
-    let host = host()?;
+/// Builds the targets with libFuzzer. The packages of others are the same ones that the suite was built with, because the wrapper is
+/// asked for the project's own only.
+fn build(root: &Path, targets: &[&Target]) -> Result<()> {
     let mut cargo = shell::cargo(root);
-    cargo.args(["build", "--quiet", "--locked", "--profile", "fuzz", "--package", "enforcer-fuzz"]);
-    cargo.args(["--target", &host, "--target-dir", "target/fuzz"]);
+    cargo.args(["build", "--quiet", "--locked"]).args(suite::PACKAGES);
+    cargo.args(["--features", "enforcer-fuzz/libfuzzer"]);
     for target in targets {
         cargo.args(["--bin", target.name]);
     }
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", root.join(WRAPPER));
     shell::require(&mut cargo, "building the fuzz targets", "libFuzzer needs a C++ compiler (package g++)")?;
-    Ok(root.join("target/fuzz").join(host).join("fuzz"))
-}
-
-/// The compiler's own machine.
-fn host() -> Result<String> {
-    let text = shell::capture(Command::new("rustc").arg("-vV"), "`rustc -vV`")?;
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("`rustc -vV` names no host")
+    // Under names of their own: the suite has these programs too, without libFuzzer.
+    let built = root.join(GUIDED);
+    fs::create_dir_all(&built).with_context(|| format!("cannot make {}", built.display()))?;
+    for target in targets {
+        let (from, to) = (root.join(PLAIN).join(target.name), built.join(target.name));
+        // Not into one that still runs.
+        if let Err(error) = fs::remove_file(&to)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("cannot remove {}", to.display()));
+        }
+        fs::copy(&from, &to)
+            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
 }
 
 struct Outcome {
@@ -131,7 +179,8 @@ struct Outcome {
     broken: Option<String>,
 }
 
-fn feed(root: &Path, target: &Target, program: &Path, seconds: u64) -> Result<Outcome> {
+fn feed(root: &Path, target: &Target, pace: &Pace) -> Result<Outcome> {
+    let program = root.join(if pace.is_guided { GUIDED } else { PLAIN }).join(target.name);
     let work = root.join("target/fuzz");
     let (corpus, crashes) = (work.join("corpus").join(target.name), work.join("crashes").join(target.name));
     for folder in [&corpus, &crashes] {
@@ -139,21 +188,29 @@ fn feed(root: &Path, target: &Target, program: &Path, seconds: u64) -> Result<Ou
     }
     let log = work.join(format!("{}.log", target.name));
     let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut command = Command::new(program);
-    // The first folder takes what is found, the others are only read.
-    command.arg(&corpus).arg(root.join("fuzz/seeds").join(target.name));
-    command.args(target.seeds.iter().map(|folder| root.join(folder)));
+    let own = root.join("fuzz/seeds").join(target.name);
+    let seeds = [own].into_iter().chain(target.seeds.iter().map(|folder| root.join(folder)));
     let dictionary = root.join("fuzz/dictionaries").join(target.name);
-    if dictionary.is_file() {
-        command.arg(format!("-dict={}", dictionary.display()));
+    let mut command;
+    if pace.is_guided {
+        command = Command::new(&program);
+        // The first folder takes what is found, the others are only read.
+        command.arg(&corpus).args(seeds);
+        if dictionary.is_file() {
+            command.arg(format!("-dict={}", dictionary.display()));
+        }
+        command.args([
+            format!("-max_total_time={}", pace.seconds),
+            format!("-timeout={TIMEOUT}"),
+            format!("-rss_limit_mb={MEMORY}"),
+            format!("-artifact_prefix={}/", crashes.display()),
+            "-print_final_stats=1".to_owned(),
+        ]);
+    } else {
+        command = Command::new("nice");
+        command.args(["-n", "19"]).arg(&program).args(["--noise", &pace.seconds.to_string()]);
+        command.arg(seed().to_string()).arg(dictionary).arg(&crashes).args(seeds);
     }
-    command.args([
-        format!("-max_total_time={seconds}"),
-        format!("-timeout={TIMEOUT}"),
-        format!("-rss_limit_mb={MEMORY}"),
-        format!("-artifact_prefix={}/", crashes.display()),
-        "-print_final_stats=1".to_owned(),
-    ]);
     command.env("RUST_BACKTRACE", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
@@ -204,6 +261,11 @@ impl Numbers {
             features: last(" ft: ").unwrap_or(0),
         }
     }
+}
+
+/// Another one each time.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
+use crate::fuzz;
 use crate::lint;
 use crate::setup::{self, Scope};
 use crate::suite::{self, Binaries, Profile, Tally};
 use crate::{manifests, shell, telemetry, vm};
 
-/// Run format, lints, unit and property tests, the live suite here and on other kernels, and Prometheus
+/// Run format, lints, unit and property tests, fuzzers, the live suite here and on other kernels, and Prometheus
 ///
 /// Ends with one line `N passed, N failed, N skipped`; exit 1 when anything failed or did not run to
 /// its end.
@@ -42,6 +43,7 @@ enum Step {
     ClippyEbpf,
     Manifests,
     Unit,
+    Fuzz,
     Live,
     Telemetry,
     Vm,
@@ -102,14 +104,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let panicked = |_| Err(anyhow!("the thread that fetches them panicked"));
         run.check("tools", |_| tools.join().unwrap_or_else(panicked));
     }
-    if wanted(Step::Live) || wanted(Step::Telemetry) || wanted(Step::Vm) {
+    if [Step::Fuzz, Step::Live, Step::Telemetry, Step::Vm].into_iter().any(wanted) {
         let mut built = None;
         run.check("build", |root| {
             built = Some(suite::build(root, Profile::Debug)?);
             Ok(())
         });
+        // The live tests wait more than they compute.
+        let root = run.root.clone();
+        let noise = wanted(Step::Fuzz).then(|| thread::spawn(move || fuzz::minute(&root)));
         if wanted(Step::Live) {
             run.live(built.as_ref());
+        }
+        if let Some(noise) = noise {
+            run.fuzz(noise);
         }
         if wanted(Step::Telemetry) {
             run.telemetry();
@@ -164,6 +172,11 @@ impl Run {
         cargo.args(["test", "--no-fail-fast"]).args(suite::PACKAGES).env(CASES_ENV, cases.to_string());
         row.harness(&mut cargo);
         self.add(row, start);
+    }
+
+    fn fuzz(&mut self, noise: JoinHandle<Result<()>>) {
+        let panicked = |_| Err(anyhow!("the thread that fuzzes panicked"));
+        self.check("fuzz", |_| noise.join().unwrap_or_else(panicked));
     }
 
     fn live(&mut self, built: Option<&Binaries>) {
