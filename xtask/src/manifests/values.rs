@@ -18,6 +18,8 @@ pub(super) struct Choice {
 
 /// Where monitoring answers when nothing else is said. The probes ask there, so the port is no choice.
 const LISTEN: &str = "127.0.0.1:9962";
+/// Where it answers the whole cluster.
+const LISTEN_ALL: &str = "0.0.0.0:9962";
 
 /// Every choice, in the order of the documentation.
 pub(super) fn all() -> Vec<Choice> {
@@ -133,7 +135,7 @@ fn monitoring() -> Vec<Choice> {
     vec![
         choice(
             "podMonitor",
-            "Whether the Prometheus operator is told of the agents.",
+            "Whether the Prometheus operator is told of the agents. They have to listen at 0.0.0.0:9962 then (`metricsListen`).",
             json!(false),
             switch(),
         ),
@@ -171,5 +173,8 @@ pub(super) fn schema(choices: &[Choice]) -> Value {
         // Helm itself writes into `global`.
         "properties": properties.chain([("global".to_owned(), json!({ "type": "object" }))]).collect::<serde_json::Map<_, _>>(),
         "additionalProperties": false,
+        // Nobody in the cluster could ask them otherwise.
+        "if": { "properties": { "podMonitor": { "const": true } }, "required": ["podMonitor"] },
+        "then": { "properties": { "metricsListen": { "enum": [LISTEN_ALL] } } },
     })
 }
