@@ -15,18 +15,19 @@ const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 
 /// A hook of a cgroup: type of program and type of attachment, by their numbers in linux/bpf.h.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place(u32, u32);
 
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`, `BPF_CGROUP_INET4_CONNECT`
 const CONNECT4: Place = Place(18, 10);
+/// `BPF_PROG_TYPE_CGROUP_SOCK`, `BPF_CGROUP_INET_SOCK_CREATE`
+const SOCK_CREATE: Place = Place(9, 2);
 /// Where a workload that speaks IPv4 meets the product.
 const IPV4: [Place; 8] = [
     // BPF_PROG_TYPE_CGROUP_SKB: INGRESS, EGRESS
     Place(8, 0),
     Place(8, 1),
-    // BPF_PROG_TYPE_CGROUP_SOCK: INET_SOCK_CREATE
-    Place(9, 2),
+    SOCK_CREATE,
     // BPF_PROG_TYPE_SOCK_OPS: SOCK_OPS
     Place(13, 3),
     // BPF_PROG_TYPE_CGROUP_SOCK_ADDR: INET4_BIND, INET4_CONNECT, UDP4_SENDMSG
@@ -39,8 +40,34 @@ const IPV4: [Place; 8] = [
 
 /// Programs that do nothing, at every hook that IPv4 traffic meets, for as long as the answer lives.
 pub fn idle(directory: &Path) -> Vec<OwnedFd> {
-    IPV4.map(|place| Foreign::load_at(place, "nothing").attach(directory)).into()
+    IPV4.map(|place| Foreign::load_at(place, "nothing", &NOTHING).attach(directory)).into()
 }
+
+/// As [`idle`], but each new socket gets storage in the pinned map `sockets`, with nothing in it.
+pub fn remembering(directory: &Path, sockets: &Path) -> Vec<OwnedFd> {
+    let map = open(sockets);
+    let map = u64::try_from(map.as_raw_fd()).expect("descriptors are not negative");
+    let store: [u64; 8] = [
+        // r2 = r1, the socket; r1 = the map, in two words; r3 = 0, what to begin with; r4 = BPF_SK_STORAGE_GET_F_CREATE
+        0x12bf,
+        (map << 32) | 0x1118,
+        0,
+        0x03b7,
+        0x0000_0001_0000_04b7,
+        // bpf_sk_storage_get
+        0x0000_006b_0000_0085,
+        NOTHING[0],
+        NOTHING[1],
+    ];
+    let load = |place: Place| {
+        let instructions: &[u64] = if place == SOCK_CREATE { &store } else { &NOTHING };
+        Foreign::load_at(place, "remembers", instructions).attach(directory)
+    };
+    IPV4.map(load).into()
+}
+
+/// r0 = 1; exit
+const NOTHING: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
 
 /// A program that lets everything pass.
 #[derive(Debug)]
@@ -52,10 +79,10 @@ pub struct Foreign {
 impl Foreign {
     /// Loads one for `connect4`, with this name.
     pub fn load(name: &str) -> Self {
-        Self::load_at(CONNECT4, name)
+        Self::load_at(CONNECT4, name, &NOTHING)
     }
 
-    fn load_at(place: Place, name: &str) -> Self {
+    fn load_at(place: Place, name: &str, instructions: &[u64]) -> Self {
         #[repr(C)]
         struct Attr {
             kind: u32,
@@ -71,13 +98,11 @@ impl Foreign {
             device: u32,
             attach_type: u32,
         }
-        // r0 = 1; exit
-        let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
         let mut bytes = [0; 16];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         let mut attr = Attr {
             kind: place.0,
-            count: 2,
+            count: u32::try_from(instructions.len()).expect("a few instructions"),
             instructions: instructions.as_ptr().addr() as u64,
             license: c"GPL".as_ptr().addr() as u64,
             log_level: 0,

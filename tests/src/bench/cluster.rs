@@ -33,6 +33,8 @@ const SECONDS: u32 = 30;
 const BOUND: usize = 200;
 /// No binding takes this long.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between looks for a binding.
+const PAUSE: Duration = Duration::from_micros(100);
 /// Words of a binding.
 const WORDS: usize = size_of::<Binding>() / 8;
 
@@ -276,7 +278,8 @@ fn bind(api: &ApiServer, world: &World) -> Vec<Duration> {
                 return start.elapsed();
             }
             assert!(start.elapsed() < PATIENCE, "pod {number} is not bound");
-            std::thread::yield_now();
+            // Not without a pause: that would take one of a small machine's processors from the daemon.
+            std::thread::sleep(PAUSE);
         }
     });
     added.collect()

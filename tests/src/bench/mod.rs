@@ -158,6 +158,10 @@ impl Bench {
             comparisons.push(self.compare(label, kind, &mut none, &mut idle));
         }
         drop(idle);
+        let mut remembering = Site::remembering("remembering", &enforced);
+        let label = Label { what: "programs that do nothing, with storage", with: "none", gate: None };
+        comparisons.push(self.compare(label, Kind::Connections, &mut none, &mut remembering));
+        drop(remembering);
         let programs = programs::measure(&mut enforced);
         if site::has("nft") {
             for (name, rules) in NFTABLES {

@@ -109,6 +109,19 @@ impl Site {
         Self { _idle: foreign::idle(&site.world.guarded()), ..site }
     }
 
+    /// As [`Site::idle`], but each socket gets storage in the map of `enforced`, which the kernel copies to accepted connections and
+    /// frees: what it costs to know who a socket belongs to, before anything is done with that.
+    pub(super) fn remembering(name: &str, enforced: &Self) -> Self {
+        let sockets = enforced.direct.as_ref().expect("it enforces").pins().join("SOCKETS");
+        let mut programs = Vec::new();
+        // Before the server listens: its connections inherit from the listening socket.
+        let site = Self::start(name, Wire::Loopback, 1, |world, _| {
+            programs = foreign::remembering(&world.guarded(), &sockets);
+            None
+        });
+        Self { _idle: programs, ..site }
+    }
+
     /// Three policies.
     pub(super) fn enforced(name: &str) -> Self {
         Self::start(name, Wire::Loopback, 1, |world, workloads| Some(enforce(world, workloads)))
