@@ -30,6 +30,8 @@ pub struct Agent {
     cgroup_root: PathBuf,
     namespace: OwnedFd,
     child: Option<Child>,
+    /// A capability that it is started without.
+    lacks: Option<u32>,
 }
 
 /// What a command printed, and how it ended.
@@ -94,6 +96,7 @@ impl Agent {
             cgroup_root: world.cgroup_root().to_owned(),
             namespace: world.namespace().try_clone_to_owned().expect("a copy of the descriptor"),
             child: None,
+            lacks: None,
             folder,
         };
         fs::create_dir_all(agent.policies()).expect("the policy directory");
@@ -170,6 +173,11 @@ impl Agent {
         self.until_ready();
     }
 
+    /// Has it started without a capability, by its number (linux/capability.h).
+    pub fn without(&mut self, capability: u32) {
+        self.lacks = Some(capability);
+    }
+
     /// Starts it and waits for nothing.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
@@ -177,6 +185,9 @@ impl Agent {
         let mut command = self.command();
         command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         puppet::enter(&mut command, &self.cgroup, self.namespace.as_fd());
+        if let Some(capability) = self.lacks {
+            puppet::lose(&mut command, capability);
+        }
         self.child =
             Some(command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", program().display())));
     }

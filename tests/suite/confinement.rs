@@ -1,8 +1,11 @@
 //! What the agent has given up holds for every thread and child of it, as long as it lives, and keeps it from nothing that it does.
 //! Every other test of this suite runs under it too.
 
+mod lack;
+
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use enforcer_tests::agent::Agent;
 use enforcer_tests::patience;
@@ -14,6 +17,7 @@ use crate::registry::Test;
 pub(crate) const TESTS: &[Test] = &[
     ("every_thread_for_its_whole_life", every_thread_for_its_whole_life),
     ("without_the_filter_it_is_told", without_the_filter_it_is_told),
+    ("each_capability_is_needed", lack::each_capability_is_needed),
 ];
 
 const DB: &str = "127.0.0.1:5432";
@@ -83,6 +87,8 @@ fn scene(name: &str, settings: &[(&str, &str)]) -> (World, Agent, Workload, Work
     db.serve(true, DB);
     let mut agent = Agent::new(&world);
     let attach = world.relative(&world.guarded());
+    // As the root of a tree is, which is what hosts attach to.
+    fs::set_permissions(world.guarded(), fs::Permissions::from_mode(0o555)).unwrap();
     let own = [("attach", attach.as_str()), ("canary-interval", "100ms")];
     agent.configure(&own.into_iter().chain(settings.iter().copied()).collect::<Vec<_>>());
     agent.workloads([&web, &db]);

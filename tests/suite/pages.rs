@@ -13,7 +13,7 @@ use crate::registry::Test;
 
 pub(crate) const TESTS: &[Test] = &[("host", host), ("kubernetes", kubernetes)];
 
-const HOST: &str = include_str!("../../docs/host.md");
+pub(crate) const HOST: &str = include_str!("../../docs/host.md");
 const KUBERNETES: &str = include_str!("../../docs/kubernetes.md");
 const EPERM: i32 = 1;
 const DB: &str = "127.0.0.1:5432";
@@ -145,12 +145,13 @@ fn kubernetes() {
 }
 
 /// The YAML documents of a page that begin so.
-fn documents<'a>(page: &'a str, beginning: &'a str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn documents<'a>(page: &'a str, beginning: &'a str) -> impl Iterator<Item = &'a str> {
     let all = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     all.filter(move |text| text.starts_with(beginning))
 }
 
-/// From nothing to an enforced policy on a plain host, as the page goes. What is another test's too has another place than in
+/// From nothing to an enforced policy on a plain host, as the page goes, by processes; `systemd::` has its part about units by units,
+/// `runtimes::docker` that about Compose by containers. What is another test's too has another place than in
 /// the page: directories, socket, pins.
 fn host() {
     let world = World::new("page-host");

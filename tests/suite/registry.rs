@@ -100,6 +100,10 @@ const LONG: &[(&str, &str)] = &[
         "a third pass of all probes, which tells which hook is enough alone; `cargo xtask bypass` runs it",
     ),
     (
+        "confinement::each_capability",
+        "an agent for each of them takes too long: `cargo xtask cluster-test` runs it on three kernels",
+    ),
+    (
         "protocols::sctp_by_port",
         "it waits for time-outs, and only emulated kernels have SCTP: `cargo xtask vm 6.12 -- protocols::sctp` runs it",
     ),

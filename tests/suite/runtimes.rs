@@ -1,5 +1,6 @@
 //! Containers of real runtimes: found, named, enforced, renamed, killed, gone.
 
+mod compose;
 mod daemonset;
 
 use std::fs;
@@ -97,7 +98,7 @@ fn docker() {
     let world = World::new("docker");
     let socket = world.folder().join("docker.sock");
     let sockets = format!("[{}]", socket.display());
-    let (agent, _db) = start(&world, "docker", &[("docker-sockets", &sockets)]);
+    let (agent, db) = start(&world, "docker", &[("docker-sockets", &sockets)]);
     until_stands(&agent, "docker", "absent");
     let mut runtimes = Runtimes::start(&world);
     runtimes.start_docker();
@@ -135,6 +136,9 @@ fn docker() {
     allowed(&call("api"));
     runtimes.docker(&["rm", "--force", "api", "shop"]).expect_ok();
     until_gone(&agent, "docker/shop");
+    // Its port is the page's.
+    drop(db);
+    compose::as_the_page_says(&world, &agent, &runtimes, &parent);
     assert!(agent.status().problems.is_empty(), "{:?}", agent.status().problems);
 }
 

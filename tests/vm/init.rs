@@ -1,21 +1,24 @@
-//! The first process of a test machine: mounts what the suite needs, runs it, says how it ended.
+//! The first process of a test machine: mounts what the suite needs, runs it, says how it ended. Where the machine has a service
+//! manager instead of a suite, it becomes that.
 //!
-//! Its last line on the console is `init: exit CODE`; `cargo xtask vm` waits for exactly that.
+//! The last line on the console is `init: exit CODE`; `cargo xtask` waits for exactly that.
 #![allow(clippy::print_stdout, reason = "the console is this program's only way to speak")]
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, chroot};
 
 /// File system type and where it goes, in order: later ones lie inside earlier ones.
 const MOUNTS: [(&str, &str); 11] = [
@@ -32,6 +35,10 @@ const MOUNTS: [(&str, &str); 11] = [
     ("bpf", "/sys/fs/bpf"),
 ];
 
+/// The service manager of a machine that has one.
+const MANAGER: &str = "/usr/lib/systemd/systemd";
+/// Where the first file system is mounted once more.
+const ROOT: &str = "/sysroot";
 /// Exit code for a machine that could not be made ready.
 const NOT_READY: i32 = 2;
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks the module itself.
@@ -43,7 +50,9 @@ fn main() {
         println!("init: this is the first process of a test machine; `cargo xtask vm 6.1` starts one");
         return;
     }
-    let code = run().unwrap_or_else(|error| {
+    let manager = Path::new(MANAGER);
+    let result = if manager.exists() { become_manager(manager).map(|never| match never {}) } else { run() };
+    let code = result.unwrap_or_else(|error| {
         println!("init: {error:#}");
         NOT_READY
     });
@@ -82,6 +91,30 @@ fn run() -> Result<i32> {
         .context("cannot start /bin/live")?;
     let suite = i32::try_from(child.id()).context("the suite's process id is out of range")?;
     reap_until(Pid::from_raw(suite))
+}
+
+/// Makes the first file system an ordinary root and executes the manager as this process.
+///
+/// Nobody can change the root of a kernel's first file system for another, which the manager does for its services: so it is
+/// mounted once more, over itself.
+fn become_manager(manager: &Path) -> Result<Infallible> {
+    fs::create_dir_all("/proc").context("cannot create /proc")?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)
+        .context("cannot mount proc")?;
+    let release =
+        fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's release")?;
+    println!("init: {}", release.trim());
+    load_modules();
+    umount("/proc").context("cannot unmount proc")?;
+    fs::create_dir_all(ROOT).with_context(|| format!("cannot create {ROOT}"))?;
+    mount(Some("/"), ROOT, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("cannot mount the root")?;
+    std::env::set_current_dir(ROOT).with_context(|| format!("cannot enter {ROOT}"))?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("cannot move the root")?;
+    chroot(".").context("cannot change the root")?;
+    std::env::set_current_dir("/").context("cannot enter the root")?;
+    // Only what a kernel hands to its first process.
+    let error = Command::new(manager).env_clear().env("TERM", "linux").exec();
+    Err(error).with_context(|| format!("cannot execute {}", manager.display()))
 }
 
 /// What the kernel's command line has for the suite: parameters that a kernel does not know become variables of its first

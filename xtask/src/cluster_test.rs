@@ -1,23 +1,43 @@
 //! `cargo xtask cluster-test`: all that is about clusters and hosts, without a cluster.
 
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
 
-use crate::image;
 use crate::manifests::{self, Outcome};
+use crate::release::{self, Build};
 use crate::setup::{self, Scope};
-use crate::shell;
-use crate::suite::{self, Profile};
+use crate::suite::{self, Binaries, Profile};
+use crate::{image, shell, vm};
 
-/// Try manifests, the command line against an API server, pods, containers and units, on this kernel
+/// Try manifests, the command line against an API server, pods, containers and units, on this kernel and at the boot of others
 ///
 /// The API server is one in the tests' process that keeps to the protocol; containerd, Docker, Podman and systemd are real. All
-/// of it is part of `cargo xtask test` too, but for the image, which is built here and run by containerd as the manifest says.
-/// Needs root for what is live.
+/// of it is part of `cargo xtask test` too, but for two parts: the image, which is built here and run by containerd as the manifest
+/// says, and emulated machines that systemd boots, with the product in it as the Debian package installs it. Needs root for what is
+/// live.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Only these parts; can be given more than once
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Vec<Part>,
+    /// Binary to try in the image and in the machines instead of building one; it has to be static
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Manifests,
+    Api,
+    Live,
+    Machines,
+    Capabilities,
+}
 
 /// Modules of the live suite that are about it.
 const LIVE: [&str; 7] =
@@ -25,45 +45,118 @@ const LIVE: [&str; 7] =
 /// Tests of the suite's library: the API server itself, and the command line against it.
 const UNIT: [&str; 2] = ["apiserver::", "cluster_api::"];
 
-pub(crate) fn run(_: &Arguments) -> Result<ExitCode> {
+/// Its name, and what it does; `Some` is why it could not be done here.
+type Check = fn(&Path, Option<&Path>) -> Result<Option<String>>;
+const PARTS: [(Part, &str, Check); 5] = [
+    (Part::Manifests, "manifests", manifests),
+    (Part::Api, "against an API server", unit),
+    (Part::Live, "live", live),
+    (Part::Machines, "machines that systemd boots", machines),
+    (Part::Capabilities, "each capability on other kernels", capabilities),
+];
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = shell::root()?;
     shell::warm_sudo()?;
-    setup::ensure(&root, Scope::Quick)?;
-    let mut failed = 0;
-    for (name, check) in [("manifests", manifests as Check), ("against an API server", unit), ("live", live)]
-    {
-        shell::heading(name);
-        if let Err(error) = check(&root) {
-            println!("{name}: {error:#}");
-            failed += 1;
+    setup::ensure(&root, Scope::Test)?;
+    let mut told = Vec::new();
+    let mut failed = false;
+    for (part, name, check) in PARTS {
+        if !arguments.only.is_empty() && !arguments.only.contains(&part) {
+            continue;
         }
+        shell::heading(name);
+        let start = Instant::now();
+        let words = match check(&root, arguments.binary.as_deref()) {
+            Ok(None) => "passed".to_owned(),
+            Ok(Some(reason)) => format!("SKIP: {reason}"),
+            Err(error) => {
+                failed = true;
+                format!("FAILED: {error:#}")
+            }
+        };
+        told.push(format!("{name}: {words} ({} s)", start.elapsed().as_secs()));
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    shell::heading("summary");
+    for line in told {
+        println!("{line}");
+    }
+    Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-type Check = fn(&Path) -> Result<()>;
-
-fn manifests(root: &Path) -> Result<()> {
-    if let Outcome::Skipped(reason) = manifests::check(root)? {
-        println!("SKIP manifests: {reason}");
-    }
-    Ok(())
+fn manifests(root: &Path, _: Option<&Path>) -> Result<Option<String>> {
+    Ok(match manifests::check(root)? {
+        Outcome::Skipped(reason) => Some(reason),
+        Outcome::Valid(_) => None,
+    })
 }
 
-fn unit(root: &Path) -> Result<()> {
+fn unit(root: &Path, _: Option<&Path>) -> Result<Option<String>> {
     let mut cargo = suite::cargo(root);
     cargo.arg("test").args(suite::PACKAGES).args(["--lib", "--"]).args(UNIT);
-    shell::require(&mut cargo, "the tests against an API server", "each failure above names its test")
+    shell::require(&mut cargo, "the tests against an API server", "each failure above names its test")?;
+    Ok(None)
 }
 
-fn live(root: &Path) -> Result<()> {
-    let image = image::build(root)?;
+/// All modules are tried, whatever becomes of one.
+fn live(root: &Path, binary: Option<&Path>) -> Result<Option<String>> {
+    let image = image::build(root, binary)?;
     let binaries = suite::build(root, Profile::Debug)?;
-    for module in LIVE {
-        let mut command: Command =
-            suite::native_with(root, &binaries, &[("ENFORCER_IMAGE", image.as_os_str())])?;
-        command.arg(module).stdin(Stdio::null());
-        shell::require(&mut command, module, "each failure above names its test")?;
+    let failed: Vec<&str> = LIVE
+        .into_iter()
+        .filter(|module| suite_says(root, &binaries, module, ("ENFORCER_IMAGE", &image)).is_err())
+        .collect();
+    if failed.is_empty() {
+        Ok(None)
+    } else {
+        bail!("{}; each failure above names its test", failed.join(", "))
     }
-    Ok(())
+}
+
+/// Runs what a filter names, with one more variable.
+fn suite_says(root: &Path, binaries: &Binaries, filter: &str, (name, file): (&str, &Path)) -> Result<()> {
+    let mut command: Command = suite::native_with(root, binaries, &[(name, file.as_os_str())])?;
+    command.arg(filter);
+    shell::require(&mut command, filter, "each failure above names its test")
+}
+
+/// The machines tell, and the test that the native one is judged by judges them.
+fn machines(root: &Path, binary: Option<&Path>) -> Result<Option<String>> {
+    if let Some(reason) = vm::host::missing() {
+        return Ok(Some(reason));
+    }
+    let product =
+        binary.map_or_else(|| release::build(root, Build::Debug), |binary| Ok(binary.to_owned()))?;
+    let binaries = suite::build(root, Profile::Debug)?;
+    let run = |name: &'static str| vm::host::run(root, name, &binaries, &product);
+    let told: Vec<Result<PathBuf>> = thread::scope(|scope| {
+        let runs = setup::KERNELS.map(|kernel| scope.spawn(move || run(kernel.name)));
+        runs.map(|run| run.join().unwrap_or_else(|_| bail!("the thread of a machine panicked"))).into()
+    });
+    for file in told {
+        suite_says(root, &binaries, "systemd::a_machine", ("ENFORCER_TOLD", &file?))?;
+    }
+    Ok(None)
+}
+
+/// Natively it is among the others that are live.
+fn capabilities(root: &Path, _: Option<&Path>) -> Result<Option<String>> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Some("the kernels of the matrix are for x86-64".to_owned()));
+    }
+    let binaries = suite::build(root, Profile::Debug)?;
+    let options = vm::Options {
+        timeout: Duration::from_mins(12),
+        cpus: vm::CPUS,
+        append: Vec::new(),
+        live: vec!["confinement::each_capability".to_owned()],
+    };
+    let kernels = setup::KERNELS.map(|line| line.name.to_owned());
+    let mut failed = Vec::new();
+    for (name, outcome) in vm::run_all(root, &kernels, &binaries, &options) {
+        if vm::say(&name, &outcome?) != 0 {
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() { Ok(None) } else { bail!("on {}; see above", failed.join(", ")) }
 }

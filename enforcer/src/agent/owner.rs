@@ -331,7 +331,7 @@ impl Owner {
                 let mut kernel = lock(&self.kernel);
                 let attached = kernel.attach().map(|seeded| {
                     self.attached = true;
-                    tell_seeded(seeded);
+                    tell_seeded(&seeded);
                     Done::Attached(
                         kernel.attached_hooks().iter().map(|hook| hook.program().to_owned()).collect(),
                     )
@@ -411,15 +411,15 @@ impl Owner {
 }
 
 /// Says what was found of sockets that were older than the hooks.
-fn tell_seeded(Seeded { recorded, failed }: Seeded) {
-    if recorded > 0 {
-        tracing::info!("{recorded} sockets from before got the identity of the process that holds them");
-    }
-    if failed > 0 {
-        tracing::warn!(
-            "{failed} descriptors from before could not be looked at; sockets among them are nobody's until \
-             opened anew"
+fn tell_seeded(seeded: &Seeded) {
+    if seeded.recorded > 0 {
+        tracing::info!(
+            "{} sockets from before got the identity of the process that holds them",
+            seeded.recorded
         );
+    }
+    if let Some(complaint) = seeded.complaint() {
+        tracing::warn!("{complaint}");
     }
 }
 

@@ -23,12 +23,29 @@ use super::sys;
 const NO_EXIST: u64 = 1;
 
 /// What was found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seeded {
     /// Sockets whose holder was recorded as their creator.
     pub recorded: u64,
-    /// Descriptors that could not be looked at; sockets among them count as nobody's until they are opened anew.
+    /// Descriptors that could not be looked at; who made sockets among them is not recorded until they are opened anew.
     pub failed: u64,
+    /// Processes that hold them.
+    pub processes: u64,
+    /// The first of these, with what the kernel said.
+    pub first: Option<String>,
+}
+
+impl Seeded {
+    /// What could not be looked at, and what to do; `None` if nothing.
+    pub fn complaint(&self) -> Option<String> {
+        let first = self.first.as_deref().filter(|_| self.failed > 0)?;
+        Some(format!(
+            "{} descriptors of {} processes from before could not be looked at (the first: {first}): who made sockets \
+             among them is not recorded until they are opened anew. With CAP_SYS_PTRACE only a security module or another user \
+             namespace keeps a process from being looked at; restart those that talk with workloads",
+            self.failed, self.processes
+        ))
+    }
 }
 
 /// Records the holders of all sockets that are open now.
@@ -59,29 +76,11 @@ fn seed_process(
     identity: &SocketIdentity,
     seeded: &mut Seeded,
 ) {
-    let descriptors = match fs::read_dir(process.join("fd")) {
-        Ok(descriptors) => descriptors,
-        Err(error) => {
-            seeded.failed += u64::from(error.kind() == io::ErrorKind::PermissionDenied);
-            return;
-        }
-    };
-    let mut numbers: Vec<i32> = Vec::new();
-    for entry in descriptors.filter_map(Result::ok) {
-        match fs::read_link(entry.path()) {
-            Ok(to) if to.as_os_str().as_encoded_bytes().starts_with(b"socket:") => {
-                numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-            }
-            // It may be a socket.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => seeded.failed += 1,
-            _ => {}
-        }
-    }
-    if numbers.is_empty() {
-        return;
-    }
-    let Ok(handle) = sys::open_process(pid) else { return };
-    for number in numbers {
+    let mut failures = Vec::new();
+    let numbers = sockets_of(process, &mut failures);
+    // Without one the process has ended, and its sockets with it.
+    let handle = if numbers.is_empty() { None } else { sys::open_process(pid).ok() };
+    for (number, handle) in numbers.into_iter().filter_map(|number| Some((number, handle.as_ref()?))) {
         let result = sys::duplicate_from(handle.as_fd(), number)
             .map(|socket| sockets.insert(&socket, identity, NO_EXIST));
         match result {
@@ -91,9 +90,44 @@ fn seed_process(
             Err(error)
                 if error.raw_os_error() == Some(libc::EBADF) || error.raw_os_error() == Some(libc::ESRCH) => {
             }
-            Ok(Err(_)) | Err(_) => seeded.failed += 1,
+            Ok(Err(error)) => failures.push(error.to_string()),
+            Err(error) => failures.push(error.to_string()),
         }
     }
+    let Some(first) = failures.first() else { return };
+    seeded.failed += failures.len() as u64;
+    seeded.processes += 1;
+    seeded.first.get_or_insert_with(|| {
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        format!("process {pid}, {}: {first}", name.trim())
+    });
+}
+
+/// Numbers of the descriptors that are sockets; each that is kept secret is a failure, because it may be one.
+fn sockets_of(process: &Path, failures: &mut Vec<String>) -> Vec<i32> {
+    let mut refused = |error: io::Error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            failures.push(error.to_string());
+        }
+    };
+    let descriptors = match fs::read_dir(process.join("fd")) {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            refused(error);
+            return Vec::new();
+        }
+    };
+    let mut numbers = Vec::new();
+    for entry in descriptors.filter_map(Result::ok) {
+        match fs::read_link(entry.path()) {
+            Ok(to) if to.as_os_str().as_encoded_bytes().starts_with(b"socket:") => {
+                numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+            }
+            Ok(_) => {}
+            Err(error) => refused(error),
+        }
+    }
+    numbers
 }
 
 /// Recorded already, or a kind of socket without storage.
@@ -138,6 +172,24 @@ fn id(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_complaint_names_who_and_why() {
+        assert_eq!(Seeded { recorded: 3, ..Seeded::default() }.complaint(), None);
+        let first = Some("process 1, systemd: Permission denied (os error 13)".to_owned());
+        let told = Seeded { recorded: 3, failed: 264, processes: 1, first }.complaint().unwrap();
+        assert!(told.starts_with("264 descriptors of 1 processes from before"), "{told}");
+        assert!(told.contains("(the first: process 1, systemd: Permission denied"), "{told}");
+    }
+
+    #[test]
+    fn descriptors_that_are_sockets_are_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut failures = Vec::new();
+        let numbers = sockets_of(Path::new("/proc/self"), &mut failures);
+        assert!(numbers.contains(&std::os::fd::AsRawFd::as_raw_fd(&socket)), "{numbers:?}");
+        assert_eq!(failures, Vec::<String>::new());
+    }
 
     #[test]
     fn chains_run_from_the_outermost_level_inwards() {

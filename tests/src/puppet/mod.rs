@@ -106,3 +106,16 @@ pub fn enter(command: &mut Command, cgroup: &Path, namespace: BorrowedFd<'_>) {
         });
     }
 }
+
+/// Makes a command's process give up a capability before it becomes the program, so that the program never has it.
+pub fn lose(command: &mut Command, capability: u32) {
+    // SAFETY: between fork and exec only one system call on numbers.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}

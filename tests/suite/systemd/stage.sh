@@ -1,5 +1,5 @@
 #!/bin/bash
-# A host of its own for a service manager: its own process numbers, mounts, cgroup v2 tree (and no other) and BPF file system; the
+# A host of its own for a service manager: its own process numbers, mounts, network, cgroup v2 tree (and no other) and BPF file system; the
 # files are those of this host, and what is written over them is gone with it. To be run in new namespaces of all of these.
 # STAGE: an empty folder. SHARED: a folder that both sides see. BINARY and DEPLOY: what is tried.
 set -eu
@@ -15,25 +15,15 @@ mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/run"
 mount -t cgroup2 none "$root/sys/fs/cgroup"
 mount -t bpf bpf "$root/sys/fs/bpf"
-mkdir "$root/run/try"
-mount --bind "$SHARED" "$root/run/try"
+mkdir "$root/try"
+mount --bind "$SHARED" "$root/try"
 install -m 0755 "$BINARY" "$root/usr/bin/enforcer"
 rm -rf "$root/etc/enforcer" "$root/var/lib/enforcer"
 install -D -t "$root/etc/enforcer" "$DEPLOY/enforcer.yaml" "$DEPLOY/workloads.yaml"
 sed -i 's/^mode: audit/mode: enforce/' "$root/etc/enforcer/enforcer.yaml"
-# The port is the host's.
-echo 'metrics-listen: ~' >> "$root/etc/enforcer/enforcer.yaml"
 install -D "$DEPLOY/sysusers.conf" "$root/usr/lib/sysusers.d/enforcer.conf"
 install -D "$DEPLOY/tmpfiles.conf" "$root/usr/lib/tmpfiles.d/enforcer.conf"
 install -D -m 0644 "$DEPLOY/enforcer.service" "$root/usr/lib/systemd/system/enforcer.service"
-cat > "$root/usr/lib/systemd/system/try.service" <<'UNIT'
-[Unit]
-DefaultDependencies=no
-[Service]
-Type=oneshot
-StandardOutput=append:/run/try/out
-StandardError=append:/run/try/out
-ExecStart=/bin/bash /run/try/try.sh
-UNIT
+install -D -m 0644 -t "$root/usr/lib/systemd/system" "$SHARED"/units/*
 exec chroot "$root" /usr/bin/env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=try.service --log-target=null

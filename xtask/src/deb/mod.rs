@@ -88,7 +88,8 @@ fn architecture() -> &'static str {
     }
 }
 
-fn files(root: &Path, binary: Vec<u8>) -> Result<Tree> {
+/// What the package installs, but for what the binary tells of itself.
+pub(crate) fn files(root: &Path, binary: Vec<u8>) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.file("usr/bin/enforcer", 0o755, ROOT, binary);
     for (from, to) in FILES {

@@ -44,10 +44,11 @@ pub(crate) const DEFAULT_NAME: &str = concat!("localhost/enforcer:", env!("CARGO
 /// Who owns the files: nobody that a process of the image ever is, so that none of them can change them.
 const OWNER: Owner = (65_532, 65_532);
 
-/// Builds the image for tests, quickly, and returns where it is.
-pub(crate) fn build(root: &Path) -> Result<PathBuf> {
+/// Builds the image for tests, quickly or of a binary that is there, and returns where it is.
+pub(crate) fn build(root: &Path, binary: Option<&Path>) -> Result<PathBuf> {
     let out = root.join("target/image/debug.tar");
-    run(&Arguments { out: out.clone(), name: DEFAULT_NAME.to_owned(), binary: None, debug: true })?;
+    let binary = binary.map(Path::to_owned);
+    run(&Arguments { out: out.clone(), name: DEFAULT_NAME.to_owned(), binary, debug: true })?;
     Ok(out)
 }
 

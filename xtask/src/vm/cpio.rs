@@ -7,6 +7,7 @@ use std::io::{self, Write};
 const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// Writes entries in the order they are given; a folder comes before what lies in it.
@@ -31,6 +32,11 @@ impl<W: Write> Archive<W> {
 
     pub(super) fn program(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.entry(name, PROGRAM, (0, 0), bytes)
+    }
+
+    /// A symbolic link.
+    pub(super) fn link(&mut self, name: &str, to: &str) -> io::Result<()> {
+        self.entry(name, LINK, (0, 0), to.as_bytes())
     }
 
     pub(super) fn device(&mut self, name: &str, major: u32, minor: u32) -> io::Result<()> {

@@ -25,7 +25,7 @@ pub(super) fn write(
     arguments: &[String],
 ) -> Result<()> {
     let file = File::create(target).with_context(|| format!("cannot create {}", target.display()))?;
-    let mut image = Image { archive: Archive::new(BufWriter::new(file)), folders: BTreeSet::new() };
+    let mut image = Image::new(BufWriter::new(file));
     for folder in FOLDERS {
         image.folder(folder)?;
     }
@@ -50,14 +50,20 @@ pub(super) fn write(
     Ok(())
 }
 
-struct Image<W> {
-    archive: Archive<W>,
+/// A first file system that is written, each folder before what is in it.
+#[derive(Debug)]
+pub(super) struct Image<W> {
+    pub(super) archive: Archive<W>,
     folders: BTreeSet<String>,
 }
 
 impl<W: Write> Image<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self { archive: Archive::new(out), folders: BTreeSet::new() }
+    }
+
     /// Creates a folder and those above it, once.
-    fn folder(&mut self, name: &str) -> Result<()> {
+    pub(super) fn folder(&mut self, name: &str) -> Result<()> {
         let above = name.char_indices().filter(|(_, letter)| *letter == '/').map(|(at, _)| &name[..at]);
         for folder in above.chain([name]) {
             if !folder.is_empty() && self.folders.insert(folder.to_owned()) {
@@ -71,18 +77,23 @@ impl<W: Write> Image<W> {
         name.rsplit_once('/').map_or(Ok(()), |(folder, _)| self.folder(folder))
     }
 
-    fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.parent(name)?;
         Ok(self.archive.file(name, bytes)?)
     }
 
-    fn program(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn program(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.parent(name)?;
         Ok(self.archive.program(name, bytes)?)
     }
 
+    pub(super) fn link(&mut self, name: &str, to: &str) -> Result<()> {
+        self.parent(name)?;
+        Ok(self.archive.link(name, to)?)
+    }
+
     /// A folder with everything in it; one that is not there is an empty one.
-    fn tree(&mut self, from: &Path, to: &str) -> Result<()> {
+    pub(super) fn tree(&mut self, from: &Path, to: &str) -> Result<()> {
         self.folder(to)?;
         if !from.is_dir() {
             return Ok(());
@@ -96,16 +107,16 @@ impl<W: Write> Image<W> {
     }
 }
 
-fn inside(path: &str) -> &str {
+pub(super) fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The program without line tables: they triple the image, and names are enough for a backtrace.
-fn stripped(program: &Path, target: &Path) -> Result<Vec<u8>> {
+pub(super) fn stripped(program: &Path, target: &Path) -> Result<Vec<u8>> {
     let copy: PathBuf = target.with_extension("stripped");
     let mut strip = Command::new("strip");
     strip.arg("--strip-debug").arg("-o").arg(&copy).arg(program);
@@ -118,7 +129,7 @@ fn stripped(program: &Path, target: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn libraries_of(program: &Path) -> Result<Vec<String>> {
+pub(super) fn libraries_of(program: &Path) -> Result<Vec<String>> {
     let text = shell::capture(Command::new("ldd").arg(program), &format!("ldd {}", program.display()))?;
     Ok(parse_ldd(&text))
 }
@@ -141,7 +152,7 @@ mod tests {
 
     #[test]
     fn folders_come_before_their_files_and_once() {
-        let mut image = Image { archive: Archive::new(Vec::new()), folders: BTreeSet::new() };
+        let mut image = Image::new(Vec::new());
         image.file("a/b/c", b"1").unwrap();
         image.file("a/b/d", b"2").unwrap();
         let bytes = image.archive.finish().unwrap();

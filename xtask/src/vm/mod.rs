@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: the live suite on another kernel, in an emulated machine.
 
 mod cpio;
+pub(crate) mod host;
 mod image;
 mod qemu;
 

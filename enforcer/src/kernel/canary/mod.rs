@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,8 +26,12 @@ pub const COMMAND: &str = "canary";
 const NAME: &str = "enforcer-canary";
 /// Where the default pins are.
 const DEFAULT_PINS: &str = "/sys/fs/bpf/enforcer";
+/// The owner's right to write in a mode.
+const OWNER_WRITES: u32 = 0o200;
 /// Every attempt ends at once; what takes longer is a process that does not run.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The first answer comes after a start and after moving into the directory, which takes seconds where processors are short.
+const STARTING: Duration = Duration::from_secs(10);
 /// How long an ended process may keep its directory.
 const GONE: Duration = Duration::from_millis(20);
 /// How often that is looked at.
@@ -69,7 +73,7 @@ pub fn directory(attach: &Path, pins: &Path) -> PathBuf {
 /// If it can't be removed, or somebody else's process stays in it.
 pub fn remove(directory: &Path) -> io::Result<bool> {
     for _ in 0..LOOKS {
-        match fs::remove_dir(directory) {
+        match beside(directory, || fs::remove_dir(directory)) {
             Ok(()) => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(GONE),
@@ -77,6 +81,28 @@ pub fn remove(directory: &Path) -> io::Result<bool> {
         }
     }
     Err(io::ErrorKind::ResourceBusy.into())
+}
+
+/// Makes or removes a directory. The root of the tree is writable for nobody (0555), which an agent that may not pass over modes
+/// can't ignore; but it may change them, as root, for that moment.
+fn beside(directory: &Path, change: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let result = change();
+    let Some(folder) = directory.parent() else { return result };
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let closed = fs::metadata(folder)?.permissions();
+            let mut open = closed.clone();
+            open.set_mode(open.mode() | OWNER_WRITES);
+            // Whoever does not own it hears why the change is not possible, not why this is not.
+            if open == closed || fs::set_permissions(folder, open).is_err() {
+                return Err(error);
+            }
+            let again = change();
+            fs::set_permissions(folder, closed)?;
+            again
+        }
+        result => result,
+    }
 }
 
 impl Canary {
@@ -90,7 +116,7 @@ impl Canary {
     /// # Errors
     /// One sentence: a tree that is read-only, for example.
     pub fn prepare(&self) -> Result<CgroupId, String> {
-        let made = match fs::create_dir(&self.directory) {
+        let made = match beside(&self.directory, || fs::create_dir(&self.directory)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => fs::symlink_metadata(&self.directory),
         };
@@ -100,7 +126,7 @@ impl Canary {
     }
 
     /// Has it try. A failure is believed the second time only, of a process that was started anew: somebody may have moved the
-    /// first one. Blocks for some milliseconds, and for [`PATIENCE`] if it does not answer.
+    /// first one. Blocks for some milliseconds, and for [`PATIENCE`] or [`STARTING`] if it does not answer.
     pub fn attempt(&mut self) -> Outcome {
         let first = self.once();
         if !matches!(first, Outcome::Refused) {
@@ -129,6 +155,7 @@ impl Canary {
         if running.socket.read_line(&mut answer)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        running.socket.get_ref().set_read_timeout(Some(PATIENCE))?;
         self.running = Some(running);
         Ok(answer)
     }
@@ -137,7 +164,7 @@ impl Canary {
 /// Starts the process: our own binary, even if its file was replaced meanwhile. All other descriptors close with `exec`.
 fn start(directory: &Path) -> io::Result<Running> {
     let (ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(PATIENCE))?;
+    ours.set_read_timeout(Some(STARTING))?;
     ours.set_write_timeout(Some(PATIENCE))?;
     let child = Command::new("/proc/self/exe")
         .arg(COMMAND)
