@@ -1,5 +1,6 @@
 //! A policy on its way through a cluster's API: from the command line to a real agent and back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,10 +19,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_policy_reaches_every_node_and_is_reported", a_policy_reaches_every_node_and_is_reported),
     ("what_keeps_a_policy_from_the_cluster_is_named", what_keeps_a_policy_from_the_cluster_is_named),
     ("waiting_outlasts_an_outage", waiting_outlasts_an_outage),
+    ("every_right_of_the_manifests_is_used", every_right_of_the_manifests_is_used),
 ];
 
 const EPERM: i32 = 1;
 const DB: &str = "127.0.0.1:5432";
+/// The token of the agent's account.
+const AGENT: &str = "agent";
 const LEASES: &str = "leases.coordination.k8s.io";
 const POLICIES: &str = "trafficpolicies.enforcer.dev";
 const POLICY: &str = "apiVersion: enforcer.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: db}\n\
@@ -38,8 +42,14 @@ struct Scene {
 impl Scene {
     /// An agent that is node n1 of a cluster.
     fn new(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    /// The same; the agent comes with this token.
+    fn with(name: &str, token: &str) -> Self {
         let world = World::new(name);
         let server = world.inside(ApiServer::start);
+        server.allow(AGENT, User::agent());
         server.install_definitions();
         for name in ["enforcer-system", "shop"] {
             server.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }));
@@ -49,7 +59,7 @@ impl Scene {
         db.serve(true, DB);
         let mut agent = Agent::new(&world);
         let scene_file = world.folder().join("kubeconfig");
-        fs::write(&scene_file, server.kubeconfig("")).unwrap();
+        fs::write(&scene_file, server.kubeconfig(token)).unwrap();
         agent.configure(&[
             ("attach", &world.relative(&world.guarded())),
             ("canary-interval", "200ms"),
@@ -216,4 +226,59 @@ fn waiting_outlasts_an_outage() {
     });
     let metrics = scene.agent.metrics();
     assert!(metrics["enforcer_cluster_reports_total{what=\"lease\",outcome=\"done\"}"] >= 1.0);
+}
+
+/// Group, resource and subresource of a request's path.
+fn resource(path: &str) -> (String, String) {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (group, mut rest) = match parts.as_slice() {
+        ["api", _, rest @ ..] => ("", rest),
+        ["apis", group, _, rest @ ..] => (*group, rest),
+        _ => ("", &[][..]),
+    };
+    if let ["namespaces", _, inner @ ..] = rest
+        && !inner.is_empty()
+    {
+        rest = inner;
+    }
+    let resource = match rest {
+        [resource, _, sub] => format!("{resource}/{sub}"),
+        [resource, ..] => (*resource).to_owned(),
+        [] => String::new(),
+    };
+    (group.to_owned(), resource)
+}
+
+fn every_right_of_the_manifests_is_used() {
+    let scene = Scene::with("cluster-rights", AGENT);
+    let cluster_wide =
+        json!({ "subject": { "namespaces": ["shop"] }, "ingress": [{ "from": [{ "cidr": "x" }] }] });
+    for (kind, spec) in [
+        ("TrafficPolicy", json!({ "subject": {}, "ingress": [] })),
+        // What is wrong with it is an event.
+        ("ClusterTrafficPolicy", cluster_wide),
+    ] {
+        scene.server.put(json!({
+            "apiVersion": "enforcer.dev/v1alpha1", "kind": kind, "metadata": { "name": "p" }, "spec": spec,
+        }));
+    }
+    let agent = User::agent();
+    let mut unused: BTreeSet<(String, String, String)> = BTreeSet::new();
+    for rule in &agent.rules {
+        for (group, resource) in
+            rule.groups.iter().flat_map(|group| rule.resources.iter().map(move |it| (group, it)))
+        {
+            unused.extend(rule.verbs.iter().map(|verb| (group.clone(), resource.clone(), verb.clone())));
+        }
+    }
+    assert!(unused.len() > 25, "{unused:?}");
+    // Who reports says again that it does, some seconds later.
+    patience::until_true("every right to be used", patience::seconds(40), || {
+        for asked in scene.server.asked().iter().filter(|it| it.user == agent.name) {
+            assert!(!matches!(asked.code, 401 | 403), "{asked:?}");
+            let (group, resource) = resource(&asked.path);
+            unused.remove(&(group, resource, asked.verb.clone()));
+        }
+        unused.is_empty()
+    });
 }

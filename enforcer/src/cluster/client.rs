@@ -260,7 +260,7 @@ pub fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => match status.code {
             401 => "the server does not know who asks (401): the token or certificate is not valid for it any more; give it a \
-                    new one, which is read at the next attempt"
+                    new one, which is read within a minute"
                 .to_owned(),
             403 => format!(
                 "the server does not allow it (403): {}; give the account the right, as deploy/kubernetes does",

@@ -282,7 +282,7 @@ impl Cluster {
     /// server that is away meanwhile is waited for.
     ///
     /// # Errors
-    /// Which right is missing.
+    /// Which right is missing, unless the nodes were seen before.
     pub async fn follow(
         &self,
         until: Option<Instant>,
@@ -316,7 +316,10 @@ impl Cluster {
                         // The server ended the watch; it begins again.
                         _ => continue,
                     };
-                    if matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403)) {
+                    // A server that has just started knows of no roles yet, so that what was allowed before is allowed again.
+                    let is_refused =
+                        matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403));
+                    if is_refused && !complete {
                         return Err(self.lease_error(verb, error));
                     }
                     look(Sight::Away(explain(error)));
@@ -339,21 +342,30 @@ impl Cluster {
         let key = key.clone();
         match (status.code, status.reason.as_str()) {
             (409, _) => Error::Conflict { key, message },
-            (400 | 422 | 500, _)
-                if verb == "patch" && status.code != 500 || message.contains("field not declared") =>
-            {
+            (400 | 422, _) if verb == "patch" => Error::Refused { key, message },
+            // It has no better code for an object that the kind does not fit.
+            (500, _) if message.starts_with("failed to create typed patch object") => {
                 Error::Refused { key, message }
             }
-            (403, _) => {
-                let resource = format!("{}.{}", plural(key.kind), group(key.kind).0);
-                Error::Forbidden { what, message, verb, resource }
-            }
+            (403, _) => match right_missing(&message, verb) {
+                Some(verb) => {
+                    let resource = format!("{}.{}", plural(key.kind), group(key.kind).0);
+                    Error::Forbidden { what, message, verb, resource }
+                }
+                None => Error::Refused { key, message },
+            },
             (404, "NotFound") if message.starts_with("namespaces ") => Error::NoNamespace { key, message },
             // What is no answer to a question for an object is that nobody knows the path.
             (404, _) => Error::NotInstalled(key.kind),
             _ => Error::Failed { what, problem: explain(error) },
         }
     }
+}
+
+/// The right that a refusal with 403 is about; none where it is not about rights, but e.g. about a quota, or a namespace that is
+/// being deleted. To apply what is not there yet, `create` is asked for besides `patch`.
+fn right_missing(message: &str, tried: &'static str) -> Option<&'static str> {
+    ["create", tried].into_iter().find(|verb| message.contains(&format!("cannot {verb} resource")))
 }
 
 fn version(metadata: &kube::api::ObjectMeta) -> ObjectVersion {

@@ -52,19 +52,27 @@ impl Timestamp {
         let (date, clock) = text.split_once(['T', 't', ' '])?;
         let zone = clock.rfind(['Z', 'z', '+', '-'])?;
         let (clock, zone) = clock.split_at(zone);
-        let (clock, fraction) =
-            clock.split_once('.').map_or((clock, ""), |(clock, fraction)| (clock, fraction));
+        let (clock, fraction) = match clock.split_once('.') {
+            Some((_, "")) => return None,
+            Some((clock, fraction)) => (clock, fraction),
+            None => (clock, ""),
+        };
+        if date.len() != "YYYY-MM-DD".len() || clock.len() != "hh:mm:ss".len() {
+            return None;
+        }
         let [year, month, day] = numbers(date, '-')?;
         let [hour, minute, second] = numbers(clock, ':')?;
         let plausible = (1..=12).contains(&month)
             && (1..=31).contains(&day)
             && (0..24).contains(&hour)
             && (0..60).contains(&minute)
-            && (0..=60).contains(&second);
-        if !plausible {
+            && (0..60).contains(&second);
+        let midnight = days(year, month, day) * DAY;
+        // The 30th of February would be the 2nd of March.
+        if !plausible || (Self { seconds: midnight, nanos: 0 }).civil().day != day {
             return None;
         }
-        let seconds = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset(zone)?;
+        let seconds = midnight + hour * 3600 + minute * 60 + second - offset(zone)?;
         Some(Self { seconds, nanos: nanos(fraction)? })
     }
 
@@ -177,6 +185,12 @@ mod tests {
             "2026-13-01T00:00:00Z",
             "2026-11-22T12:53:39",
             "2026-11-22T12:53:39.x1Z",
+            "2026-11-22T12:53:39.Z",
+            "2026-11-22T12:53:60Z",
+            "2026-11-22T1:53:39Z",
+            "2026-2-22T12:53:39Z",
+            "2026-02-29T12:53:39Z",
+            "2026-04-31T12:53:39Z",
         ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use enforcer::domain::command::PolicyFile;
+use enforcer::domain::policy::diagnostic::Source;
+use enforcer::domain::yaml::{self, Reader};
 use serde_json::Value;
 
 use super::kinds::Kind;
+use super::request::Target;
 use super::status::Failure;
 
 /// One rule of a role (`PolicyRule`); `*` stands for everything.
@@ -42,6 +46,21 @@ impl User {
     /// Somebody who may do nothing.
     pub fn nobody(name: &str) -> Self {
         Self { name: name.into(), rules: Vec::new() }
+    }
+
+    /// The agent's account, with the rights that the manifests give it.
+    pub fn agent() -> Self {
+        let text = include_str!("../../../deploy/kubernetes/rbac.yaml");
+        let file = PolicyFile { name: "rbac.yaml".into(), text: text.into() };
+        let source = Source::new(0, &file);
+        let mut reader = Reader::new(&source);
+        let documents = yaml::parse(&mut reader).into_iter().map(|it| yaml::json::json(&it.root));
+        let is_role = |it: &Value| matches!(it["kind"].as_str(), Some("Role" | "ClusterRole"));
+        documents
+            .filter(|it: &Value| is_role(it) && it["metadata"]["name"] == "enforcer")
+            .fold(Self::nobody("system:serviceaccount:enforcer-system:enforcer"), |user, role| {
+                user.with_role(&role)
+            })
     }
 
     /// Adds the rules of a `Role` (with the namespace it is in) or a `ClusterRole`, as their documents have them.
@@ -112,4 +131,15 @@ impl Access {
         }
         Err(Failure::forbidden(&user.name, verb, kind, sub, namespace, name))
     }
+}
+
+/// Whether somebody may do this. Since Kubernetes 1.35, executing takes the right to `create` too, whatever the method; and so does
+/// an apply of what is not there yet, beside the right to `patch`.
+pub fn rights(user: &User, verb: &str, target: &Target, is_new: bool) -> Result<(), Failure> {
+    let Target { kind, namespace, name, sub } = target;
+    Access::check(user, verb, kind, (sub, namespace, name))?;
+    if target.is_exec() || is_new && sub.is_empty() {
+        return Access::check(user, "create", kind, (sub, namespace, name));
+    }
+    Ok(())
 }

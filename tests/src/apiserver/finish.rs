@@ -47,6 +47,10 @@ pub fn finish(
     if kind.kind == "Namespace" {
         object["metadata"]["labels"]["kubernetes.io/metadata.name"] = place.name.clone().into();
     }
+    let wrong = if is_new { events::wrong(kind, &object) } else { Vec::new() };
+    if !wrong.is_empty() {
+        return Err(Failure::invalid(kind, &place.name, &wrong));
+    }
     if kind.kind == "CustomResourceDefinition" {
         let wrong = schema::unsound(&object);
         if !wrong.is_empty() {

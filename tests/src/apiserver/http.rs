@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::access::{Access, User};
+use super::access::{Access, rights};
 use super::answer::Answer;
 use super::exec::{self, Executed, Handler};
 use super::faults::{Faults, Network};
@@ -21,7 +21,7 @@ use super::request::{Query, Target};
 use super::selector::Selector;
 use super::settle;
 use super::status::Failure;
-use super::store::{Place, Store, Write};
+use super::store::{Store, Write};
 use super::watch::{Watch, run};
 use super::{Asked, events, remove};
 
@@ -116,6 +116,9 @@ impl Form {
 
 type Done = Result<Response<Answer>, Failure>;
 
+/// What the body of a server-side apply is.
+const APPLY: &str = "application/apply-patch+yaml";
+
 fn document(code: u16, value: &Value) -> Response<Answer> {
     let body = Answer::Whole(Some(value.to_string().into()));
     let answer = Response::builder().status(code).header(CONTENT_TYPE, "application/json").body(body);
@@ -123,7 +126,7 @@ fn document(code: u16, value: &Value) -> Response<Answer> {
 }
 
 fn refusal(failure: &Failure) -> Response<Answer> {
-    let mut answer = if failure.reason.is_empty() {
+    let mut answer = if failure.is_text() {
         let mut answer = Response::new(Answer::Whole(Some(failure.message.clone().into())));
         answer
             .headers_mut()
@@ -188,7 +191,8 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
     let done = if let Some(failure) = lock(&shared.faults).meet(verb, &request.target.resource()) {
         Err(failure)
     } else {
-        rights(&user, &request)
+        let is_new = request.content == APPLY && shared.store().get(&request.target.place()).is_none();
+        rights(&user, verb, &request.target, is_new)
     };
     let done = match done {
         Ok(()) if request.target.is_exec() => {
@@ -207,16 +211,6 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Done {
     };
     note(shared, verb, &path, &user.name, code);
     done
-}
-
-/// Whether somebody may do this. Since Kubernetes 1.35, executing takes the right to `create` too, whatever the method.
-fn rights(user: &User, request: &Asking) -> Result<(), Failure> {
-    let Target { kind, namespace, name, sub } = &request.target;
-    Access::check(user, request.verb, kind, (sub, namespace, name))?;
-    if !request.target.is_exec() {
-        return Ok(());
-    }
-    Access::check(user, "create", kind, (sub, namespace, name))
 }
 
 fn note(shared: &Shared, verb: &str, path: &str, user: &str, code: u16) {
@@ -239,7 +233,7 @@ impl Asking {
         let manager = match self.query.text("fieldManager") {
             "" => self.agent.clone(),
             manager if manager.len() > 128 => {
-                return Err(Failure::bad_request("fieldManager: may not be longer than 128 bytes"));
+                return Err(Failure::options("fieldManager", "Too long: may not be more than 128 bytes"));
             }
             manager => manager.to_owned(),
         };
@@ -273,9 +267,8 @@ fn perform(shared: &Arc<Shared>, asking: &Asking, body: &Bytes) -> Done {
     let Target { kind, namespace, name, .. } = &asking.target;
     match asking.verb {
         "get" => {
-            let place =
-                Place { stored: kind.stored.clone(), namespace: namespace.clone(), name: name.clone() };
-            let object = shared.store().get(&place).ok_or_else(|| Failure::not_found(kind, name))?;
+            let object =
+                shared.store().get(&asking.target.place()).ok_or_else(|| Failure::not_found(kind, name))?;
             Ok(asking.object(200, &object))
         }
         "list" => list(shared, asking),
@@ -379,11 +372,9 @@ fn patch(shared: &Shared, asking: &Asking, body: &Bytes) -> Done {
     let kind = &asking.target.kind;
     let write = asking.write()?;
     match asking.content.as_str() {
-        "application/apply-patch+yaml" => {
+        APPLY => {
             if asking.query.text("fieldManager").is_empty() {
-                return Err(Failure::bad_request(
-                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                ));
+                return Err(Failure::options("fieldManager", "Required value: is required for apply patch"));
             }
             let wanted = json_body(body)?;
             let force = asking.query.is("force");

@@ -6,6 +6,7 @@ use hyper::Method;
 
 use super::kinds::{Kind, Kinds};
 use super::status::Failure;
+use super::store::Place;
 
 /// Parameters of the query; one that is given twice counts as first given.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +105,12 @@ impl Target {
             Method::DELETE => "deletecollection",
             _ => return None,
         })
+    }
+
+    /// Where the object is.
+    pub fn place(&self) -> Place {
+        let Self { kind, namespace, name, .. } = self;
+        Place { stored: kind.stored.clone(), namespace: namespace.clone(), name: name.clone() }
     }
 
     /// Whether a command is to be executed.

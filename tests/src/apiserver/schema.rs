@@ -151,6 +151,28 @@ fn prune_below(value: &mut Value, schema: &Value, at: &str, gone: &mut Vec<Strin
     }
 }
 
+/// Fills in what an object leaves out and the schema has a default for.
+pub fn fill(value: &mut Value, schema: &Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+                let default = inner.get("default");
+                let is_nullable = inner["nullable"] == true;
+                if let Some(default) = default
+                    && fields.get(name).is_none_or(|value| value.is_null() && !is_nullable)
+                {
+                    fields.insert(name.clone(), default.clone());
+                }
+                if let Some(field) = fields.get_mut(name) {
+                    fill(field, inner);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, &schema["items"])),
+        _ => {}
+    }
+}
+
 /// What in an object is not as the schema wants it. Rules in CEL are not evaluated.
 pub fn wrong(object: &Value, schema: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
@@ -210,12 +232,23 @@ fn check(value: &Value, schema: &Value, at: &str, causes: &mut Vec<Cause>) {
     {
         causes.push((at.into(), "Too long: may not be longer than the schema says".into()));
     }
-    if let (Some(number), Some(least)) = (value.as_f64(), schema["minimum"].as_f64())
-        && number < least
-    {
+    let (number, items) = (value.as_f64(), value.as_array());
+    if number.zip(schema["minimum"].as_f64()).is_some_and(|(number, least)| number < least) {
+        let least = &schema["minimum"];
+        let wrong =
+            format!("Invalid value: {value}: {at} in body should be greater than or equal to {least}");
+        causes.push((at.into(), wrong));
+    }
+    if number.zip(schema["maximum"].as_f64()).is_some_and(|(number, most)| number > most) {
+        let most = &schema["maximum"];
+        let wrong = format!("Invalid value: {value}: {at} in body should be less than or equal to {most}");
+        causes.push((at.into(), wrong));
+    }
+    if items.zip(schema["minItems"].as_u64()).is_some_and(|(items, least)| (items.len() as u64) < least) {
+        let least = &schema["minItems"];
         causes.push((
             at.into(),
-            format!("Invalid value: {value}: {at} in body should be greater than or equal to {least}"),
+            format!("Invalid value: {value}: {at} in body should have at least {least} items"),
         ));
     }
     require(value, schema, at, causes);

@@ -33,6 +33,7 @@ fn read(kind: &Kind, object: Value) -> Result<(Value, Vec<String>), Failure> {
         Schema::Structural(schema) => {
             let mut object = object;
             let gone = schema::prune(&mut object, schema);
+            schema::fill(&mut object, schema);
             let wrong = schema::wrong(&object, schema);
             if wrong.is_empty() { Ok((object, gone)) } else { Err(Failure::invalid(kind, &name, &wrong)) }
         }
@@ -115,10 +116,10 @@ fn check_names(kind: &Kind, write: &Write, object: &Value) -> Result<(), Failure
 
 /// A name as a DNS subdomain, which is the least that all kinds ask for.
 pub fn is_name(name: &str) -> bool {
-    let inner =
-        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-.".contains(letter);
+    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
     let outer = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    name.len() <= 253 && name.chars().all(inner) && name.starts_with(outer) && name.ends_with(outer)
+    let is_part = |part: &str| part.chars().all(inner) && part.starts_with(outer) && part.ends_with(outer);
+    name.len() <= 253 && name.split('.').all(is_part)
 }
 
 /// `POST`.
@@ -127,7 +128,7 @@ pub fn create(store: &mut Store, kind: &Kind, write: &Write, object: Value) -> W
     default_type(kind, &mut object);
     check_names(kind, write, &object)?;
     if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
-        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Failure::unnamed("resourceVersion should not be set on objects to be created"));
     }
     let mut name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if name.is_empty()
@@ -210,29 +211,33 @@ pub fn apply(
     wanted["metadata"]["name"] = write.name.clone().into();
     let place = place(kind, &write.namespace, &write.name);
     let live = shown(store, kind, &place).ok();
-    if live.is_none() && (!write.subresource.is_empty() || wanted["metadata"]["uid"].is_string()) {
+    if live.is_none() && !write.subresource.is_empty() {
         return Err(Failure::not_found(kind, &write.name));
+    }
+    if live.is_none()
+        && let Some(uid) = wanted["metadata"]["uid"].as_str()
+    {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
+        return Err(Failure::conflict(kind, &write.name, &why));
     }
     if let Some(live) = &live {
         preconditions(kind, live, &wanted)?;
     }
-    // An apply has no room for fields that nobody knows.
+    // An apply has no room for fields that nobody knows, nor for values of other types.
     let (wanted, gone) = read_part(kind, wanted)?;
-    if !gone.is_empty() {
-        let list: Vec<String> =
-            gone.iter().map(|path| format!(".{path}: field not declared in schema")).collect();
-        return Err(Failure::new(
-            500,
-            "InternalError",
-            format!(
-                "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
-                write.namespace,
-                write.name,
-                kind.api_version(),
-                kind.kind,
-                list.join(", ")
-            ),
-        ));
+    let gone = gone.iter().map(|path| format!(".{path}: field not declared in schema"));
+    let list: Vec<String> = gone.chain(mistyped(kind, &wanted)).collect();
+    if !list.is_empty() {
+        return Err(Failure::unnamed(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
+            write.namespace,
+            write.name,
+            kind.api_version(),
+            kind.kind,
+            list.join(", ")
+        )));
     }
     let mut wanted = wanted;
     ignore_foreign_part(kind, write, &mut wanted);
@@ -244,6 +249,22 @@ pub fn apply(
     let is_new = live.is_none();
     let before = live.unwrap_or(Value::Null);
     finish(store, kind, write, &place, &before, object, None).map(|object| (object, is_new))
+}
+
+/// What is of another type than the definition says.
+fn mistyped(kind: &Kind, object: &Value) -> Vec<String> {
+    let Schema::Structural(schema) = &kind.schema else { return Vec::new() };
+    let causes = schema::wrong(object, schema).into_iter();
+    let of_type = causes.filter_map(|(path, wrong)| {
+        let wanted = match wrong.split_once("must be of type ")?.1 {
+            "array" => "list",
+            "object" => "map",
+            "integer" | "number" => "numeric (int or float)",
+            other => other,
+        };
+        Some(format!(".{path}: expected {wanted}"))
+    });
+    of_type.collect()
 }
 
 /// Like [`read`], of an object that need not be whole.

@@ -9,7 +9,7 @@ use super::kinds::Kind;
 pub struct Failure {
     /// HTTP's status code.
     pub code: u16,
-    /// The word that clients branch on, such as `NotFound`; empty for an answer that is no `Status` at all.
+    /// The word that clients branch on, such as `NotFound`; empty where there is none.
     pub reason: &'static str,
     /// The sentence.
     pub message: String,
@@ -88,6 +88,22 @@ impl Failure {
         failure
     }
 
+    /// An option of an apply is wrong.
+    pub fn options(field: &str, wrong: &str) -> Self {
+        let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: {field}: {wrong}");
+        Self::new(422, "Invalid", message)
+    }
+
+    /// What the real server has no word for: a `Status` with code 500 and without a reason.
+    pub fn unnamed(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
+    /// Whether the answer is no `Status`, but a text.
+    pub fn is_text(&self) -> bool {
+        self.reason.is_empty() && self.code == 404
+    }
+
     /// The request makes no sense.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
@@ -143,6 +159,11 @@ impl Failure {
             "reason": self.reason,
             "code": self.code,
         });
+        if self.reason.is_empty()
+            && let Some(fields) = body.as_object_mut()
+        {
+            fields.remove("reason");
+        }
         if !self.details.is_null() {
             body["details"] = self.details.clone();
         }

@@ -5,7 +5,7 @@ use enforcer::domain::fleet::progress;
 use tokio::time::Instant;
 
 use super::*;
-use crate::apiserver::{Network, User};
+use crate::apiserver::{Failure, Fault, Network, User};
 
 fn asking(server: &ApiServer, token: &str) -> Cluster {
     Cluster::new(client(&server.url(), token), NAMESPACE.to_owned())
@@ -94,6 +94,22 @@ async fn a_missing_right_is_named_with_its_verb() {
     assert!(!error.is_answer());
     assert!(text.contains("User \"alice\" cannot patch"), "{text}");
     assert!(text.contains("ask for the verb `patch` on `trafficpolicies.enforcer.dev`"), "{text}");
+    // To apply what is not there yet is to create it too.
+    let writer = json!({ "rules": [
+        { "apiGroups": ["enforcer.dev"], "resources": ["trafficpolicies"], "verbs": ["get", "patch"] },
+    ]});
+    server.allow("w", User::nobody("bob").with_role(&writer));
+    let writing = self::asking(&server, "w");
+    let text = writing.apply(&key(), &policy("p"), (false, false)).await.unwrap_err().to_string();
+    assert!(text.contains("ask for the verb `create` on `trafficpolicies.enforcer.dev`"), "{text}");
+    server.put(policy("p"));
+    writing.apply(&key(), &policy("p"), (false, true)).await.unwrap();
+    // What admission refuses is no right.
+    let denied = "trafficpolicies.enforcer.dev \"p\" is forbidden: exceeded quota: q";
+    let failure = Failure::new(403, "Forbidden", denied);
+    server.fail(Fault { verb: "patch".into(), resource: "trafficpolicies".into(), times: 1, failure });
+    let error = writing.apply(&key(), &policy("p"), (false, true)).await.unwrap_err();
+    assert!(error.is_answer() && error.to_string().contains("exceeded quota"), "{error}");
     let text = asking.nodes().await.unwrap_err().to_string();
     assert!(text.contains("ask for the verb `list` on `leases.coordination.k8s.io`"), "{text}");
     server.expire("t");
@@ -109,7 +125,8 @@ async fn waiting_outlasts_an_outage() {
     until("the Lease", || server.get(LEASES, NAMESPACE, "enforcer-node-n1")).await;
     let version = seen(&object, "").object;
     let (told, mut news) = tokio::sync::mpsc::unbounded_channel();
-    let asking = asking(&server, "");
+    server.allow("t", User::admin("alice"));
+    let asking = asking(&server, "t");
     let waiting = tokio::spawn(async move {
         let until = Instant::now() + Duration::from_secs(30);
         asking
@@ -129,8 +146,13 @@ async fn waiting_outlasts_an_outage() {
     assert_eq!(news.recv().await, Some("nodes"));
     server.network(Network::Refused);
     while news.recv().await != Some("away") {}
-    reporting.facts.send_replace(facts(&[seen(&object, "Enforcing")]));
+    // A server that has just started refuses everybody for a moment, until it has read the roles.
+    server.allow("t", User::nobody("alice"));
     server.network(Network::Up);
+    let refused = || server.asked().iter().any(|it| it.user == "alice" && it.code == 403).then_some(());
+    until("a refusal", refused).await;
+    server.allow("t", User::admin("alice"));
+    reporting.facts.send_replace(facts(&[seen(&object, "Enforcing")]));
     assert!(waiting.await.unwrap().unwrap());
 }
 

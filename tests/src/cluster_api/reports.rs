@@ -1,9 +1,5 @@
 //! What nodes tell a cluster of themselves.
 
-use enforcer::domain::command::PolicyFile;
-use enforcer::domain::policy::diagnostic::Source;
-use enforcer::domain::yaml::{self, Reader};
-
 use super::*;
 use crate::apiserver::{Failure, Fault, Network, User};
 
@@ -78,6 +74,15 @@ async fn a_lease_goes_with_its_node() {
     let again =
         || server.get(LEASES, NAMESPACE, "enforcer-node-n1").filter(|it| it["spec"]["renewTime"] != renewed);
     until("a heartbeat", again).await;
+    // The node joins again: what belongs to its old object is removed by the cluster, however often it is written.
+    server.remove("nodes", "", "n1");
+    let node = server.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } }));
+    server.remove(LEASES, NAMESPACE, "enforcer-node-n1");
+    let owner = || {
+        let lease = server.get(LEASES, NAMESPACE, "enforcer-node-n1")?;
+        (lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]).then_some(())
+    };
+    until("the new node to be its owner", owner).await;
 }
 
 #[tokio::test]
@@ -138,6 +143,43 @@ async fn a_refused_policy_gets_one_event_for_each_version() {
 }
 
 #[tokio::test]
+async fn an_event_fits_whatever_it_is_about() {
+    let server = cluster();
+    // Longest names, with marks where they are cut; text of more bytes than letters.
+    let [dash, point] = ["-x", ".x"].map(|cut| format!("{}{cut}{}", "p".repeat(199), "q".repeat(52)));
+    let refused = |name: &str| {
+        let object = server.put(policy(name));
+        ClusterPolicyInfo { problems: vec!["é".repeat(1000)], in_force: None, ..seen(&object, "") }
+    };
+    let all = [refused("a"), refused(&dash), refused(&point)];
+    let node = format!("n{}", "-1".repeat(100));
+    let reporting = reporting(&server, &node, facts(&all));
+    until("all events", || (reporting.counts.all()[&("event", "done")] == 3).then_some(())).await;
+    assert_eq!(reporting.counts.all()[&("event", "failed")], 0);
+    for event in server.all("events") {
+        assert_eq!(event["message"].as_str().unwrap().len(), 1024, "as much as there is room for");
+        assert_eq!(event["reportingInstance"].as_str().unwrap().len(), 128);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_refused_keeps_no_other_from_being_told() {
+    let server = cluster();
+    let refused = |name: &str| {
+        let object = server.put(policy(name));
+        ClusterPolicyInfo { problems: vec!["wrong".into()], in_force: None, ..seen(&object, "") }
+    };
+    let all = [refused("a"), refused("b")];
+    let message = "events.events.k8s.io \"a.1\" is forbidden: unable to create new content in namespace default because it is being terminated";
+    let failure = Failure::new(403, "Forbidden", message);
+    server.fail(Fault { verb: "create".into(), resource: "events".into(), times: 1, failure });
+    let reporting = reporting(&server, "n1", facts(&all));
+    until("one event", || (reporting.counts.all()[&("event", "done")] == 1).then_some(())).await;
+    assert_eq!(reporting.counts.all()[&("event", "failed")], 1);
+    assert_eq!(server.all("events")[0]["involvedObject"]["name"], "b");
+}
+
+#[tokio::test]
 async fn many_refused_policies_are_few_events_and_the_rest_is_counted() {
     let server = cluster();
     let all: Vec<_> = (0..30)
@@ -169,20 +211,10 @@ async fn a_status_that_fails_is_written_later() {
 
 #[tokio::test]
 async fn the_rights_of_the_manifests_are_enough() {
-    let text = include_str!("../../../deploy/kubernetes/rbac.yaml");
-    let file = PolicyFile { name: "rbac.yaml".into(), text: text.into() };
-    let source = Source::new(0, &file);
-    let mut reader = Reader::new(&source);
-    let documents: Vec<Value> =
-        yaml::parse(&mut reader).iter().map(|it| yaml::json::json(&it.root)).collect();
-    let mut agent = User::nobody("system:serviceaccount:enforcer-system:enforcer");
-    for role in documents.iter().filter(|it| it["kind"] == "Role" || it["kind"] == "ClusterRole") {
-        agent = agent.with_role(role);
-    }
     let server = cluster();
     server.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } }));
     server.anonymous(None);
-    server.allow("t", agent);
+    server.allow("t", User::agent());
     let (good, bad) = (server.put(policy("p")), server.put(policy("q")));
     let refused = ClusterPolicyInfo { problems: vec!["wrong".into()], in_force: None, ..seen(&bad, "") };
     let _reporting = reporting_as(&server, "n1", "t", facts(&[seen(&good, "Enforcing"), refused]));

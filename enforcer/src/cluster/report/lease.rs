@@ -87,6 +87,7 @@ pub(super) async fn run(
     // The Lease is nobody else's.
     let params = PatchParams::apply(&manager).force();
     let mut known: Option<Value> = None;
+    let mut written: Option<String> = None;
     let mut backoff = Backoff::new();
     let mut problem = String::new();
     loop {
@@ -96,9 +97,15 @@ pub(super) async fn run(
         let report = facts.borrow_and_update().report.clone();
         let lease = document(settings, &report, known.as_ref());
         match within(leases.patch(&name, &params, &Patch::Apply(&lease))).await {
-            Ok(_) => {
+            Ok(lease) => {
                 counts.count("lease", "done");
                 backoff.reset();
+                let before = std::mem::replace(&mut written, lease.metadata.uid);
+                // Another Lease than before: the one that was written went, as it does with its owner. Whoever joins the
+                // cluster again has a new Node object, and what belongs to the old one is removed again and again.
+                if before.is_some() && before != written && known.take().is_some() {
+                    continue;
+                }
                 if !std::mem::take(&mut problem).is_empty() {
                     tracing::info!("the cluster hears of this node again");
                 }

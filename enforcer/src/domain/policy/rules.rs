@@ -176,7 +176,8 @@ fn ports_of(reader: &mut Reader<'_>, rule: &Mapping<'_>, listens: bool) -> Optio
 /// The moment from which on something is over. Warns if that was before.
 pub(super) fn expiry(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Timestamp> {
     let text = reader.text(node, "`expiresAt`")?;
-    let Some(moment) = Timestamp::parse(text) else {
+    // An API server takes no space between the day and the hour.
+    let Some(moment) = Timestamp::parse(text).filter(|_| !text.contains(' ')) else {
         let message = format!("{} is no time", quote(text));
         reader
             .error(&node.span, Code::BadTime, message)

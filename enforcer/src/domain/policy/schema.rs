@@ -390,7 +390,7 @@ mod tests {
             assert!(spec["properties"]["ingress"]["items"]["x-kubernetes-validations"].is_array());
             let peer = &spec["properties"]["ingress"]["items"]["properties"]["from"]["items"];
             let rules = peer["x-kubernetes-validations"].as_array().unwrap().len();
-            assert_eq!(rules, if kind == PolicyKind::TrafficPolicy { 3 } else { 4 });
+            assert_eq!(rules, if kind == PolicyKind::TrafficPolicy { 4 } else { 5 });
             assert_eq!(spec["properties"]["expiresAt"]["format"], "date-time");
         }
         assert!(crd(PolicyKind::NetworkPolicy).is_none());

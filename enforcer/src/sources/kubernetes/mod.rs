@@ -488,6 +488,8 @@ async fn ask(link: Link) -> Result<(), String> {
     let request = http::Request::get("/version").body(Vec::new()).map_err(|error| error.to_string())?;
     match tokio::time::timeout(ANSWER, link.client.request_text(request)).await {
         Ok(Ok(_)) => Ok(()),
+        // It answers: while it has not read the roles after its start, or where not everybody may know its version.
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => Ok(()),
         Ok(Err(error)) => Err(format!("the API server {server} is away: {}", (link.explain)(&error))),
         Err(_) => Err(format!("the API server {server} is away: no answer within {} s", ANSWER.as_secs())),
     }

@@ -112,11 +112,17 @@ async fn items_of_a_list_with_keys_have_owners_of_their_own() {
 async fn an_apply_says_who_applies_what() {
     let (server, client) = started();
     let api = things(&server, &client);
-    let (code, _, message) = refused(apply(&api, "a", json!({ "colour": "red" })).await);
-    assert_eq!(code, 500);
+    let (code, reason, message) = refused(apply(&api, "a", json!({ "colour": "red" })).await);
+    assert_eq!((code, reason.as_str()), (500, ""), "a real one has no word for it");
     assert!(message.contains(".spec.colour: field not declared in schema"), "{message}");
     assert_eq!(refused(apply(&api, "a", json!({ "color": "green" })).await).0, 422);
-    assert_eq!(refused(apply(&api, "a", json!({ "size": "big" })).await).0, 422);
+    let (code, _, message) = refused(apply(&api, "a", json!({ "size": "big" })).await);
+    assert_eq!(code, 500);
+    assert!(message.contains(".spec.size: expected numeric (int or float)"), "{message}");
+    let mut other = thing(&json!({ "spec": {} }));
+    other["metadata"]["uid"] = json!("x");
+    let of_none = api.patch("t", &PatchParams::apply("a"), &Patch::Apply(&other)).await;
+    assert_eq!(refused(of_none).0, 409, "nobody has this UID");
     let dry = PatchParams { dry_run: true, ..PatchParams::apply("a") };
     let object = thing(&json!({ "spec": { "size": 1 } }));
     assert!(api.patch("t", &dry, &Patch::Apply(&object)).await.is_ok());

@@ -58,6 +58,32 @@ async fn a_schema_that_is_not_structural_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_left_out_is_filled_in_and_limits_hold() {
+    let (server, client) = started();
+    server.put(crd(PolicyKind::TrafficPolicy).unwrap());
+    let policies = dynamic(&client, "enforcer.dev", "v1alpha1", "TrafficPolicy");
+    let policy = |spec: Value| -> DynamicObject {
+        let policy = json!({
+            "apiVersion": "enforcer.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": { "name": "p" }, "spec": spec,
+        });
+        serde_json::from_value(policy).unwrap()
+    };
+    let ports = |port: Value| json!({ "subject": {}, "ingress": [{ "ports": [port] }] });
+    for (port, wrong) in [
+        (json!({ "port": 1, "endPort": 65536 }), "endPort in body should be less than or equal to 65535"),
+        (json!({ "protocol": "ICMP", "types": [] }), "types in body should have at least 1 items"),
+    ] {
+        let (code, _, message) = refused(policies.create(&PostParams::default(), &policy(ports(port))).await);
+        assert_eq!((code, message.contains(wrong)), (422, true), "{message}");
+    }
+    let made = policies.create(&PostParams::default(), &policy(ports(json!({ "port": 1 })))).await.unwrap();
+    let filled = json!({
+        "subject": {}, "mode": "enforce", "errno": "EPERM", "ingress": [{ "action": "Allow", "ports": [{ "port": 1 }] }],
+    });
+    assert_eq!(made.data["spec"], filled);
+}
+
+#[tokio::test]
 async fn with_its_definition_a_resource_ends() {
     let (server, client) = started();
     server.put(crd(PolicyKind::TrafficPolicy).unwrap());

@@ -29,7 +29,7 @@ async fn an_object_gets_its_metadata_from_the_server() {
     assert_eq!(metadata.namespace.as_deref(), Some("default"));
     let (code, reason, _) = refused(maps.create(&PostParams::default(), &config_map("a", "1")).await);
     assert_eq!((code, reason.as_str()), (409, "AlreadyExists"));
-    assert_eq!(refused(maps.create(&PostParams::default(), &made).await).0, 400, "it has a version");
+    assert_eq!(refused(maps.create(&PostParams::default(), &made).await).0, 500, "it has a version");
     assert_eq!(refused(maps.create(&PostParams::default(), &config_map("Not_a_name", "1")).await).0, 422);
     assert_eq!(refused(maps.get("b").await).1, "NotFound");
 }

@@ -105,6 +105,18 @@ const RULES: &[Rule] = &[
         holds: "!(has(self.workloads) || has(self.serviceAccount)) || has(self.namespaces) || has(self.namespaceSelector)",
         message: "say in which namespaces; `namespaces: [\"*\"]` for all of them",
     },
+    Rule {
+        object: "peer",
+        cluster: None,
+        holds: "!(has(self.namespaces) && has(self.namespaceSelector))",
+        message: "write `namespaces` or `namespaceSelector`, not both",
+    },
+    Rule {
+        object: "subject",
+        cluster: Some(true),
+        holds: "has(self.namespaces) != has(self.namespaceSelector)",
+        message: "write `namespaces` or `namespaceSelector`; `namespaces: [\"*\"]` for every workload of the cluster",
+    },
     Rule { object: "port", cluster: None, holds: RANGE, message: NO_RANGE },
     Rule { object: "listenPort", cluster: None, holds: RANGE, message: NO_RANGE },
     Rule {
