@@ -1,6 +1,6 @@
 # The life of the service, told line by line: `WHAT: VALUE`. The same on every stage.
 say() { echo "$1: $(eval "$2" 2>&1 | tr '\n' ' ' | sed 's/ $//')"; }
-until_true() { local end=$((SECONDS + ${PATIENCE:-15})); while ! eval "$1" >/dev/null 2>&1 && [ $SECONDS -lt $end ]; do sleep 0.1; done; }
+until_true() { local end=$((SECONDS + ${PATIENCE:-60})); while ! eval "$1" >/dev/null 2>&1 && [ $SECONDS -lt $end ]; do sleep 0.1; done; }
 # The example of the manual's page that has this text.
 page() { awk -v want="$1" '/^```yaml$/ {all = ""; inside = 1; next} /^```$/ {if (inside && index(all, want)) printf "%s", all; inside = 0}
     inside {all = all $0 "\n"}' host.md; }
