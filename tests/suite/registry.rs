@@ -100,7 +100,7 @@ const LONG: &[(&str, &str)] = &[
     ),
     (
         "confinement::each_capability",
-        "an agent for each of them takes too long: `cargo xtask cluster-test` runs it on three kernels",
+        "an agent for each of them takes too long: `cargo xtask cluster-test` runs it on two kernels",
     ),
     (
         "protocols::sctp_by_port",
