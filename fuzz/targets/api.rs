@@ -55,7 +55,7 @@ fn split(data: &[u8]) -> Option<(&'static str, String, &[u8])> {
     let end = data.iter().position(|byte| *byte == b'\n')?;
     let (line, body) = (&data[..end], &data[end + 1..]);
     // After a target that makes no sense, hyper takes a body that begins like HTTP/2 for that, and hangs up without a word.
-    if body.starts_with(b"PRI * HTTP/2.0") {
+    if body.trim_ascii_start().starts_with(b"PRI * HTTP/2.0") {
         return None;
     }
     let (method, target) = line.split_first()?;
