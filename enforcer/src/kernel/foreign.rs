@@ -18,8 +18,9 @@ use super::query;
 const PORTION: usize = 128;
 /// And at most, because a look takes processor time: about 40 us for each.
 const MOST: usize = 1_024;
-/// Looks in which the whole tree is gone through, if it does not grow meanwhile: all are to be seen within five seconds.
-const LOOKS: usize = 4;
+/// Looks in which the whole tree is gone through, if it does not grow meanwhile: all are to be told within five seconds, and what a
+/// look finds is told a second or two after it began.
+const LOOKS: usize = 3;
 
 /// One of our hooks.
 #[derive(Clone, Copy, Debug)]
